@@ -1,0 +1,18 @@
+"""The paper's baseline: MoCo alone, at the settings of `configs/halp.py` with mu = 0.
+
+    python -m halp_jax.train --config=configs/baseline.py:ntu60_xsub \\
+        --workdir=runs/baseline_ntu60_xsub --config.data.dir=data/ntu60
+
+Variants: those of `configs/halp.py`. A checkpoint every 100 epochs is kept: HaLP may start from it.
+"""
+
+import runpy
+from pathlib import Path
+
+halp = runpy.run_path(str(Path(__file__).with_name("halp.py")))
+
+
+def get_config(variant: str = ""):
+    config = halp["get_config"](variant)
+    config.halp.mu = 0.0
+    return config

@@ -1,0 +1,108 @@
+"""Every setting of a pre-training run and of its evaluation, at the released code's values.
+
+The other configs start from this one. Usage:
+
+    python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp --config.data.dir=data/ntu60
+
+A field is overridden on the command line with `--config.section.field=value`; an unknown field or a
+value of another type is refused. "Released" means the settings of the authors' PyTorch code.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # every random number of the run follows from it
+    config.streams = ("joint",)  # encoders trained side by side: "joint", "motion", "bone"
+    # Start from the last checkpoint of this workdir; "" starts anew. What is taken over: "all" (weights,
+    # optimiser, queue, prototypes and the step: the run goes on, the paper's warm start) or "encoder".
+    config.init_from = ""
+    config.init_what = "all"
+
+    config.data = data = ml_collections.ConfigDict()
+    data.dir = config_dict.placeholder(str)  # folder that `python -m halp_jax.prepare --out=...` wrote
+    data.split = "xsub"  # benchmark: xsub, xview, xset, xperf ... `prepare` prints those it found
+    data.max_frames = 300  # longer clips keep their first max_frames frames (released: 300)
+
+    config.views = views = ml_collections.ConfigDict()  # the two augmented views of a clip
+    views.num_frames = 64  # frames an encoder sees
+    views.crop = (0.1, 1.0)  # temporal crop: range of the share of valid frames that is kept
+    views.min_frames = 64  # ... but at least so many frames, where the clip has them
+    views.shear_probability = 0.5  # otherwise 15 joints are zeroed or shaken, half and half
+    views.shear = 1.0  # off-diagonal entries of the shear ~ U(-shear, shear)
+    views.num_corrupted_joints = 15  # joints that are zeroed or shaken (25-joint layouts)
+
+    config.encoder = encoder = ml_collections.ConfigDict()
+    encoder.width = 1024  # GRU width; features are 2 * width
+    encoder.num_layers = 3
+    encoder.direction = "forward"  # released: both streams run forward; or "bidirectional", the textbook's
+    encoder.dim = 128  # of the embedding that the contrastive loss sees
+
+    config.moco = moco = ml_collections.ConfigDict()
+    moco.queue_size = 16384  # a multiple of train.batch_size
+    moco.temperature = 0.07
+    moco.momentum = 0.999  # of the key encoder
+
+    config.halp = halp = ml_collections.ConfigDict()
+    # HaLP's loss has no negatives: switched on before MoCo has learnt anything it pins the contrast
+    # accuracy near chance and nothing is learnt. Give it a trained MoCo: start_epoch or init_from.
+    halp.mu = 0.0  # weight of the HaLP loss; 0 is the MoCo baseline (released HaLP: 2, PKU-II: 1)
+    halp.start_epoch = 200  # plain MoCo before this epoch
+    halp.ramp_epochs = 0  # mu grows linearly from 0 over so many epochs (released: 0)
+    halp.solver = "pairwise"  # the paper's; "geodesic" keeps every positive; "sphere" is the full objective
+    halp.estimator = "sampled"  # the paper's; "expected" integrates t and the prototype (geodesic solver)
+    halp.draw = "released"  # t ~ U((1-lam) t*, t*); "slide": t ~ U(0, lam t*)
+    halp.lam = 0.8  # lambda of either draw
+    halp.num_positives = 100  # G, a sample
+    halp.num_prototypes = 20  # M
+    halp.update_every = 10  # steps between two k-means
+    halp.queue_entries = 256  # newest keys that k-means clusters
+    halp.kmeans_mean = "frechet"  # centroid of a cluster: released Frechet mean, or "chordal"
+    halp.kmeans_warm_start = False  # start from the last prototypes instead of k-means++
+    halp.kmeans_restarts = 1
+    halp.kmeans_tol = 1e-3  # stop when centroids move less, mean geodesic distance (radians)
+    halp.kmeans_max_iterations = 100
+
+    config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
+    optim.learning_rate = 0.01
+    optim.momentum = 0.9
+    optim.weight_decay = 1e-4  # on all parameters, biases and batch norm too
+    optim.milestones = (351,)  # epochs at which the rate falls ...
+    optim.factor = 0.1  # ... by this factor
+    optim.warmup_epochs = 0  # linear from 0 (released: none)
+
+    config.train = train = ml_collections.ConfigDict()
+    train.batch_size = 64  # global: split over all devices
+    train.epochs = 451
+    train.parallel = "pmap"  # or "shard_map": the same step, the other driver
+    train.num_devices = 0  # 0: all of them
+    train.log_every = 20  # steps between two lines of metrics.jsonl
+    train.tensorboard = False  # also write TensorBoard events (needs the extra `tensorboard`)
+
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.every_epochs = 10
+    checkpoint.keep = 2  # newest ones kept
+    checkpoint.keep_every_epochs = 100  # and every one at a multiple of this, for warm starts; 0: none
+
+    config.knn = knn = ml_collections.ConfigDict()  # nearest neighbours, cosine, on encoder features
+    knn.every_epochs = 10  # during training; 0: never
+    knn.k = 1
+    knn.crop = 0.95  # centre crop, training and test clips
+    knn.batch_size = 256
+
+    config.linear = linear = ml_collections.ConfigDict()  # linear probe on the frozen encoder
+    linear.learning_rate = 0.005  # released: NTU 0.005, PKU-II 0.001; CMD's code: 0.1
+    linear.momentum = 0.9
+    linear.weight_decay = 0.0
+    linear.batch_size = 64
+    linear.epochs = 80
+    linear.milestones = (50, 70)
+    linear.factor = 0.1
+    linear.crop = (0.5, 1.0)  # random temporal crop of training clips
+    linear.test_crop = 0.95  # centre crop of test clips
+    linear.num_crops = 80  # distinct random crops a clip; 80 = a new one every epoch (released), fewer are reused
+    linear.standardize = False  # features to zero mean, unit variance of the training set (released: no)
+    linear.eval_every = 5  # epochs between two looks at the test set
+    return config

@@ -1,0 +1,50 @@
+"""HaLP at the released settings: MoCo first, HaLP from `halp.start_epoch` on, in one run.
+
+    python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp_ntu60_xsub \\
+        --config.data.dir=data/ntu60
+
+Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, pku2_xsub. The numbers are those of the
+authors' scripts: NTU trains 451 epochs and PKU-MMD II 1001. `configs/baseline.py` has the same
+variants without HaLP. From a trained baseline, as the authors did it:
+
+    ... --config.init_from=runs/baseline_ntu60_xsub/checkpoints/STEP
+
+with STEP = 200 * steps an epoch (500 for PKU-MMD II), kept by `checkpoint.keep_every_epochs`.
+"""
+
+import runpy
+from pathlib import Path
+
+# By path: the commands find a config file wherever they are started.
+default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+
+NTU = {
+    "epochs": 451, "milestones": (351,), "start_epoch": 200, "mu": 2.0, "linear_rate": 0.005,
+}  # fmt: skip
+PKU2 = {
+    "epochs": 1001, "milestones": (801,), "start_epoch": 500, "mu": 1.0, "linear_rate": 0.001,
+}  # fmt: skip
+VARIANTS = {
+    "ntu60_xsub": ("xsub", NTU),
+    "ntu60_xview": ("xview", NTU),
+    "ntu120_xsub": ("xsub", NTU),
+    "ntu120_xset": ("xset", NTU),
+    "pku2_xsub": ("xsub", PKU2),
+}
+
+
+def get_config(variant: str = ""):
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"unknown variant {variant!r}: give one after a colon, as in "
+            f"--config=configs/halp.py:ntu60_xsub; there are {', '.join(VARIANTS)}"
+        )
+    split, released = VARIANTS[variant]
+    config = default["get_config"]()
+    config.data.split = split
+    config.halp.mu = released["mu"]
+    config.halp.start_epoch = released["start_epoch"]
+    config.optim.milestones = released["milestones"]
+    config.train.epochs = released["epochs"]
+    config.linear.learning_rate = released["linear_rate"]
+    return config

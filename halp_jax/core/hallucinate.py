@@ -1,0 +1,226 @@
+"""HaLP: hallucinated latent positives (Shah et al., CVPR 2023).
+
+z_k is the anchor (a key), P the M prototypes, P* the prototype nearest to z_k, P_sel another one.
+The objective is a positive as far from P* as it can be that still ranks P* first,
+
+    z* = argmin_{z in S^(D-1)} sim(z, P*)   s.t.   sim(z, P*) >= sim(z, P_j) for all j.
+
+Three solvers say where a walk from the anchor leads and how far, t* in [0, 1], it may go:
+
+    pairwise   toward P_sel, until P_sel ties with P*      (the paper; needs the rank filter)
+    geodesic   toward P_sel, until any prototype ties      (every positive keeps its rank)
+    sphere     toward the z* of the full objective, all the way
+
+A positive is z(t) = a(t) z_k + b(t) P_sel. So each similarity asked for is a combination of entries of
+three small tables, S = Z_k P^T, C = P P^T and Q = Z_q P^T, and no positive is ever written down.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from halp_jax.core import sphere
+from halp_jax.core.optimum import farthest_feasible
+
+Solver = Literal["pairwise", "geodesic", "sphere"]
+Estimator = Literal["sampled", "expected"]
+Draw = Literal["released", "slide"]
+
+
+class Reach(NamedTuple):
+    """How far one anchor may walk toward each of the M targets."""
+
+    nearest: Int[Array, "*batch"]  # the index of P*
+    omega: Float[Array, "*batch targets"]  # W, the angle to the target (radians)
+    t_star: Float[Array, "*batch targets"]  # share of that angle up to which P* ranks first
+    chance: Float[Array, "*batch targets"]  # probability that the target is drawn as P_sel
+
+
+class Positives(NamedTuple):
+    """G positives z(t) = a z_k + b target[selected] of one anchor, as coefficients."""
+
+    selected: Int[Array, "*batch positives"]
+    t: Float[Array, "*batch positives"]
+    a: Float[Array, "*batch positives"]
+    b: Float[Array, "*batch positives"]
+    kept: Bool[Array, "*batch positives"]  # passed the rank filter
+
+
+def walk_targets(prototypes: Float[Array, "m dim"], solver: Solver) -> Float[Array, "m dim"]:
+    """What the walk leads to: the prototypes, or for `sphere` the optimum z* of each prototype."""
+    return farthest_feasible(prototypes) if solver == "sphere" else prototypes
+
+
+def reach(
+    s: Float[Array, "m"], to_target: Float[Array, "m"], c: Float[Array, "m m"], solver: Solver
+) -> Reach:
+    """Closed-form t* of one anchor toward every target.
+
+    Args:
+      s: sim(z_k, P_j), [m].
+      to_target: sim(z_k, target_i), [m]; equals s unless the solver is `sphere`.
+      c: sim(target_i, P_j), [m, m].
+      solver: see the module.
+    """
+    m = s.shape[0]
+    nearest = jnp.argmax(s)
+    is_nearest = jnp.arange(m) == nearest
+    omega = sphere.angle(to_target)
+    if solver == "sphere":  # {z : P* ranks first} is a convex cone: it holds the whole geodesic
+        return Reach(nearest, omega, jnp.ones(m), is_nearest.astype(s.dtype))
+    d = s[nearest] - s  # z_k.(P* - P_j) >= 0
+    n = c - c[:, nearest, None]  # P_sel.(P_j - P*), a row for each P_sel
+    if solver == "pairwise":
+        tie = sphere.tie_angle(omega, d, jnp.diagonal(n))
+    elif solver == "geodesic":
+        tie = jnp.min(sphere.tie_angle(omega[:, None], d[None, :], n), axis=1)
+    else:
+        raise ValueError(f"unknown solver {solver!r}: pairwise, geodesic or sphere")
+    t_star = jnp.where(tie >= omega, 1.0, tie / jnp.where(omega > 0, omega, 1.0))
+    return Reach(nearest, omega, t_star, ~is_nearest / max(m - 1, 1))
+
+
+def draw_range(draw: Draw, lam: float) -> tuple[float, float]:
+    """The range of t / t*: the slides draw t ~ U(0, lam t*), the released code U((1-lam) t*, t*)."""
+    if draw == "slide":
+        return 0.0, lam
+    if draw == "released":
+        return 1.0 - lam, 1.0
+    raise ValueError(f"unknown draw {draw!r}: released or slide")
+
+
+def place_positives(
+    r: Reach,
+    s: Float[Array, "m"],
+    c: Float[Array, "m m"],
+    selected: Int[Array, "g"],
+    share: Float[Array, "g"],
+    solver: Solver,
+) -> Positives:
+    """The positives of one anchor at t = share * t* toward the selected targets, rank-filtered."""
+    t = share * r.t_star[selected]
+    a, b = sphere.slerp_weights(t, r.omega[selected])
+    if solver == "pairwise":  # keep z(t) when its nearest prototype is still P*
+        similarity = a[:, None] * s + b[:, None] * c[selected]
+        kept = jnp.argmax(similarity, axis=1) == r.nearest
+    else:
+        kept = jnp.ones(t.shape, bool)
+    if solver != "sphere" and s.shape[0] == 1:  # no other prototype to walk to
+        kept = jnp.zeros(t.shape, bool)
+    return Positives(selected, t, a, b, kept)
+
+
+def hallucinate(
+    key: Key[Array, ""],
+    s: Float[Array, "m"],
+    to_target: Float[Array, "m"],
+    c: Float[Array, "m m"],
+    *,
+    num_positives: int,
+    solver: Solver = "pairwise",
+    draw: Draw = "released",
+    lam: float = 0.8,
+) -> tuple[Reach, Positives]:
+    """Draws `num_positives` positives of one anchor; arguments as in `reach`. vmap it over a batch."""
+    r = reach(s, to_target, c, solver)
+    key_selected, key_share = jax.random.split(key)
+    if solver == "sphere":
+        selected = jnp.full(num_positives, r.nearest)
+    else:  # uniform over the other M - 1, with replacement: skip the nearest
+        other = jax.random.randint(key_selected, (num_positives,), 0, max(s.shape[0] - 1, 1))
+        selected = jnp.minimum(other + (other >= r.nearest), s.shape[0] - 1)
+    low, high = draw_range(draw, lam)
+    share = jax.random.uniform(key_share, (num_positives,), minval=low, maxval=high)
+    return r, place_positives(r, s, c, selected, share, solver)
+
+
+def halp_loss(
+    key: Key[Array, "*batch"],
+    queries: Float[Array, "batch dim"],
+    anchors: Float[Array, "batch dim"],
+    prototypes: Float[Array, "m dim"],
+    *,
+    temperature: float,
+    num_positives: int = 100,
+    solver: Solver = "pairwise",
+    estimator: Estimator = "sampled",
+    draw: Draw = "released",
+    lam: float = 0.8,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """L_HaLP = -(1 / G_filtered) sum_i z_q.z_i^H / tau over all kept positives of the batch.
+
+    Args:
+      key: one key, or one for each sample of the batch (so that the draws of a sample do not depend
+        on how the batch is split over devices).
+      queries, anchors: unit vectors z_q and z_k, [batch, dim].
+      prototypes: unit vectors P, [m, dim].
+      temperature: tau.
+      num_positives: G, a sample.
+      estimator: `sampled` draws G positives (the paper). `expected` integrates t and P_sel exactly:
+        the loss is linear in the positive, so drawing adds nothing but variance. It needs a solver
+        that keeps every positive.
+      axis_name: mapped axis over which the batch is spread; the count G_filtered is then global,
+        and the mean of the losses over the axis is the loss of the global batch.
+
+    Returns:
+      The loss (0 where nothing is kept; no gradient but to the queries) and figures worth watching:
+      `kept` (share of positives), `t_star` (mean), `not_argmin` (share of walks whose end is more
+      similar to P* than the anchor is: t* is then the edge of the feasible set, not the minimum)
+      and `prototypes_used` (prototypes that are nearest to some anchor of the local batch).
+    """
+    anchors, prototypes = jax.lax.stop_gradient((anchors, prototypes))
+    targets = walk_targets(prototypes, solver)
+    s, to_target = anchors @ prototypes.T, anchors @ targets.T
+    c = targets @ prototypes.T
+    query_to_target = queries @ targets.T
+    query_to_anchor = jnp.sum(queries * anchors, axis=-1)
+
+    if estimator == "expected":
+        if solver == "pairwise":
+            raise ValueError("estimator 'expected' needs solver 'geodesic' or 'sphere'")
+        r = jax.vmap(lambda s, v: reach(s, v, c, solver))(s, to_target)
+        low, high = draw_range(draw, lam)
+        a, b = sphere.mean_slerp_weights(low * r.t_star, high * r.t_star, r.omega)
+        toward = jnp.sum(r.chance * (a * query_to_anchor[:, None] + b * query_to_target), axis=-1)
+        kept = jnp.broadcast_to(jnp.sum(r.chance, axis=-1) > 0, toward.shape)
+    elif estimator == "sampled":
+        keys = jax.random.split(key, s.shape[0]) if key.ndim == 0 else key
+
+        def one(key, s, v):
+            return hallucinate(
+                key, s, v, c, num_positives=num_positives, solver=solver, draw=draw, lam=lam
+            )
+
+        r, z = jax.vmap(one)(keys, s, to_target)
+        toward = z.a * query_to_anchor[:, None]
+        toward += z.b * jnp.take_along_axis(query_to_target, z.selected, axis=1)
+        kept = z.kept
+    else:
+        raise ValueError(f"unknown estimator {estimator!r}: sampled or expected")
+
+    share_kept = jnp.mean(kept.astype(s.dtype))
+    if axis_name is not None:
+        share_kept = jax.lax.pmean(share_kept, axis_name)
+    mean_toward = jnp.mean(jnp.where(kept, toward, 0.0)) / jnp.where(share_kept > 0, share_kept, 1)
+
+    a, b = sphere.slerp_weights(r.t_star, r.omega)
+    at_anchor = jnp.max(s, axis=-1, keepdims=True)
+    at_t_star = a * at_anchor + b * jnp.take(c, r.nearest, axis=1).T
+    used = jnp.zeros(s.shape[1]).at[r.nearest].set(1.0)
+    figures = {
+        "kept": share_kept,
+        "t_star": jnp.mean(jnp.sum(r.chance * r.t_star, axis=-1)),
+        "not_argmin": jnp.mean(jnp.sum(r.chance * (at_t_star > at_anchor), axis=-1)),
+        "prototypes_used": jnp.sum(used),
+    }
+    return -mean_toward / temperature, jax.lax.stop_gradient(figures)
+
+
+def materialize(
+    z: Positives, anchors: Float[Array, "batch dim"], targets: Float[Array, "m dim"]
+) -> Float[Array, "batch positives dim"]:
+    """The positives themselves, for inspection and tests; training never needs them."""
+    return z.a[..., None] * anchors[:, None] + z.b[..., None] * targets[z.selected]

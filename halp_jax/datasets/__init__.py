@@ -1,0 +1,42 @@
+"""Files of many formats -> clips -> one prepared data set -> batches that follow from the step.
+
+`open_source` reads the files of a data set's authors, `builder.prepare_source` (or the command
+`python -m halp_jax.prepare`) writes them once as a tfds data set, `open_dataset` opens that, and
+`pipeline` makes batches of it.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.prepared import PreparedDataset, open_dataset
+from halp_jax.datasets.source import Item, Source
+from halp_jax.errors import UserError
+
+
+def _lazy(name):  # TEMPORARY until all readers are there
+    def f(*args, **options):
+        return importlib.import_module(f"halp_jax.datasets.{name}").open_source(*args, **options)
+    return f
+
+
+# Name of a format -> its reader. A further format is one more line here.
+READERS: dict[str, Callable[..., Source]] = {
+    name: _lazy(name) for name in ("ntu", "pku", "pyskl", "synthetic")
+}
+
+
+def open_source(format: str, path: str | None = None, **options: Any) -> Source:
+    """The files under `path`, in the given format; the options are those of its reader."""
+    if format not in READERS:
+        raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(READERS))}")
+    if not path and format != "synthetic":
+        raise UserError(f"format {format} needs the path of its files; give it as --source=PATH")
+    return READERS[format](path or "", **options)
+
+
+__all__ = [
+    "READERS", "Clip", "ClipInfo", "DamagedClip", "Item", "PreparedDataset", "Source",
+    "check_clip", "open_dataset", "open_source",
+]  # fmt: skip

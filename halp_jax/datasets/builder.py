@@ -1,0 +1,277 @@
+"""Clips of any source -> a tfds data set on disk, written once and then only read.
+
+The files hold the clips in the order of the source, so they do not depend on the number of
+processes that read them. Everything goes into a folder beside the wanted one, which takes its name
+only when it is whole: a run that is stopped or killed leaves nothing that opens.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from halp_jax.datasets.clip import Clip, ClipInfo
+from halp_jax.datasets.pipeline import import_tensorflow
+from halp_jax.datasets.prepared import (
+    FORMAT_VERSION,
+    METADATA,
+    PreparedDataset,
+    open_dataset,
+    record_sizes,
+)
+from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, read_items
+from halp_jax.datasets.source import Source
+from halp_jax.errors import UserError
+from halp_jax.progress import Progress
+
+TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
+RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
+CLIPS_PER_FILE = 2048  # about 120 MB of NTU clips
+CLIPS_PER_WRITE = 128  # tfds writes its metadata anew each time
+# What prepare writes, and what --overwrite may therefore delete.
+OUR_FILES = re.compile(
+    rf"{re.escape(METADATA)}|dataset_info\.json|features\.json|label\.labels\.txt"
+    rf"|{re.escape(RECORDS)}.*"
+)
+
+
+def prepare_source(
+    source: Source,
+    out_dir: str | os.PathLike[str],
+    *,
+    workers: int = 0,
+    normalize: str = "view",
+    strict: bool = False,
+    overwrite: bool = False,
+) -> PreparedDataset:
+    """Reads every item of `source` and writes the prepared data set `out_dir`.
+
+    Args:
+        source: what `halp_jax.datasets.open_source` gives.
+        out_dir: a folder that does not exist yet (or see `overwrite`).
+        workers: reader processes; with 0 or 1 everything happens in this one.
+        normalize: "view" for the view-invariant normalisation, "none" for coordinates as they are.
+        strict: stop at the first damaged clip instead of leaving it out.
+        overwrite: replace a data set that is there, at the very end.
+
+    Returns:
+        The data set, open. Damaged clips are named on standard error and in `metadata["damaged"]`.
+
+    Raises:
+        UserError: no clip is left, the folder exists, or, with `strict`, a clip is damaged.
+    """
+    if normalize not in NORMALIZERS:
+        known = ", ".join(NORMALIZERS)
+        raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
+    if not source.items:
+        raise UserError(f"the {source.format} source has no files to read; check its path")
+    out = Path(out_dir).expanduser().resolve()
+    _check_out(out, overwrite)
+    reading = Reading(source.read, source.layout, len(source.class_names), normalize)
+    with _unfinished_folder(out) as folder:
+        with (
+            contextlib.closing(read_items(reading, source.items, workers)) as results,
+            Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
+        ):
+            infos, lengths, damaged = _write_clips(folder, source, results, strict, progress)
+        if not infos:
+            raise UserError(
+                f"the {source.format} source has no sound clip, {len(damaged)} are damaged"
+                + (f", the first: {damaged[0]['reason']}" if damaged else "; check its options")
+            )
+        splits, absent = _number_splits(source, infos)
+        metadata = {
+            "format_version": FORMAT_VERSION,
+            "name": source.format,
+            "layout": source.layout.name,
+            "class_names": source.class_names,
+            "normalize": normalize,
+            "notes": source.notes,
+            "damaged": damaged,
+            "absent_from_splits": absent,
+            "splits": splits,
+            "names": [info.name for info in infos],
+            "labels": [int(info.label) for info in infos],
+            "lengths": lengths,
+            "shards": [
+                {"file": file.name, "records": record_sizes(file)}
+                for file in sorted(folder.glob(f"{RECORDS}*"))
+            ],
+        }
+        # Last, because a folder without it does not open.
+        (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+        open_dataset(folder)
+        _move_into_place(folder, out)
+    return open_dataset(out)
+
+
+def _write_clips(
+    folder: Path,
+    source: Source,
+    results: Iterator[ItemResult],
+    strict: bool,
+    progress: Progress,
+) -> tuple[list[ClipInfo], list[int], list[dict[str, str]]]:
+    """Writes the tfds files. Returns the clips' infos, their lengths, and what was left out."""
+    writer = _tfds_writer(folder, source)
+    infos, lengths, damaged, waiting, seen = [], [], [], [], set()
+
+    def flush() -> None:
+        writer.add_examples({TFDS_SPLIT: waiting})
+        waiting.clear()
+
+    for clips, broken in results:
+        for clip in clips:
+            if clip.name in seen:
+                reason = f"clip {clip.name}: an earlier clip has this name; rename or remove one"
+                broken.append({"item": clip.name, "reason": reason})
+                continue
+            seen.add(clip.name)
+            infos.append(clip.info)
+            lengths.append(len(clip.frames))
+            waiting.append(_example(clip))
+            if len(waiting) >= CLIPS_PER_WRITE:
+                flush()
+        for entry in broken:
+            if strict:
+                raise UserError(entry["reason"])
+            progress.note(f"damaged, left out: {entry['reason']}")
+        damaged.extend(broken)
+        progress.update(clips=len(infos), damaged=len(damaged))
+    flush()
+    writer.close_all()
+    return infos, lengths, damaged
+
+
+def _example(clip: Clip) -> dict[str, Any]:
+    return {"frames": clip.frames, "length": len(clip.frames), **vars(clip.info)}
+
+
+def _tfds_writer(folder: Path, source: Source) -> Any:
+    """A tfds writer that appends clips in the order given and holds none of them."""
+    import_tensorflow()
+    import tensorflow_datasets as tfds
+
+    layout, names = source.layout, list(source.class_names)
+    features = tfds.features.FeaturesDict(
+        {
+            "frames": tfds.features.Tensor(
+                shape=(None, layout.bodies, layout.num_joints, 3), dtype=np.float32
+            ),
+            # tfds wants names that differ; the class is a number either way.
+            "label": tfds.features.ClassLabel(names=names)
+            if len(set(names)) == len(names)
+            else tfds.features.ClassLabel(num_classes=len(names)),
+            "name": tfds.features.Text(),
+            **{
+                field: tfds.features.Scalar(np.int32)
+                for field in ("length", "subject", "camera", "setup", "performance")
+            },
+        }
+    )
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=TFDS_NAME,
+        version=tfds.core.Version(TFDS_VERSION),
+        data_dir=os.fspath(folder),
+        module_name=__name__,
+    )
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description=f"Skeleton clips ({layout.name}), prepared from {source.format} files.",
+        features=features,
+        disable_shuffling=True,
+    )
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=CLIPS_PER_FILE)
+    writer.initialize_splits([TFDS_SPLIT])
+    return writer
+
+
+def _number_splits(
+    source: Source, infos: list[ClipInfo]
+) -> tuple[dict[str, dict[str, list[int]]], dict[str, int]]:
+    """The source's splits as sorted clip numbers; and how many of their names have no clip."""
+    number = {info.name: index for index, info in enumerate(infos)}
+    splits, absent = {}, {}
+    for benchmark, parts in source.splits(infos).items():
+        splits[benchmark] = {
+            part: sorted({number[name] for name in names if name in number})
+            for part, names in parts.items()
+        }
+        missing = sum(name not in number for names in parts.values() for name in names)
+        if missing:
+            absent[benchmark] = missing
+    return splits, absent
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Refuses, before any work, a folder that must not be replaced."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file; give another folder as --out")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise UserError(f"{out} exists; give another --out, or --overwrite to replace it")
+    for entry in sorted(out.iterdir()):
+        if entry.is_dir() or not OUR_FILES.fullmatch(entry.name):
+            raise UserError(
+                f"{out} holds {entry.name}, which prepare did not write; move it away or give"
+                " another --out"
+            )
+
+
+@contextlib.contextmanager
+def _unfinished_folder(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` for the work; whatever is left of it is removed afterwards.
+
+    Folders that killed runs of this machine have left for the same `out` are removed too.
+    """
+    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    prefix = f"{out.name}.incomplete-{host}-"
+    folder = out.with_name(f"{prefix}{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for stale in out.parent.iterdir():
+            owner = stale.name.removeprefix(prefix)
+            if stale.name.startswith(prefix) and owner.isdecimal() and not _is_running(int(owner)):
+                shutil.rmtree(stale, ignore_errors=True)
+        folder.mkdir()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); check --out") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # somebody else's
+    return True
+
+
+def _move_into_place(folder: Path, out: Path) -> None:
+    """Gives the finished folder its name. An older data set is deleted only after that."""
+    older = out.with_name(f"{folder.name}.replaced")
+    if out.exists():
+        os.replace(out, older)
+    try:
+        os.replace(folder, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror}); check --out") from error
+    shutil.rmtree(older, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""One clip of skeletons, and the checks that it must pass before anything is computed with it."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import Layout
+
+# The longest clips of NTU and PKU-MMD have about 300 and 2,000 frames; past this a file is broken.
+MAX_FRAMES = 20_000
+# Sensors see a few metres. Far beyond that, float32 arithmetic on squares is about to overflow.
+MAX_COORDINATE = 1e6
+
+
+class DamagedClip(UserError):  # noqa: N818 - the name says what it is, as the commands print it
+    """One file or clip is damaged. The message names it, the reason, and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipInfo:
+    """A clip without its frames: what splits are made from. -1 stands for "not known"."""
+
+    label: int
+    name: str
+    subject: int = -1
+    camera: int = -1
+    setup: int = -1
+    performance: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """frames [time, bodies, joints, xyz] float32 in metres, a 0-based label and where it is from.
+
+    An absent body is all zeros. `setup`, `camera`, `subject` and `performance` are numbered as the
+    data set numbers them (so usually from 1); -1 stands for "not known".
+    """
+
+    frames: Float[np.ndarray, "time bodies joints xyz"]
+    label: int
+    name: str
+    subject: int = -1
+    camera: int = -1
+    setup: int = -1
+    performance: int = -1
+
+    @property
+    def info(self) -> ClipInfo:
+        return ClipInfo(
+            self.label, self.name, self.subject, self.camera, self.setup, self.performance
+        )
+
+
+def check_clip(clip: Clip, layout: Layout, num_classes: int) -> Clip:
+    """Returns `clip` when it is sound: see the messages below for what that means.
+
+    Raises:
+        DamagedClip: naming the clip and what is wrong with it.
+    """
+
+    def fail(reason: str) -> None:
+        raise DamagedClip(f"clip {clip.name}: {reason}; replace the file or leave it out")
+
+    frames = clip.frames
+    if not isinstance(frames, np.ndarray) or frames.ndim != 4:
+        fail(f"frames must be an array [time, bodies, joints, xyz], not {np.shape(frames)}")
+    if frames.dtype != np.float32:
+        fail(f"frames must be float32, not {frames.dtype}")
+    time, bodies, joints, axes = frames.shape
+    if joints != layout.num_joints or axes != 3:
+        fail(f"{joints} joints of {axes} numbers, but {layout.name} has {layout.num_joints} of 3")
+    if time == 0:
+        fail("it has no frames")
+    if time > MAX_FRAMES:
+        fail(f"it has {time} frames, more than the limit of {MAX_FRAMES}")
+    if not 1 <= bodies <= layout.bodies:
+        fail(f"it has {bodies} bodies, but {layout.name} takes 1 to {layout.bodies}")
+    if not np.isfinite(frames).all():
+        fail("coordinates are NaN or infinite")
+    if np.abs(frames).max() > MAX_COORDINATE:
+        fail(f"coordinates are larger than {MAX_COORDINATE:g} metres")
+    if not frames.any():
+        fail("every coordinate is zero, so there is no body in it")
+    if not 0 <= clip.label < num_classes:
+        fail(f"its class is {clip.label}, but classes run from 0 to {num_classes - 1}")
+    return clip

@@ -1,0 +1,291 @@
+"""Raw NTU RGB+D 60 and 120: `.skeleton` files of a Kinect v2 -> clips of 25 joints, two bodies.
+
+A file is a stream of numbers: the frame count; for each frame its body count; for each body ten
+values of which the first is its tracking id, the joint count, and twelve values a joint of which
+the first three are xyz in metres. The two bodies that move most are kept, as in the data
+preparation of 2s-AGCN that HaLP's released code uses.
+
+The official lists of samples with missing skeletons are obeyed where they are found or given.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from halp_jax.datasets.clip import MAX_COORDINATE, Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.ntu_names import ACTIONS
+from halp_jax.datasets.source import Item, Source, Splits, check_folder, read_bytes
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import NTU25
+
+# Setup, camera, performer (subject), replication, action; all counted from 1.
+_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
+_NTU60_CLASSES, _NTU60_SETUPS = 60, 17
+
+# The training subjects of the two papers; NTU-120's list begins with NTU-60's.
+_TRAIN_SUBJECTS_60 = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
+_TRAIN_SUBJECTS_120 = _TRAIN_SUBJECTS_60 + (
+    45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86,
+    89, 91, 92, 93, 94, 95, 97, 98, 100, 103,
+)  # fmt: skip
+_TRAIN_CAMERAS = (2, 3)
+
+_BODY_VALUES, _JOINT_VALUES = 10, 12
+_POSE_VALUES = NTU25.num_joints * _JOINT_VALUES
+# The longest real file has 300 frames of less than 0.1 MB a second; these stop nonsense early.
+_MAX_FRAMES = 5_000
+_MAX_FILE_BYTES = 64 * 2**20
+# The released reader looks at this many bodies of a frame, in the order in which they are written.
+_SLOTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """The bodies of one file, as many rows as there are bodies in all frames together."""
+
+    num_frames: int
+    frame: Int[np.ndarray, "rows"]
+    slot: Int[np.ndarray, "rows"]  # position among the bodies of its frame
+    ids: tuple[int, ...]  # tracking ids; they do not fit a float64, so Python integers
+    poses: Float[np.ndarray, "rows joints xyz"]  # float64 metres
+
+
+def parse_name(name: str) -> tuple[int, int, int, int, int] | None:
+    """"S001C002P003R002A013" -> (setup, camera, subject, replication, action), or None."""
+    match = _NAME.fullmatch(name)
+    return tuple(int(number) for number in match.groups()) if match else None
+
+
+def parse_skeleton(data: bytes, where: str) -> Recording:
+    """The bytes of a `.skeleton` file. Raises DamagedClip, which says what is wrong `where`."""
+
+    def damaged(reason: str) -> DamagedClip:
+        return DamagedClip(f"{where}: {reason}; fetch the file again or leave it out")
+
+    tokens = data.split()
+    try:
+        values = np.fromstring(data, sep=" ")
+    except (ValueError, DeprecationWarning):
+        values = np.empty(0)
+    if len(values) != len(tokens):
+        raise damaged("it holds text that is no number")
+
+    position = 0
+
+    def count(what: str, most: int) -> int:
+        nonlocal position
+        if position >= len(tokens):
+            raise damaged(f"it ends before the {what}")
+        try:
+            number = int(tokens[position])
+        except ValueError:
+            number = -1
+        if not 0 <= number <= most:
+            raise damaged(f"the {what} is {tokens[position][:20].decode('ascii', 'replace')}")
+        position += 1
+        return number
+
+    frame, slot, ids, starts = [], [], [], []
+    num_frames = count("number of frames", _MAX_FRAMES)
+    for index in range(num_frames):
+        for body in range(count(f"number of bodies of frame {index}", len(tokens))):
+            ids.append(count(f"body id in frame {index}", 2**64))
+            position += _BODY_VALUES - 1
+            joints = count(f"number of joints in frame {index}", 1000)
+            if joints != NTU25.num_joints:
+                raise damaged(f"frame {index} has a body of {joints} joints, not 25")
+            if position + _POSE_VALUES > len(tokens):
+                raise damaged(f"it ends within frame {index} of {num_frames}")
+            frame.append(index)
+            slot.append(body)
+            starts.append(position)
+            position += _POSE_VALUES
+    if position < len(tokens):
+        raise damaged(f"{len(tokens) - position} values follow its last frame")
+    if not starts:
+        raise damaged("no frame has a body in it")
+
+    rows = np.asarray(starts)[:, None] + np.arange(_POSE_VALUES)
+    poses = values[rows].reshape(-1, NTU25.num_joints, _JOINT_VALUES)[..., :3]
+    if not (np.abs(poses) <= MAX_COORDINATE).all():
+        raise damaged("coordinates are NaN, infinite or absurdly large")
+    return Recording(num_frames, np.asarray(frame), np.asarray(slot), tuple(ids), poses)
+
+
+def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, "rows"]:
+    """For each row the number of the person it belongs to; -1 for rows that are left out.
+
+    `by="id"` follows the tracking id. A new id takes over from one that is never seen again, since
+    the sensor gives a person that it lost a new id. `by="slot"` is the released code: the person is
+    the place in the frame's list, so two people swap where the list is reordered.
+    """
+    if by == "slot":
+        return np.where(recording.slot < _SLOTS, recording.slot, -1)
+    # An id twice in one frame would be two people in one place: number them apart.
+    keys, seen = [], {}
+    for frame, body in zip(recording.frame.tolist(), recording.ids, strict=True):
+        seen[frame, body] = seen.get((frame, body), -1) + 1
+        keys.append((body, seen[frame, body]))
+    last = {key: frame for key, frame in zip(keys, recording.frame.tolist(), strict=True)}
+    track_of: dict[tuple[int, int], int] = {}
+    free_after: list[int] = []  # for each track, the last frame of its present id
+    for key, frame in zip(keys, recording.frame.tolist(), strict=True):
+        if key in track_of:
+            continue
+        ended = [track for track, end in enumerate(free_after) if end < frame]
+        if ended:
+            track_of[key] = max(ended, key=lambda track: free_after[track])
+            free_after[track_of[key]] = last[key]
+        else:
+            track_of[key] = len(free_after)
+            free_after.append(last[key])
+    return np.asarray([track_of[key] for key in keys])
+
+
+def motion_energy(
+    recording: Recording, tracks: Int[np.ndarray, "rows"]
+) -> Float[np.ndarray, "tracks"]:
+    """How much each person moves and extends: the sum over xyz of the standard deviation.
+
+    At least four long, as in the released code; a person who is never seen has 0.
+    """
+    energy = np.zeros(max(_SLOTS, int(tracks.max()) + 1))
+    for track in range(len(energy)):
+        poses = recording.poses[(tracks == track) & recording.poses.any((1, 2))]
+        if len(poses):
+            energy[track] = poses[..., 0].std() + poses[..., 1].std() + poses[..., 2].std()
+    return energy
+
+
+def select_bodies(
+    recording: Recording, by: str = "id"
+) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, "bodies"]]:
+    """The two people of most motion energy, the first most: float64 metres, and which they are."""
+    tracks = track_bodies(recording, by)
+    chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]
+    frames = np.zeros((recording.num_frames, NTU25.bodies, NTU25.num_joints, 3))
+    for body, track in enumerate(chosen):
+        rows = tracks == track
+        frames[recording.frame[rows], body] = recording.poses[rows]
+    return frames, chosen
+
+
+def read_item(item: Item, num_classes: int = 120, by: str = "id") -> list[Clip]:
+    """The one clip of a file. Raises DamagedClip."""
+    path = Path(item.payload)
+    numbers = parse_name(path.stem)
+    if numbers is None:
+        raise DamagedClip(f"{path}: its name is not like S001C001P001R001A001; rename or remove it")
+    setup, camera, subject, _, action = numbers
+    recording = parse_skeleton(read_bytes(path, _MAX_FILE_BYTES), str(path))
+    frames, _ = select_bodies(recording, by)
+    clip = Clip(
+        frames.astype(np.float32), action - 1, path.stem,
+        subject=subject, camera=camera, setup=setup,
+    )  # fmt: skip
+    return [check_clip(clip, NTU25, num_classes)]
+
+
+def make_splits(infos: Sequence[ClipInfo], num_classes: int) -> Splits:
+    """xsub and xview of NTU-60, or xsub and xset of NTU-120, by the papers' definitions."""
+    if num_classes == _NTU60_CLASSES:
+        rules = {
+            "xsub": lambda info: info.subject in _TRAIN_SUBJECTS_60,
+            "xview": lambda info: info.camera in _TRAIN_CAMERAS,
+        }
+    else:
+        rules = {
+            "xsub": lambda info: info.subject in _TRAIN_SUBJECTS_120,
+            "xset": lambda info: info.setup % 2 == 0,
+        }
+    return {
+        benchmark: {
+            "train": [info.name for info in infos if trains(info)],
+            "test": [info.name for info in infos if not trains(info)],
+        }
+        for benchmark, trains in rules.items()
+    }
+
+
+def read_missing_list(path: str | Path) -> set[str]:
+    """The sample names of an official list; its header lines are no names. Raises UserError."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"{path} is no file; give missing= the official list of damaged samples")
+    lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+    names = {line.strip().removesuffix(".skeleton") for line in lines}
+    names = {name for name in names if _NAME.fullmatch(name)}
+    if not names:
+        raise UserError(f"{path} names no sample like S001C002P005R002A008; is it the right list?")
+    return names
+
+
+def open_source(
+    path: str | Path,
+    missing: str | Path | Sequence[str] = (),
+    classes: int | str = "auto",
+    bodies: str = "id",
+) -> Source:
+    """All `.skeleton` files in and below a folder.
+
+    Args:
+        path: the folder.
+        missing: official lists of samples to leave out, one path or several (separated by commas).
+            Files called *_missing_skeletons.txt in the folder or beside it are used as well.
+        classes: 60, 120, or "auto": 120 if any file has an action above 60 or a setup above 17.
+            60 on a folder of NTU-120 takes the NTU-60 part of it.
+        bodies: "id" or "slot", see `track_bodies`.
+
+    Raises:
+        UserError: no folder, no files in it, or an option that is not known.
+    """
+    folder = check_folder(path, "the .skeleton files of NTU RGB+D")
+    if str(classes) not in ("auto", "60", "120"):
+        raise UserError(f"classes={classes} is not known; use 60, 120 or auto")
+    if bodies not in ("id", "slot"):
+        raise UserError(f"bodies={bodies} is not known; use id or slot")
+
+    files: dict[str, Path] = {}
+    found = sorted(folder.rglob("*.skeleton"))
+    for file in found:
+        files.setdefault(file.stem, file)
+    if not files:
+        raise UserError(f"{folder} holds no .skeleton file; unpack the archives of NTU RGB+D there")
+
+    lists = missing.split(",") if isinstance(missing, str) else missing
+    lists = [Path(lists)] if isinstance(lists, Path) else [Path(each) for each in lists if each]
+    beside = (folder, folder.resolve().parent)
+    lists += [list_ for place in beside for list_ in sorted(place.glob("*_missing_skeletons.txt"))]
+    skip = set().union(*(read_missing_list(each) for each in lists))
+
+    numbers = {name: parse_name(name) for name in files}
+    beyond_60 = {
+        name for name, n in numbers.items() if n and (n[0] > _NTU60_SETUPS or n[4] > _NTU60_CLASSES)
+    }
+    num_classes = int(classes) if str(classes) != "auto" else 120 if beyond_60 else 60
+    outside = beyond_60 if num_classes == _NTU60_CLASSES else set()
+
+    items = tuple(
+        Item(name, str(file)) for name, file in files.items() if name not in skip | outside
+    )
+    if not items:
+        raise UserError(f"{folder}: every sample is left out by the missing lists or classes=")
+    return Source(
+        format="ntu",
+        layout=NTU25,
+        class_names=ACTIONS[:num_classes],
+        items=items,
+        read=functools.partial(read_item, num_classes=num_classes, by=bodies),
+        splits=functools.partial(make_splits, num_classes=num_classes),
+        notes={
+            "missing_skipped": len(skip & set(files)),
+            "missing_lists": [str(each) for each in dict.fromkeys(lists)],
+            "outside_ntu60": len(outside - skip),
+            "duplicates": len(found) - len(files),
+        },
+    )

@@ -1,0 +1,186 @@
+"""Batches of a prepared data set, each a pure function of the step number (tf.data).
+
+Training visits the clips in an order that follows from (seed, epoch) alone, through a stateless
+permutation, so a run that stops at step s and starts again at s sees what it would have seen. Clips
+are read from the record files when their turn comes; nothing but the index is held in memory.
+Like the released feeder, a clip longer than `max_frames` is cut to its first `max_frames`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from halp_jax.datasets.prepared import PreparedDataset
+from halp_jax.errors import UserError
+
+# {"frames": [batch, max_frames, bodies, joints, xyz] float32, zeros after the end of a clip,
+#  "length": [batch] int32, at most max_frames, "label": [batch] int32,
+#  "index": [batch] int32, the clip's number in the data set, "valid": [batch] bool}
+Batch = dict[str, np.ndarray]
+
+PREFETCHED_BATCHES = 2
+
+
+def train_batches(
+    dataset: PreparedDataset,
+    indices: Int[np.ndarray, "chosen"],
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    max_frames: int = 300,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless batches from `start_step` on; each epoch is another permutation of the clips.
+
+    An epoch has len(indices) // batch_size steps and leaves out the last clips of its permutation.
+
+    Args:
+        indices: clip numbers to train on, e.g. dataset.indices("xsub", "train").
+        batch_size: of the global batch, of which process p of P gets the p-th part of P.
+        seed: any integer from 0 to 2**64 - 1.
+        max_frames: the length that clips are padded or cut to.
+
+    Raises:
+        UserError: fewer clips than a batch, or a batch that does not divide by the processes.
+    """
+    clips = _check(dataset, indices, batch_size, max_frames)
+    if len(clips) < batch_size:
+        raise UserError(
+            f"{len(clips)} clips of {dataset.path} are fewer than a batch of {batch_size}: choose a"
+            " smaller batch or a larger split"
+        )
+    if process_count < 1 or batch_size % process_count:
+        raise UserError(
+            f"a batch of {batch_size} does not divide by {process_count} processes: choose a"
+            f" multiple of {process_count}"
+        )
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process {process_index} is not one of {process_count}, counted from 0")
+    if not 0 <= seed < 2**64 or start_step < 0:
+        raise UserError(f"seed {seed} and step {start_step} must not be negative, nor the seed huge")
+    tf = import_tensorflow()
+    rows = batch_size // process_count
+    steps_per_epoch = len(clips) // batch_size
+
+    def choose(step: Any) -> tuple[Any, Any]:
+        epoch, step_of_epoch = step // steps_per_epoch, step % steps_per_epoch
+        first = step_of_epoch * batch_size + process_index * rows
+        key = [tf.constant(part, tf.uint32) for part in (seed % 2**32, seed // 2**32)]
+        chosen = tf.raw_ops.RandomIndexShuffle(
+            index=first + tf.range(rows, dtype=tf.int64),
+            seed=tf.stack([*key, tf.cast(epoch, tf.uint32)]),
+            max_index=tf.constant(len(clips) - 1, tf.int64),
+            rounds=4,
+        )
+        return tf.gather(clips, chosen), tf.ones([rows], tf.bool)
+
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    return _iterate(tf, dataset, steps, choose, rows, max_frames)
+
+
+def eval_batches(
+    dataset: PreparedDataset,
+    indices: Int[np.ndarray, "chosen"],
+    *,
+    batch_size: int,
+    max_frames: int = 300,
+) -> Iterator[Batch]:
+    """Every clip once, in order. The last batch repeats its last clip, with "valid" false.
+
+    Raises:
+        UserError: there are no clips, or one of them is not in the data set.
+    """
+    clips = _check(dataset, indices, batch_size, max_frames)
+    tf = import_tensorflow()
+
+    def choose(step: Any) -> tuple[Any, Any]:
+        position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        return tf.gather(clips, tf.minimum(position, len(clips) - 1)), position < len(clips)
+
+    steps = tf.data.Dataset.range(-(-len(clips) // batch_size))
+    return _iterate(tf, dataset, steps, choose, batch_size, max_frames)
+
+
+def _check(
+    dataset: PreparedDataset, indices: np.ndarray, batch_size: int, max_frames: int
+) -> np.ndarray:
+    clips = np.asarray(indices, np.int32)
+    if batch_size < 1 or max_frames < 1:
+        raise UserError(f"batch {batch_size} and max_frames {max_frames} must be at least 1")
+    if clips.ndim != 1 or not len(clips):
+        raise UserError(f"no clips of {dataset.path} were chosen: choose a split that has some")
+    if clips.min() < 0 or clips.max() >= len(dataset):
+        raise UserError(f"clip numbers must lie from 0 to {len(dataset) - 1} for {dataset.path}")
+    return clips
+
+
+def _iterate(
+    tf: ModuleType,
+    dataset: PreparedDataset,
+    steps: Any,
+    choose: Callable[[Any], tuple[Any, Any]],
+    rows: int,
+    max_frames: int,
+) -> Iterator[Batch]:
+    """Batches of the clips that `choose(step)` names, read ahead in the background."""
+    shape = (dataset.layout.bodies, dataset.layout.num_joints, 3)
+    spec = {"frames": tf.io.FixedLenSequenceFeature(shape, tf.float32, allow_missing=True)}
+
+    def read(clips: np.ndarray) -> np.ndarray:
+        return np.array(dataset.read_records(clips), object)
+
+    def load(step: Any) -> dict[str, Any]:
+        clips, valid = choose(step)
+        records = tf.ensure_shape(tf.numpy_function(read, [clips], tf.string), [rows])
+        # Parsing a batch at once pads its clips with zeros to the longest of them.
+        frames = tf.io.parse_example(records, spec)["frames"][:, :max_frames]
+        missing = max_frames - tf.shape(frames)[1]
+        frames = tf.pad(frames, [[0, 0], [0, missing], [0, 0], [0, 0], [0, 0]])
+        return {
+            "frames": tf.ensure_shape(frames, [rows, max_frames, *shape]),
+            "length": tf.minimum(tf.gather(dataset.lengths, clips), max_frames),
+            "label": tf.gather(dataset.labels, clips),
+            "index": clips,
+            "valid": valid,
+        }
+
+    parallel = max(1, min(4, os.cpu_count() or 1))
+    batches = steps.map(load, num_parallel_calls=parallel, deterministic=True)
+    iterator = batches.prefetch(PREFETCHED_BATCHES).as_numpy_iterator()
+    return _name_errors(tf, dataset, iterator)
+
+
+def _name_errors(tf: ModuleType, dataset: PreparedDataset, batches: Iterator[Batch]) -> Iterator:
+    """The same batches; what goes wrong below is told as the reader's own line."""
+    op_error = tf.errors.OpError  # looked up now: when the interpreter ends, tf may be gone first
+    try:
+        yield from batches
+    except op_error as error:
+        lines = [line for line in str(error).splitlines() if "UserError:" in line]
+        reason = lines[0].split("UserError:")[-1].strip() if lines else str(error).split("\n")[0]
+        raise UserError(
+            reason if lines else f"{dataset.path} cannot be read ({reason}): run prepare again"
+        ) from error
+
+
+def quiet_tensorflow() -> None:
+    """Stops TensorFlow's start-up messages. For commands; call it before TensorFlow is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # nothing here uses it, but it announces
+
+
+def import_tensorflow() -> ModuleType:
+    """TensorFlow, kept off the accelerators: they belong to JAX."""
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        pass  # the user's own program has started TensorFlow already, with devices of its choice
+    return tf

@@ -1,0 +1,259 @@
+"""Raw PKU-MMD v1 and v2: long videos of two bodies, cut into the clips that their labels name.
+
+A skeleton file has a row a frame: 150 numbers, two bodies of 25 joints of xyz in metres. A label
+file has a row an action: action (from 1), first frame (from 0), the frame after the last,
+confidence. Split files name videos: a line "Training videos:", then the names, then the same for
+validation (which v1 spells "Validataion").
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax.datasets.clip import MAX_COORDINATE, Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.source import Item, Source, Splits, check_folder, read_bytes
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import NTU25
+
+ACTIONS = tuple(
+    " ".join(
+        """
+        bow; brushing hair; brushing teeth; check time (from watch); cheer up; clapping;
+        cross hands in front (say stop); drink water; drop; eat meal/snack; falling;
+        giving something to other person; hand waving; handshaking; hopping (one foot jumping);
+        hugging other person; jump up; kicking other person; kicking something;
+        make a phone call/answer phone; pat on back of other person; pickup;
+        playing with phone/tablet; point finger at the other person;
+        pointing to something with finger; punching/slapping other person; pushing other person;
+        put on a hat/cap; put something inside pocket; reading; rub two hands together; salute;
+        sitting down; standing up; take off a hat/cap; take off glasses; take off jacket;
+        take out something from pocket; taking a selfie; tear up paper; throw;
+        touch back (backache); touch chest (stomachache/heart pain); touch head (headache);
+        touch neck (neckache); typing on a keyboard;
+        use a fan (with hand or paper)/feeling warm; wear jacket; wear on glasses; wipe face;
+        writing
+        """.split()
+    ).split("; ")
+)
+
+# v1: performance and camera. v2: group of actions and number of the performance, camera.
+_VIDEO = re.compile(r"(?:(\d{4})|A(\d{2})N(\d{2}))-([LMR])", re.ASCII)
+_LABEL_ROW = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*(?:,[^,]*)?", re.ASCII)
+_SPLIT_FILES = {
+    "cross-subject": "xsub",
+    "cross-subject-v2": "xsub",
+    "cross-view": "xview",
+    "cross-view-v2": "xview",
+}
+_BODIES = 2
+_ROW = _BODIES * NTU25.num_joints * 3
+# A minute has 1,800 frames and videos last three or four.
+_MAX_FILE_BYTES = 128 * 2**20
+
+
+def parse_video_name(name: str) -> dict[str, int]:
+    """"0105-M" -> performance 105, camera 1; "A01N02-L" -> performance 102, camera 0; else {}.
+
+    Videos of one performance show the same movements from several sides: a split of one's own
+    must keep them together.
+    """
+    match = _VIDEO.fullmatch(name)
+    if not match:
+        return {}
+    performance = int(match[1]) if match[1] else 100 * int(match[2]) + int(match[3])
+    return {"performance": performance, "camera": "LMR".index(match[4])}
+
+
+def parse_video(data: bytes, where: str) -> Float[np.ndarray, "time bodies joints xyz"]:
+    """The bytes of a skeleton file -> float32 metres. Raises DamagedClip."""
+    rows = sum(1 for line in data.splitlines() if line.strip())
+    try:
+        values = np.fromstring(data, sep=" ")
+    except (ValueError, DeprecationWarning):
+        raise DamagedClip(f"{where}: it holds text that is no number; fetch it again") from None
+    if rows == 0:
+        raise DamagedClip(f"{where}: it is empty; fetch it again")
+    if len(values) != rows * _ROW:
+        raise DamagedClip(
+            f"{where}: {len(values)} numbers in {rows} rows, not {_ROW} in each; fetch it again"
+        )
+    # What is out of range becomes NaN here (float32 could not hold it) and damages only its clip.
+    values[~(np.abs(values) <= MAX_COORDINATE)] = np.nan
+    return values.astype(np.float32).reshape(rows, _BODIES, NTU25.num_joints, 3)
+
+
+def parse_labels(data: bytes, where: str) -> list[tuple[int, int, int]]:
+    """The bytes of a label file -> (action, start, end) rows as written. Raises DamagedClip."""
+    rows = []
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        if line.strip():
+            match = _LABEL_ROW.fullmatch(line)
+            if not match:
+                raise DamagedClip(
+                    f"{where}: line {number} is not action,start,end,confidence; correct it"
+                )
+            rows.append((int(match[1]), int(match[2]), int(match[3])))
+    if not rows:
+        raise DamagedClip(f"{where}: no action is labelled in it; correct it or leave it out")
+    return rows
+
+
+@functools.lru_cache(maxsize=1)
+def _load_video(path: str, changed_ns: int) -> Float[np.ndarray, "time bodies joints xyz"]:
+    # The clips of a video follow one another, so one file is parsed once and not twenty times.
+    return parse_video(read_bytes(Path(path), _MAX_FILE_BYTES), path)
+
+
+def read_item(item: Item) -> list[Clip]:
+    """One label row -> one clip. Raises DamagedClip."""
+    video_path, label_path, row = item.payload
+    video = Path(video_path).stem
+    fields = parse_video_name(video)
+    if not fields:
+        raise DamagedClip(f"{video_path}: its name is not like 0105-M or A01N02-L; rename it")
+    if row is None:  # its labels could not be read when the folder was opened: say why
+        parse_labels(read_bytes(Path(label_path), _MAX_FILE_BYTES), label_path)
+        raise DamagedClip(f"{label_path}: it has changed while it was read; start again")
+    try:
+        changed = Path(video_path).stat().st_mtime_ns
+    except OSError as error:
+        raise DamagedClip(f"{video_path}: {error.strerror}; every label needs its video") from None
+    frames = _load_video(video_path, changed)
+    action, start, end = row
+    if not 1 <= action <= len(ACTIONS):
+        raise DamagedClip(f"{label_path}: action {action} is not in 1..{len(ACTIONS)}; correct it")
+    if not start < min(end, len(frames)):
+        raise DamagedClip(
+            f"{label_path}: frames {start} to {end} are not in the {len(frames)} of the video; correct it"
+        )
+    # A few labels of the data set end after the last frame.
+    clip = Clip(frames[start:end].copy(), action - 1, item.id, **fields)
+    return [check_clip(clip, NTU25, len(ACTIONS))]
+
+
+def read_split_file(path: Path) -> dict[str, list[str]]:
+    """{"train": video names, "test": video names}. Raises UserError."""
+    videos: dict[str, list[str]] = {"train": [], "test": []}
+    part = None
+    for line in read_bytes(path).decode("utf-8", "replace").splitlines():
+        head = line.strip().lower()
+        if head.startswith("train"):
+            part = "train"
+        elif head.startswith(("valid", "test")):
+            part = "test"
+        elif part:
+            videos[part] += [match[0] for match in _VIDEO.finditer(line)]
+    if not all(videos.values()):
+        raise UserError(
+            f'{path}: no lines "Training videos:" and "Validation videos:", each with names; '
+            "fetch it again"
+        )
+    return videos
+
+
+def make_splits(infos: Sequence[ClipInfo], videos: dict[str, dict[str, list[str]]]) -> Splits:
+    """Splits of videos -> splits of clips. A video that a file does not name is in neither part."""
+    clips: dict[str, list[str]] = {}
+    for info in infos:
+        clips.setdefault(info.name.rsplit("_", 1)[0], []).append(info.name)
+    return {
+        benchmark: {
+            part: [clip for video in dict.fromkeys(names) for clip in clips.get(video, ())]
+            for part, names in parts.items()
+        }
+        for benchmark, parts in videos.items()
+    }
+
+
+def open_source(path: str | Path) -> Source:
+    """The folder of PKU-MMD v1 or v2, or one above or holding its skeleton and label folders.
+
+    Raises:
+        UserError: folders are missing or ambiguous, or a split file or action list is damaged.
+    """
+    folder = check_folder(path, "the skeleton and label folders of PKU-MMD")
+    skeletons, labels = _find_folder(folder, "skeleton"), _find_folder(folder, "label")
+    videos = {file.stem: file for file in sorted(skeletons.glob("*.txt"))}
+    if not videos:
+        raise UserError(f"{skeletons} holds no .txt file; unpack the skeletons of PKU-MMD there")
+
+    items: list[Item] = []
+    unlabelled = 0
+    for name, video in videos.items():
+        label = labels / f"{name}.txt"
+        if not label.is_file():
+            unlabelled += 1
+            continue
+        try:
+            rows = parse_labels(read_bytes(label, _MAX_FILE_BYTES), str(label))
+        except DamagedClip:
+            items.append(Item(name, (str(video), str(label), None)))
+            continue
+        used: set[str] = set()
+        for row in rows:
+            clip = f"{name}_{row[1]:05d}"
+            while clip in used:  # two labels that start together
+                clip += "b"
+            used.add(clip)
+            items.append(Item(clip, (str(video), str(label), row)))
+    if not items:
+        raise UserError(f"{labels} has no label file for any video of {skeletons}; unpack both")
+
+    split_files = _find_split_files(folder, videos)
+    return Source(
+        format="pku",
+        layout=NTU25,
+        class_names=_read_actions(folder),
+        items=tuple(items),
+        read=read_item,
+        splits=functools.partial(
+            make_splits, videos={name: read_split_file(file) for name, file in split_files.items()}
+        ),
+        notes={
+            "videos_without_labels": unlabelled,
+            "split_files": {name: str(file) for name, file in split_files.items()},
+        },
+    )
+
+
+def _find_folder(folder: Path, what: str) -> Path:
+    """The one folder, at most two levels down, that is called something with `what` in it."""
+    for pattern in ("*/", "*/*/"):
+        found = [d for d in sorted(folder.glob(pattern)) if what in d.name.lower()]
+        found = [each for each in found if any(each.glob("*.txt"))] or found
+        if len(found) > 1:
+            names = ", ".join(str(each.relative_to(folder)) for each in found)
+            raise UserError(f"{folder} has several {what} folders ({names}); give one version's")
+        if found:
+            return found[0]
+    raise UserError(f"{folder} has no folder called {what}; unpack PKU-MMD's archives there")
+
+
+def _find_split_files(folder: Path, videos: dict[str, Path]) -> dict[str, Path]:
+    """{benchmark: split file} of the version (v1 or v2) whose videos these are."""
+    v2 = any(name.startswith("A") for name in videos)
+    found: dict[str, Path] = {}
+    for pattern in ("*.txt", "*/*.txt", "*/*/*.txt"):
+        for file in sorted(folder.glob(pattern)):
+            key = file.stem.lower().replace("_", "-")
+            if key in _SPLIT_FILES and key.endswith("v2") == v2:
+                found.setdefault(_SPLIT_FILES[key], file)
+    return found
+
+
+def _read_actions(folder: Path) -> tuple[str, ...]:
+    """The names in action_names.txt ("1 bow"), where there is one; else the data set's own."""
+    file = folder / "action_names.txt"
+    if not file.is_file():
+        return ACTIONS
+    lines = read_bytes(file).decode("utf-8", "replace").splitlines()
+    found = [re.fullmatch(r"\s*(\d{1,4})[\s.,:]+(.*\S)\s*", line, re.ASCII) for line in lines]
+    names = {int(match[1]): match[2] for match in found if match}
+    lacking = [number for number in range(1, len(ACTIONS) + 1) if number not in names]
+    if lacking:
+        raise UserError(f"{file}: no name for action {lacking[0]}; write a line a class: 1 bow")
+    return tuple(names[number] for number in range(1, len(ACTIONS) + 1))

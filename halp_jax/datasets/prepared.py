@@ -1,0 +1,197 @@
+"""A prepared data set as the rest of the project sees it: labels, splits, and records by number.
+
+The folder holds a tfds data set (TFRecord files, one split named "clips") and `halp_dataset.json`,
+which carries all that is needed without TensorFlow: names, labels, lengths, the benchmarks' splits
+and where each record lies. This module imports json and numpy alone.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import struct
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import Layout, get_layout
+
+METADATA = "halp_dataset.json"
+FORMAT_VERSION = 1
+# A TFRecord is a length (8 bytes, little endian), its checksum (4), the data, their checksum (4).
+HEADER, FOOTER = 12, 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedDataset:
+    """What `prepare` wrote. Clips are numbered from 0 in the order of the files.
+
+    Attributes:
+        path: the folder.
+        name: the format that it was made from, e.g. "ntu".
+        layout: the skeleton of all clips.
+        class_names: one name a label.
+        labels: [clips] 0-based classes.
+        lengths: [clips] frames of each clip, untruncated.
+        names: the clips' names, each once.
+        splits: benchmark -> {"train": clip numbers, "test": clip numbers}.
+        metadata: the whole of halp_dataset.json, with what was damaged and how it was normalised.
+    """
+
+    path: Path
+    name: str
+    layout: Layout
+    class_names: tuple[str, ...]
+    labels: Int[np.ndarray, "clips"]
+    lengths: Int[np.ndarray, "clips"]
+    names: tuple[str, ...]
+    splits: dict[str, dict[str, np.ndarray]]
+    metadata: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def indices(self, benchmark: str, part: str) -> Int[np.ndarray, "chosen"]:
+        """Clip numbers of one part ("train" or "test") of a benchmark, e.g. "xsub"."""
+        if benchmark not in self.splits:
+            known = ", ".join(sorted(self.splits)) or "none"
+            raise UserError(f"{self.path} has no split {benchmark!r}; it has: {known}")
+        if part not in self.splits[benchmark]:
+            known = ", ".join(sorted(self.splits[benchmark]))
+            raise UserError(f"split {benchmark} has no part {part!r}; it has: {known}")
+        return self.splits[benchmark][part]
+
+    @functools.cached_property
+    def _shard_files(self) -> list[int]:
+        """File descriptors of the record files, open for as long as this object lives."""
+        files: list[int] = []
+        closer = weakref.finalize(self, lambda: [os.close(file) for file in files])
+        closer.atexit = False  # readers of tf.data may still be at work then
+        for shard in self.metadata["shards"]:
+            files.append(os.open(self.path / shard["file"], os.O_RDONLY | os.O_CLOEXEC))
+        return files
+
+    @functools.cached_property
+    def _records(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each clip: the number of its file, where its record starts there, its data bytes."""
+        shards = self.metadata["shards"]
+        file = np.repeat(np.arange(len(shards)), [len(shard["records"]) for shard in shards])
+        sizes = [np.asarray(shard["records"], np.int64) for shard in shards]
+        starts = [np.cumsum(size + HEADER + FOOTER) - (size + HEADER + FOOTER) for size in sizes]
+        return file, np.concatenate(starts), np.concatenate(sizes)
+
+    def read_records(self, numbers: Sequence[int] | Int[np.ndarray, "chosen"]) -> list[bytes]:
+        """The serialised examples of these clips. Reads only them; safe from several threads."""
+        file, start, size = self._records
+        records = []
+        for number in numbers:
+            length = int(size[number])
+            data = os.pread(
+                self._shard_files[file[number]], HEADER + length, int(start[number])
+            )
+            if len(data) != HEADER + length or struct.unpack("<Q", data[:8])[0] != length:
+                path = self.path / self.metadata["shards"][file[number]]["file"]
+                raise UserError(
+                    f"{path} is damaged at byte {start[number]}: run prepare again with --overwrite"
+                )
+            records.append(data[HEADER:])
+        return records
+
+
+def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset:
+    """Opens what `prepare` wrote, after a check that it is whole. Needs no TensorFlow.
+
+    Raises:
+        UserError: the folder is missing, unfinished, of another version, or a file is cut short.
+    """
+    path = Path(data_dir).expanduser()
+    try:
+        metadata = json.loads((path / METADATA).read_text(encoding="utf-8"))
+    except OSError as error:
+        what = "is no prepared data set" if path.is_dir() else "does not exist"
+        raise UserError(
+            f"{path} {what}: write one with python -m halp_jax.prepare --out={path}"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path / METADATA} is damaged ({error}): run prepare again") from error
+    version = metadata.get("format_version") if isinstance(metadata, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path / METADATA} has format version {version}, this program reads {FORMAT_VERSION}:"
+            " run prepare again"
+        )
+    try:
+        dataset = _from_metadata(path, metadata)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{path / METADATA} is damaged ({type(error).__name__}: {error}): run prepare again"
+        ) from error
+    _check_whole(dataset)
+    return dataset
+
+
+def _from_metadata(path: Path, metadata: dict[str, Any]) -> PreparedDataset:
+    count = sum(len(shard["records"]) for shard in metadata["shards"])
+    classes = len(metadata["class_names"])
+    parts = [part for parts in metadata["splits"].values() for part in parts.values()]
+    if (
+        any(len(metadata[name]) != count for name in ("names", "labels", "lengths"))
+        or not all(0 <= number < count for part in parts for number in part)
+        or not all(0 <= label < classes for label in metadata["labels"])
+    ):
+        raise UserError(f"{path / METADATA} does not fit its {count} records: run prepare again")
+    return PreparedDataset(
+        path=path,
+        name=metadata["name"],
+        layout=get_layout(metadata["layout"]),
+        class_names=tuple(metadata["class_names"]),
+        labels=np.asarray(metadata["labels"], np.int32),
+        lengths=np.asarray(metadata["lengths"], np.int32),
+        names=tuple(metadata["names"]),
+        splits={
+            benchmark: {part: np.asarray(chosen, np.int32) for part, chosen in parts.items()}
+            for benchmark, parts in metadata["splits"].items()
+        },
+        metadata=metadata,
+    )
+
+
+def _check_whole(dataset: PreparedDataset) -> None:
+    """Every record file is there and as long as it was."""
+    for shard in dataset.metadata["shards"]:
+        file, records = dataset.path / shard["file"], shard["records"]
+        whole = sum(records) + len(records) * (HEADER + FOOTER)
+        if file.parent != dataset.path or not file.is_file():
+            raise UserError(f"{file} is missing: run prepare again")
+        size = file.stat().st_size
+        if size < whole:
+            raise UserError(f"{file} is truncated at byte {size} of {whole}: run prepare again")
+        if size > whole:
+            raise UserError(f"{file} has {size} bytes, not {whole}: run prepare again")
+
+
+def record_sizes(file: Path) -> list[int]:
+    """Bytes of each record's data in a TFRecord file, by stepping from header to header.
+
+    Raises:
+        UserError: the last record does not end where the file does.
+    """
+    sizes, position, end = [], 0, file.stat().st_size
+    with open(file, "rb", buffering=0) as stream:
+        while position < end:
+            header = os.pread(stream.fileno(), HEADER, position)
+            size = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else end
+            if position + HEADER + size + FOOTER > end:
+                raise UserError(f"{file} is truncated at byte {end}: run prepare again")
+            sizes.append(size)
+            position += HEADER + size + FOOTER
+    return sizes

@@ -1,0 +1,137 @@
+"""Items of a source -> clips that are checked and normalised, in one process or in several.
+
+Results come in the order of the items, whatever the number of processes. A damaged item or clip is
+reported, not raised: whoever reads the results decides whether to go on.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
+from halp_jax.datasets.source import Item
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.normalize import normalize_clip
+
+MAX_ITEMS_PER_TASK = 8
+
+
+def _keep(frames: Float[np.ndarray, "..."], layout: Layout) -> Float[np.ndarray, "..."]:
+    return frames
+
+
+NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {"view": normalize_clip, "none": _keep}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """All that a process needs to turn an item into finished clips. Picklable."""
+
+    read: Callable[[Item], list[Clip]]
+    layout: Layout
+    num_classes: int
+    normalize: str
+
+
+class ItemResult(NamedTuple):
+    """The sound clips of one item, and {"item": id, "reason": line} for each damaged one."""
+
+    clips: list[Clip]
+    damaged: list[dict[str, str]]
+
+
+def read_item(reading: Reading, item: Item) -> ItemResult:
+    """Reads, checks and normalises the clips of one item."""
+    result = ItemResult([], [])
+
+    def leave_out(error: Exception) -> None:
+        reason = " ".join(str(error).split())
+        result.damaged.append({"item": str(item.id), "reason": reason})
+
+    try:
+        found = reading.read(item)
+    except (DamagedClip, OSError) as error:
+        leave_out(error)
+        return result
+    except Exception as error:
+        error.add_note(f"while reading item {item.id}")
+        raise
+    for clip in found:
+        try:
+            result.clips.append(_finish_clip(reading, clip))
+        except DamagedClip as error:
+            leave_out(error)
+    return result
+
+
+def _finish_clip(reading: Reading, clip: Clip) -> Clip:
+    check_clip(clip, reading.layout, reading.num_classes)
+    frames = NORMALIZERS[reading.normalize](clip.frames, reading.layout)
+    absent = reading.layout.bodies - frames.shape[1]
+    if absent:
+        frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
+    finished = dataclasses.replace(clip, frames=np.ascontiguousarray(frames, np.float32))
+    return check_clip(finished, reading.layout, reading.num_classes)
+
+
+def read_items(reading: Reading, items: tuple[Item, ...], workers: int) -> Iterator[ItemResult]:
+    """One result an item, in the order of the items. Close it to end the processes early.
+
+    Raises:
+        UserError: a process was killed from outside.
+    """
+    if min(workers, len(items)) <= 1:
+        yield from (read_item(reading, item) for item in items)
+        return
+    size = min(MAX_ITEMS_PER_TASK, max(1, len(items) // (4 * workers)))
+    groups = [items[start : start + size] for start in range(0, len(items), size)]
+    workers = min(workers, len(groups))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (reading,))
+    pending: deque[Future[list[ItemResult]]] = deque()
+    try:
+        for group in groups:
+            pending.append(pool.submit(_read_group, group))
+            # Only so many finished groups may wait in memory for their turn.
+            if len(pending) >= 3 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a reader process died, probably for lack of memory; run again with fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_reading: Reading  # of this worker process, sent once and not with every group
+
+
+def _start_worker(reading: Reading) -> None:
+    global _reading
+    _reading = reading
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the workers
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    # A killed parent cannot end its workers, and their queue never tells them.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _read_group(group: tuple[Item, ...]) -> list[ItemResult]:
+    return [read_item(_reading, item) for item in group]

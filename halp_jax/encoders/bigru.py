@@ -1,0 +1,79 @@
+"""The BiGRU encoder of HaLP and CMD: batch norm of the input, stacked GRU layers, an MLP head.
+
+The released code (moco/GRU.py) feeds its bidirectional GRU one frame at a time while it carries the
+state, so both streams of a layer run FORWARD in time, each on the concatenation of the two below,
+and the feature is the top layer's last frame. The paper's tables are of that network
+(`direction="forward"`). `direction="bidirectional"` is the textbook's: the second stream runs
+backward, and the feature joins the final states of both.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from halp_jax.encoders.gru import scan_gru
+from halp_jax.encoders.heads import MLPHead, torch_uniform
+from halp_jax.encoders.norm import BatchNorm
+
+
+class GRULayer(nn.Module):
+    """Two GRU streams of `width` on the same input: [time, batch, in] -> two [time, batch, width]."""
+
+    width: int
+    backward: bool = False  # the second stream runs backward in time
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "time batch features"]
+    ) -> list[Float[Array, "time batch width"]]:
+        # Xavier-uniform on the stacked gate matrices, fan-out 3 * width: the released initialisation.
+        xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=(0,))
+        default = torch_uniform(self.width)
+        gates = 3 * self.width
+        w_ih = self.param("w_ih", xavier, (2, x.shape[-1], gates))
+        w_hh = self.param("w_hh", xavier, (2, self.width, gates))
+        b_ih = self.param("b_ih", default, (2, gates))
+        b_hh = self.param("b_hh", default, (2, gates))
+
+        streams = []
+        for i in range(2):
+            reverse = self.backward and i == 1
+            # The product with the input needs no recurrence: all frames at once, outside the scan.
+            projected = (x[::-1] if reverse else x) @ w_ih[i] + b_ih[i]
+            hidden = scan_gru(projected, w_hh[i], b_hh[i])
+            streams.append(hidden[::-1] if reverse else hidden)
+        return streams
+
+
+class BiGRU(nn.Module):
+    """Clips to features and embeddings.
+
+    Args (of `__call__`):
+      x: [batch, time, features], one stream of the clip in the order of `streams.to_features`.
+      train: use and update batch statistics, or use the running ones.
+
+    Returns:
+      embedding [batch, dim], not normalised, and feature [batch, 2 * width].
+    """
+
+    width: int = 1024
+    num_layers: int = 3
+    direction: str = "forward"
+    dim: int = 128
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time features"], train: bool
+    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch two_widths"]]:
+        if self.direction not in ("forward", "bidirectional"):
+            raise ValueError(f"unknown direction {self.direction!r}: forward or bidirectional")
+        backward = self.direction == "bidirectional"
+        x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
+        x = jnp.swapaxes(x, 0, 1)
+        for i in range(self.num_layers):
+            first, second = GRULayer(self.width, backward, name=f"layer{i}")(x)
+            x = jnp.concatenate([first, second], axis=-1)
+        self.sow("intermediates", "frames", x)  # for tests and for looking inside
+        feature = jnp.concatenate([first[-1], second[0 if backward else -1]], axis=-1)
+        return MLPHead(self.dim, name="head")(feature), feature

@@ -1,0 +1,33 @@
+"""The projection head of MoCo v2 (Chen et al. 2020), initialised as the released code's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def torch_uniform(fan_in: int):
+    """torch.nn.Linear's and GRU's default initialiser: uniform in +-1/sqrt(fan_in)."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class MLPHead(nn.Module):
+    """Linear, ReLU, Linear: [batch, features] -> [batch, dim], not normalised."""
+
+    dim: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "batch features"]) -> Float[Array, "batch dim"]:
+        width = features.shape[-1]
+        default = torch_uniform(width)
+        hidden = nn.Dense(width, kernel_init=default, bias_init=default, name="hidden")(features)
+        # Only the last layer goes through the released code's Xavier initialisation.
+        xavier = nn.initializers.xavier_uniform()
+        return nn.Dense(self.dim, kernel_init=xavier, bias_init=default, name="out")(
+            nn.relu(hidden)
+        )

@@ -1,0 +1,99 @@
+r"""Evaluates a pre-trained encoder on a downstream protocol; writes WORKDIR/eval/PROTOCOL.json.
+
+    python -m halp_jax.evaluate --workdir=runs/halp --protocol=knn
+    python -m halp_jax.evaluate --workdir=runs/halp --protocol=linear --config.linear.epochs=40
+    python -m halp_jax.evaluate --workdir=runs/raw --protocol=knn --encoder=raw \
+        --config=configs/default.py --config.data.dir=data/ntu60
+
+Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
+--config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
+"""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from halp_jax import datasets
+from halp_jax.datasets import pipeline
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features, knn, linear, table
+from halp_jax.methods import moco
+from halp_jax.training import checkpoint
+
+PROTOCOLS = {"knn": knn.evaluate, "linear": linear.evaluate}
+
+
+def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+    """The command's options, and the run's config as the --config options change it."""
+    parser = argparse.ArgumentParser("python -m halp_jax.evaluate", allow_abbrev=False)
+    parser.add_argument("--workdir", required=True, help="folder of the training run")
+    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
+    parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
+    parser.add_argument("--stream", default="", help="joint, motion, bone, mean or concat")
+    parser.add_argument("--step", type=int, help="checkpoint to load; default: the last")
+    args, rest = parser.parse_known_args(argv)
+    from_file = any(arg.split("=")[0] == "--config" for arg in rest)
+    if from_file and args.encoder == "trained":
+        raise UserError("a trained encoder has its run's config; give --config.field=value instead")
+    default = None if from_file else checkpoint.load_config(args.workdir)
+    define = config_flags.DEFINE_config_file if from_file else config_flags.DEFINE_config_dict
+    values, command = flags.FlagValues(), ["evaluate", *rest]
+    try:
+        holder = define("config", default, flag_values=values, sys_argv=command, lock_config=True)
+        unknown = values(command)[1:]
+        config = holder.value.copy_and_resolve_references()
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"bad option: {reason} (configs/default.py has all settings)") from error
+    if unknown:
+        raise UserError(f"unknown argument {unknown[0]!r}; --help lists the known ones")
+    return args, config
+
+
+def evaluate(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Runs one protocol -> what its JSON file holds."""
+    start, step, variables = time.perf_counter(), None, ()
+    if not config.data.dir:
+        raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
+    dataset = datasets.open_dataset(config.data.dir)
+    if args.encoder == "trained":
+        state, step = checkpoint.restore_state(args.workdir, args.step)
+    elif args.encoder == "random":
+        state, step = moco.create_state(config, dataset.layout), 0
+    if args.encoder != "raw":
+        variables = (state.params, state.batch_stats)
+    embed = features.make_embedding(args.encoder, config, dataset.layout, args.stream)
+    features.check_fit(embed, variables, config, dataset.layout)
+    figures = PROTOCOLS[args.protocol](config, dataset, embed, variables)
+    names, confusion = list(dataset.class_names), figures.pop("confusion").tolist()
+    figures["per_class"] = dict(zip(names, figures["per_class"], strict=True))
+    return {
+        "protocol": args.protocol, "encoder": args.encoder,
+        "stream": args.stream or config.streams[0], "split": config.data.split, **figures,
+        "step": step, "seed": config.seed, "seconds": round(time.perf_counter() - start, 3),
+        "confusion": {"class_names": names, "counts": confusion}, "config": config.to_dict(),
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    pipeline.quiet_tensorflow()
+    try:
+        args, config = parse_args(sys.argv[1:] if argv is None else argv)
+        result = evaluate(args, config)
+        path = table.write_result(args.workdir, result)
+    except UserError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 1
+    shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
+    print(table.format_table({f"{table.ROWS[args.encoder]}, {args.protocol}": shown}))
+    print(f"{result['num_test']} test clips of {result['split']}, {result['seconds']} s: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""Frozen features: what HaLP's downstream protocols see of an encoder.
+
+A batch of clips goes to the device once; every crop of it is made and encoded there, the rows
+shared among this process' devices. Released settings: last-layer GRU features before the head,
+centre crop 0.95 for nearest neighbours and tests, random crops U(0.5, 1) to train a classifier.
+
+An embedding is a function (variables, clips [batch, time, bodies, joints, 3]) -> [batch, features];
+the variables are an argument, so that one compiled program serves every checkpoint of a run.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PyTree
+
+from halp_jax.datasets import pipeline
+from halp_jax.errors import UserError
+from halp_jax.methods import moco
+from halp_jax.progress import Progress
+from halp_jax.skeletons import augment
+from halp_jax.skeletons.layout import Layout
+
+Embedding = Callable[[PyTree, Array], Array]
+
+ENCODERS = ("trained", "random", "raw")
+
+_CROP_KEY = 17  # folded into the seed: these crops share no random number with training
+
+
+class Features(NamedTuple):
+    """Features of clips in the order of the batches; `index` is a clip's place in its data set."""
+
+    values: Float[np.ndarray, "crops clips features"]
+    labels: Int[np.ndarray, "clips"]
+    index: Int[np.ndarray, "clips"]
+
+
+def select_stream(
+    features: Float[Array, "streams batch features"], stream: str, names: tuple[str, ...]
+) -> Float[Array, "batch selected"]:
+    """One stream's features by its name, or all streams' "mean" or "concat"enation.
+
+    Raises UserError for a stream that `names`, the streams of axis 0, does not hold.
+    """
+    if stream == "mean":
+        return jnp.mean(features, axis=0)
+    if stream == "concat":
+        return jnp.concatenate(list(features), axis=-1)
+    if stream not in names:
+        known = ", ".join((*names, "mean", "concat"))
+        raise UserError(f"this encoder has no stream {stream!r}; use one of {known}")
+    return features[names.index(stream)]
+
+
+def raw_features(
+    config: ml_collections.ConfigDict,
+    layout: Layout,
+    clips: Float[Array, "batch time bodies joints xyz"],
+) -> Float[Array, "streams batch features"]:
+    """The normalised coordinates themselves, flattened: the row that every encoder must beat."""
+    inputs = moco.stream_inputs(config, layout, clips)
+    return inputs.reshape(*inputs.shape[:2], -1)
+
+
+def make_embedding(
+    encoder: str, config: ml_collections.ConfigDict, layout: Layout, stream: str = ""
+) -> Embedding:
+    """The embedding of `encoder`: variables = (params, batch_stats), or () for "raw".
+
+    `stream` is one of config.streams (default: their first), "mean" or "concat".
+    """
+    names = tuple(config.streams)
+    stream = stream or names[0]
+
+    def embed(variables, clips):
+        if encoder == "raw":
+            return select_stream(raw_features(config, layout, clips), stream, names)
+        params, batch_stats = variables
+        features = moco.encode(config, layout, params, batch_stats, clips)
+        return select_stream(features, stream, names)
+
+    return embed
+
+
+def make_extractor(
+    embed: Embedding,
+    *,
+    crop: float | tuple[float, float],
+    num_frames: int = 64,
+    min_frames: int = 64,
+    num_crops: int = 1,
+    seed: int = 0,
+    devices: list[Any] | None = None,
+) -> Callable[[PyTree, Iterable[dict[str, np.ndarray]], int], Features]:
+    """Compiles `embed` once -> extract(variables, batches, num_clips) -> Features.
+
+    A number as `crop` is the ratio of a centre crop; a pair the range of a random one, which keeps
+    at least `min_frames`. The crop of a clip depends on (seed, crop number, data set index) alone:
+    not on batches, order or devices (default: all of this process). Batches are those of
+    `pipeline.eval_batches` or their like, all of one size; rows that are not valid are dropped.
+    """
+    devices = devices or jax.local_devices()
+    mesh = Mesh(np.array(devices), ("data",))
+    everywhere, rows = PartitionSpec(), PartitionSpec("data")
+    key = jax.random.fold_in(jax.random.key(seed), _CROP_KEY)
+
+    def view(number, frames, length, index):
+        if not isinstance(crop, tuple):
+            return augment.centre_crop(frames, length, crop, num_frames)
+        clip_key = jax.random.fold_in(jax.random.fold_in(key, number), index)
+        return augment.random_crop(clip_key, frames, length, *crop, num_frames, min_frames)
+
+    def embed_crops(variables, frames, length, index):
+        def one_crop(number):
+            clips = jax.vmap(view, (None, 0, 0, 0))(number, frames, length, index)
+            return embed(variables, clips)
+
+        return jax.lax.map(one_crop, jnp.arange(num_crops))
+
+    run = jax.jit(
+        jax.shard_map(
+            embed_crops,
+            mesh=mesh,
+            in_specs=(everywhere, rows, rows, rows),
+            out_specs=PartitionSpec(None, "data"),
+            check_vma=False,
+        )
+    )
+
+    def put(batch):
+        padding = -len(batch["index"]) % len(devices)
+        leaves = (batch["frames"], batch["length"], batch["index"])
+        if padding:
+            leaves = [np.concatenate([leaf, leaf[:1].repeat(padding, 0)]) for leaf in leaves]
+        return jax.device_put(tuple(leaves), NamedSharding(mesh, rows))
+
+    def extract(variables, batches, num_clips):
+        variables = jax.device_put(_local(variables), NamedSharding(mesh, everywhere))
+        store = _Store(num_clips)
+        waiting = None  # the next batch is read and sent while the device works on this one
+        for batch in batches:
+            result = run(variables, *put(batch))
+            if waiting:
+                store.add(*waiting)
+            waiting = (result, batch)
+        if waiting:
+            store.add(*waiting)
+        return store.finish()
+
+    return extract
+
+
+def check_fit(
+    embed: Embedding, variables: PyTree, config: ml_collections.ConfigDict, layout: Layout
+) -> None:
+    """Raises UserError when the encoder does not take clips of this layout, or not this config."""
+    shape = (1, config.views.num_frames, layout.bodies, layout.num_joints, 3)
+    try:
+        jax.eval_shape(embed, variables, jax.ShapeDtypeStruct(shape, jnp.float32))
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the encoder does not fit clips of layout {layout.name} {shape[1:]} with the given "
+            "streams and encoder settings; evaluate with those and the layout of its training"
+        ) from error
+
+
+def extract_split(
+    config: ml_collections.ConfigDict,
+    dataset: Any,
+    part: str,
+    extract: Callable[[PyTree, Iterable[dict[str, np.ndarray]], int], Features],
+    variables: PyTree,
+    *,
+    progress: bool = False,
+) -> Features:
+    """Features of the "train" or "test" part of config.data.split, through the data pipeline."""
+    split = config.data.split
+    indices = {name: dataset.indices(split, name) for name in ("train", "test")}
+    count = len(indices[part])
+    if count == 0:
+        raise UserError(f"split {split!r} has no {part} clips; choose another --config.data.split")
+    # One batch size for both parts, so that a crop is compiled once, and no larger than needed.
+    batch_size = min(config.knn.batch_size, max(map(len, indices.values())))
+    batches = pipeline.eval_batches(
+        dataset, indices[part], batch_size=batch_size, max_frames=config.data.max_frames
+    )
+    if progress:
+        batches = _report(batches, count, part)
+    return extract(variables, batches, count)
+
+
+def _report(batches: Iterable[dict[str, np.ndarray]], count: int, part: str):
+    with Progress(count, f"{part} features", unit="clips") as progress:
+        for batch in batches:
+            yield batch
+            progress.update(int(batch["valid"].sum()))
+
+
+class _Store:
+    """Gathers features of batches in one host array that is allocated once."""
+
+    def __init__(self, num_clips: int):
+        self.num_clips, self.done = num_clips, 0
+        self.values, self.labels, self.index = None, [], []
+
+    def add(self, features, batch) -> None:
+        valid = np.flatnonzero(batch["valid"])
+        features = np.asarray(features)[:, valid]
+        if self.values is None:
+            shape = (features.shape[0], self.num_clips, features.shape[2])
+            check_memory(shape, _host_memory(), "of this machine")
+            self.values = np.empty(shape, np.float32)
+        self.values[:, self.done : self.done + len(valid)] = features
+        self.done += len(valid)
+        self.labels.append(batch["label"][valid])
+        self.index.append(batch["index"][valid])
+
+    def finish(self) -> Features:
+        if self.values is None or self.done != self.num_clips:
+            raise ValueError(f"expected {self.num_clips} clips, the batches held {self.done}")
+        return Features(self.values, np.concatenate(self.labels), np.concatenate(self.index))
+
+
+def check_memory(shape: tuple[int, ...], available: int, owner: str) -> None:
+    """Raises UserError when float32 features [crops, clips, features] exceed `available` bytes."""
+    needed = 4 * int(np.prod(shape, dtype=np.int64))
+    if needed > 0.8 * available:
+        raise UserError(
+            f"{shape[0]} crops of {shape[1]} clips take {needed / 1e9:.1f} GB of the "
+            f"{available / 1e9:.1f} GB {owner}; lower --config.linear.num_crops"
+        )
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _local(variables: PyTree) -> PyTree:
+    """Copies that this process can address, of arrays replicated over all processes."""
+
+    def local(leaf):
+        return leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(local, variables)

@@ -1,0 +1,137 @@
+"""Nearest neighbours on frozen features, by cosine similarity: the kNN protocol of HaLP and CMD.
+
+Released settings: k = 1, last-layer features, centre crop 0.95 of training and of test clips.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from halp_jax.core.sphere import normalize
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features as feats
+from halp_jax.evaluation import table
+
+
+@functools.partial(jax.jit, static_argnames=("k", "train_block", "test_block"))
+def nearest(
+    train: Float[Array, "clips features"],
+    test: Float[Array, "queries features"],
+    k: int,
+    train_block: int = 8192,
+    test_block: int = 1024,
+) -> Int[Array, "queries k"]:
+    """Indices of the k most similar training clips of each test clip, the nearest first.
+
+    Similarities exist for test_block x train_block pairs at a time; each block's best are merged
+    with the best so far. Of equally similar clips the one with the lower index comes first.
+    """
+    count, queries = len(train), len(test)
+    train_block, test_block = min(train_block, count), min(test_block, queries)
+    train = _in_blocks(normalize(train), train_block)
+    test = _in_blocks(normalize(test), test_block)
+    starts = jnp.arange(train.shape[0], dtype=jnp.int32) * train_block
+
+    def search(queries):
+        def merge(best, block):
+            best_similarity, best_index = best
+            keys, start = block
+            # The full float32 product: on some devices the default one has 10 bits of mantissa.
+            similarity = jnp.matmul(queries, keys.T, precision="highest")
+            index = start + jnp.arange(train_block, dtype=jnp.int32)
+            similarity = jnp.where(index < count, similarity, -jnp.inf)  # padding is never near
+            similarity, place = jax.lax.top_k(
+                jnp.concatenate([best_similarity, similarity], axis=1), k
+            )
+            index = jnp.concatenate(
+                [best_index, jnp.broadcast_to(index, (test_block, train_block))], axis=1
+            )
+            return (similarity, jnp.take_along_axis(index, place, axis=1)), None
+
+        nobody = (
+            jnp.full((test_block, k), -jnp.inf, train.dtype),
+            jnp.zeros((test_block, k), jnp.int32),
+        )
+        return jax.lax.scan(merge, nobody, (train, starts))[0][1]
+
+    return jax.lax.map(search, test).reshape(-1, k)[:queries]
+
+
+def _in_blocks(rows: Float[Array, "rows dim"], size: int) -> Float[Array, "blocks size dim"]:
+    """The rows in blocks of `size`, the last one filled up with zeros."""
+    return jnp.pad(rows, ((0, -len(rows) % size), (0, 0))).reshape(-1, size, rows.shape[1])
+
+
+def vote(labels: Int[Array, "queries k"], num_classes: int) -> Int[Array, "queries"]:
+    """The most frequent label among each row's k; of equally frequent ones the smallest."""
+    counts = jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=1)
+    return jnp.argmax(counts, axis=1)
+
+
+def score(
+    train: Float[np.ndarray, "clips features"],
+    train_labels: Int[np.ndarray, "clips"],
+    test: Float[np.ndarray, "queries features"],
+    test_labels: Int[np.ndarray, "queries"],
+    *,
+    num_classes: int,
+    k: int = 1,
+) -> dict[str, Any]:
+    """Classifies `test` by its neighbours in `train` -> the figures of `table.summarize`.
+
+    top5 is the share of test clips of which the right label is among those of the 5 nearest
+    neighbours (a vote has no fifth place). Raises UserError when there are fewer than k neighbours.
+    """
+    if not 1 <= k <= len(train):
+        raise UserError(f"knn.k is {k}; choose it from 1 to {len(train)}, the training clips")
+    found = np.asarray(nearest(train, test, min(max(k, 5), len(train))))
+    labels = train_labels.astype(np.int32)[found]
+    predictions = np.asarray(vote(jnp.asarray(labels[:, :k]), num_classes))
+    top5 = np.mean(np.any(labels[:, :5] == test_labels[:, None], axis=1))
+    return table.summarize(predictions, test_labels, num_classes, top5=float(top5))
+
+
+def _make_extractor(config: ml_collections.ConfigDict, embed: feats.Embedding):
+    return feats.make_extractor(
+        embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed
+    )
+
+
+def _evaluate(config, dataset, extract, variables, progress=False) -> dict[str, Any]:
+    split = functools.partial(feats.extract_split, config, dataset, progress=progress)
+    train, test = split("train", extract, variables), split("test", extract, variables)
+    figures = score(
+        train.values[0], train.labels, test.values[0], test.labels,
+        num_classes=dataset.num_classes, k=config.knn.k,
+    )  # fmt: skip
+    return figures | {"num_train": len(train.labels), "num_test": len(test.labels)}
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding, variables: PyTree
+) -> dict[str, Any]:
+    """The kNN protocol: the figures of `score`, best_top1 (the same as top1) and clip counts."""
+    figures = _evaluate(config, dataset, _make_extractor(config, embed), variables, progress=True)
+    return figures | {"best_top1": figures["top1"]}
+
+
+def make_knn_evaluator(
+    config: ml_collections.ConfigDict, dataset: Any
+) -> Callable[[Any], dict[str, float]]:
+    """An evaluator for the training loop: state -> {"knn_top1": share right in [0, 1]}.
+
+    Of several streams it looks at the first. The encoder is compiled once, on the first call.
+    """
+    extract = _make_extractor(config, feats.make_embedding("trained", config, dataset.layout))
+
+    def evaluate_state(state: Any) -> dict[str, float]:
+        figures = _evaluate(config, dataset, extract, (state.params, state.batch_stats))
+        return {"knn_top1": figures["top1"]}
+
+    return evaluate_state

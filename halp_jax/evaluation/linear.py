@@ -1,0 +1,185 @@
+"""Linear probe: one fully connected layer trained on frozen features (HaLP's main protocol).
+
+As the released code: weights ~ N(0, 0.01), bias 0, SGD with momentum, cross entropy, a new random
+crop of every clip each epoch, and the last, incomplete batch of an epoch is used (drop_last=False),
+its loss being the mean over the clips it has. Unlike the released code, which reports the best of
+its looks at the test set, `top1` is of the last epoch; `best_top1` is the best look.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features as feats
+from halp_jax.evaluation import table
+
+_PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
+
+
+class Probe(NamedTuple):
+    """logits = features @ weight + bias."""
+
+    weight: Float[Array, "features classes"]
+    bias: Float[Array, "classes"]
+
+
+def init_probe(key: Key[Array, ""], num_features: int, num_classes: int) -> Probe:
+    """Weights ~ N(0, 0.01), bias 0."""
+    weight = 0.01 * jax.random.normal(key, (num_features, num_classes))
+    return Probe(weight, jnp.zeros(num_classes))
+
+
+def apply_probe(
+    probe: Probe, features: Float[Array, "batch features"]
+) -> Float[Array, "batch classes"]:
+    """Logits, in the full float32 product on every device."""
+    return jnp.matmul(features, probe.weight, precision="highest") + probe.bias
+
+
+def probe_loss(
+    probe: Probe,
+    features: Float[Array, "batch features"],
+    labels: Int[Array, "batch"],
+    valid: Float[Array, "batch"],
+) -> Float[Array, ""]:
+    """Softmax cross entropy, mean over the rows of which `valid` is 1."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(apply_probe(probe, features), labels)
+    return jnp.sum(losses * valid) / jnp.sum(valid)
+
+
+def make_optimizer(
+    settings: ml_collections.ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """SGD as torch.optim.SGD, the rate times `factor` from each of the epochs `milestones` on."""
+    boundaries = {epoch * steps_per_epoch: settings.factor for epoch in settings.milestones}
+    rate = optax.piecewise_constant_schedule(settings.learning_rate, boundaries)
+    return optax.chain(
+        optax.add_decayed_weights(settings.weight_decay), optax.sgd(rate, settings.momentum)
+    )
+
+
+def train_probe(
+    settings: ml_collections.ConfigDict,
+    key: Key[Array, ""],
+    train: Float[Array, "crops clips features"],
+    train_labels: Int[Array, "clips"],
+    test: Float[Array, "queries features"],
+    test_labels: Int[Array, "queries"],
+    num_classes: int,
+) -> tuple[Probe, Float[Array, "epochs"], Float[Array, "queries classes"]]:
+    """The whole training as one program on the device; epoch e sees crop e % crops.
+
+    Returns the last epoch's probe, the test accuracy in [0, 1] after each epoch (NaN where nobody
+    looked: every `eval_every` epochs and after the last one somebody does), and the test logits of
+    the last epoch. With `standardize` the probe applies to features of zero mean, unit variance.
+    """
+    num_crops, count, dim = train.shape
+    batch_size, epochs = min(settings.batch_size, count), settings.epochs
+    steps = -(-count // batch_size)
+    optimizer = make_optimizer(settings, steps)
+    init_key, shuffle_key = jax.random.split(key)
+
+    def run(train, train_labels, test, test_labels):
+        mean, scale = jnp.zeros(dim), jnp.ones(dim)
+        if settings.standardize:
+            mean, deviation = jnp.mean(train, (0, 1)), jnp.std(train, (0, 1))
+            scale = jnp.where(deviation > 0, deviation, 1.0)  # a constant feature stays, at zero
+        test = (test - mean) / scale
+
+        def epoch_step(carry, epoch):
+            # The same order whatever the device: a permutation drawn from the epoch alone.
+            order = jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), count)
+            padding = steps * batch_size - count
+            order = jnp.pad(order, (0, padding)).reshape(steps, batch_size)
+            valid = (jnp.arange(steps * batch_size) < count).astype(jnp.float32)
+
+            def step(carry, rows):
+                probe, state = carry
+                index, valid = rows
+                batch = (train[epoch % num_crops, index] - mean) / scale
+                grads = jax.grad(probe_loss)(probe, batch, train_labels[index], valid)
+                updates, state = optimizer.update(grads, state, probe)
+                return (optax.apply_updates(probe, updates), state), None
+
+            carry, _ = jax.lax.scan(step, carry, (order, valid.reshape(order.shape)))
+            done = epoch + 1
+            accuracy = jax.lax.cond(
+                (done % settings.eval_every == 0) | (done == epochs),
+                lambda probe: jnp.mean(jnp.argmax(apply_probe(probe, test), 1) == test_labels),
+                lambda probe: jnp.float32(jnp.nan),
+                carry[0],
+            )
+            return carry, accuracy
+
+        probe = init_probe(init_key, dim, num_classes)
+        carry = (probe, optimizer.init(probe))
+        (probe, _), accuracies = jax.lax.scan(epoch_step, carry, jnp.arange(epochs))
+        return probe, accuracies, apply_probe(probe, test)
+
+    return jax.jit(run)(train, train_labels, test, test_labels)
+
+
+def score(
+    settings: ml_collections.ConfigDict,
+    seed: int,
+    train: Float[np.ndarray, "crops clips features"],
+    train_labels: Int[np.ndarray, "clips"],
+    test: Float[np.ndarray, "queries features"],
+    test_labels: Int[np.ndarray, "queries"],
+    *,
+    num_classes: int,
+) -> dict[str, Any]:
+    """Trains a probe and tests it -> the figures of `table.summarize`, best_top1 and history.
+
+    top5: the right label is among the 5 largest logits. history: [epochs done, top1] of every look.
+    Raises UserError when the features do not fit in the device's memory.
+    """
+    memory = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in memory:
+        feats.check_memory(train.shape, memory["bytes_limit"], "of the device")
+    _, accuracies, logits = train_probe(
+        settings,
+        jax.random.fold_in(jax.random.key(seed), _PROBE_KEY),
+        jnp.asarray(train),
+        jnp.asarray(train_labels, jnp.int32),
+        jnp.asarray(test),
+        jnp.asarray(test_labels, jnp.int32),
+        num_classes,
+    )
+    accuracies, logits = np.asarray(accuracies), np.asarray(logits)
+    largest = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    top5 = np.mean(np.any(largest == test_labels[:, None], axis=1))
+    figures = table.summarize(largest[:, 0], test_labels, num_classes, top5=float(top5))
+    looks = np.flatnonzero(~np.isnan(accuracies))
+    return figures | {
+        "best_top1": float(np.max(accuracies[looks])),
+        "history": [[int(epoch) + 1, float(accuracies[epoch])] for epoch in looks],
+    }
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding, variables: PyTree
+) -> dict[str, Any]:
+    """The linear protocol of an embedding: the figures of `score` and clip counts."""
+    settings = config.linear
+    for name in ("epochs", "batch_size", "num_crops", "eval_every"):
+        if settings[name] < 1:
+            raise UserError(f"linear.{name} is {settings[name]}; it must be at least 1")
+    views = config.views
+    common = {"num_frames": views.num_frames, "min_frames": views.min_frames, "seed": config.seed}
+    num_crops = min(settings.num_crops, settings.epochs)  # a crop beyond the epochs is never seen
+    crops = feats.make_extractor(embed, crop=tuple(settings.crop), num_crops=num_crops, **common)
+    centre = feats.make_extractor(embed, crop=settings.test_crop, **common)
+    train = feats.extract_split(config, dataset, "train", crops, variables, progress=True)
+    test = feats.extract_split(config, dataset, "test", centre, variables, progress=True)
+    figures = score(
+        settings, config.seed, train.values, train.labels, test.values[0], test.labels,
+        num_classes=dataset.num_classes,
+    )  # fmt: skip
+    return figures | {"num_train": len(train.labels), "num_test": len(test.labels)}

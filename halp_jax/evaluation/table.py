@@ -1,0 +1,143 @@
+"""From predictions to figures, and from the figures of many runs to the tables of the results.
+
+Accuracies are shares in [0, 1] in files and functions; tables print them in percent, as papers do.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from halp_jax.errors import UserError
+
+# Rows of the results, the cheapest claim first: an encoder has to beat the ones above it.
+ROWS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
+
+
+class Figure(NamedTuple):
+    """A result over `count` runs; sd is the sample standard deviation, None for a single run."""
+
+    mean: float
+    sd: float | None
+    count: int
+
+
+Rows = Mapping[str, Mapping[str, Figure | float]]
+
+
+def summarize(
+    predictions: Int[np.ndarray, "clips"],
+    labels: Int[np.ndarray, "clips"],
+    num_classes: int,
+    *,
+    top5: float,
+) -> dict[str, Any]:
+    """top1, top5, per_class (accuracy a class, None for one without clips) and confusion counts.
+
+    confusion[i, j] counts the clips of class i that were taken for class j.
+    """
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (labels, predictions), 1)
+    totals, right = confusion.sum(axis=1), np.diag(confusion)
+    return {
+        "top1": float(right.sum() / totals.sum()),
+        "top5": top5,
+        "per_class": [float(r / n) if n else None for r, n in zip(right, totals, strict=True)],
+        "confusion": confusion,
+    }
+
+
+def read_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The contents of every WORKDIR/eval/*.json, in the order of their names."""
+    paths = sorted((Path(workdir) / "eval").glob("*.json"))
+    if not paths:
+        raise UserError(f"{workdir} has no eval/*.json; run halp_jax.evaluate on it first")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
+    """Writes WORKDIR/eval/PROTOCOL.json, whole or not at all -> its path.
+
+    Encoders without training have files of their own: PROTOCOL_random.json, PROTOCOL_raw.json.
+    """
+    ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
+    path = Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+def column_name(result: Mapping[str, Any]) -> str:
+    """The column a result belongs to: "1-NN", "linear" or the protocol's own name."""
+    if result["protocol"] == "knn":
+        return f"{result['config']['knn']['k']}-NN"
+    return result["protocol"]
+
+
+def gather(
+    workdirs: Iterable[str | os.PathLike[str]], measure: str = "top1"
+) -> dict[str, dict[str, Figure]]:
+    """Mean and standard deviation over runs (one workdir a seed): row name -> column -> Figure.
+
+    Raises UserError where the runs' results are not of the same split and stream.
+    """
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in ROWS.values()}
+    settings: dict[tuple[str, str], tuple[str, str]] = {}
+    for workdir in workdirs:
+        for result in read_results(workdir):
+            row, column = ROWS[result["encoder"]], column_name(result)
+            setting = (result["split"], result["stream"])
+            known = settings.setdefault((row, column), setting)
+            if known != setting:
+                raise UserError(
+                    f"{workdir}/eval: {row}, {column} is of split and stream {setting}, another "
+                    f"run's of {known}; evaluate them alike"
+                )
+            values[row].setdefault(column, []).append(result[measure])
+    return {
+        row: {column: _figure(numbers) for column, numbers in columns.items()}
+        for row, columns in values.items()
+        if columns
+    }
+
+
+def _figure(numbers: list[float]) -> Figure:
+    sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    return Figure(float(np.mean(numbers)), sd, len(numbers))
+
+
+def format_table(rows: Rows, *, markdown: bool = False) -> str:
+    """`rows`: name -> column -> accuracy in [0, 1] or Figure; a cell that is missing prints "-".
+
+    Columns come in the order in which they first appear. Ends without a newline.
+    """
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    lines = [["", *columns]]
+    for name, cells in rows.items():
+        lines.append([name, *(_format_cell(cells.get(column)) for column in columns)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
+    padded = [
+        [line[0].ljust(widths[0])]
+        + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        for line in lines
+    ]
+    if not markdown:
+        return "\n".join("  ".join(line).rstrip() for line in padded)
+    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
+
+
+def _format_cell(value: Figure | float | None) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, Figure):
+        return f"{100 * value:.1f}"
+    if value.sd is None:
+        return f"{100 * value.mean:.1f}"
+    return f"{100 * value.mean:.1f} ± {100 * value.sd:.1f}"

@@ -1,0 +1,302 @@
+"""MoCo on skeletons, and HaLP as one more term of its loss, in one pure train step.
+
+    L = sum over streams of  L_CL + mu L_HaLP
+
+mu = 0 is the baseline of the paper. The S streams (joint, motion, bone) are a leading axis of
+parameters, queues and prototypes, vmapped over; one stream is no special case. The step is written
+against the mapped axis "data": a batch leaf is a device's share, the state is the same everywhere.
+Every random number is a function of (seed, step, stream, place in the global batch), so neither a
+restart nor the number of devices changes the run.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jaxtyping import Array, Float, Int
+
+from halp_jax.core.contrast import info_nce
+from halp_jax.core.hallucinate import halp_loss
+from halp_jax.core.kmeans import spherical_kmeans
+from halp_jax.core.queue import MemoryQueue, create_queue, newest, push
+from halp_jax.core.sphere import normalize
+from halp_jax.encoders.bigru import BiGRU
+from halp_jax.methods.schedule import ramp, step_decay
+from halp_jax.skeletons.augment import ViewSettings, random_view
+from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.streams import STREAMS, make_stream, to_features
+
+AXIS = "data"  # the mapped axis over which the batch is spread
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a run is. Leaves have a leading axis of S streams, but for `step` and `opt_state`'s
+    counters."""
+
+    step: Int[Array, "*devices"]
+    params: Any
+    key_params: Any  # of the momentum encoder
+    batch_stats: Any
+    key_batch_stats: Any
+    opt_state: Any
+    queue: MemoryQueue
+    prototypes: Float[Array, "*devices streams m dim"]  # zeros until the first k-means
+
+
+def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
+    e = config.encoder
+    return BiGRU(e.width, e.num_layers, e.direction, e.dim, axis_name)
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """SGD with momentum and weight decay on all parameters, in torch.optim.SGD's order."""
+    o = config.optim
+    rate = step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
+    return optax.chain(
+        optax.add_decayed_weights(o.weight_decay),
+        optax.trace(decay=o.momentum),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def create_state(config: ml_collections.ConfigDict, layout: Layout) -> TrainState:
+    """The state before the first step. A stream's numbers depend on its name, not on its company."""
+    encoder = make_encoder(config)
+    x = jnp.zeros((1, config.views.num_frames, layout.bodies * layout.num_joints * 3))
+
+    def one_stream(stream):
+        key = jax.random.fold_in(jax.random.key(config.seed), stream)
+        key_params, key_queue = jax.random.split(key)
+        variables = encoder.init(key_params, x, train=False)
+        queue = create_queue(key_queue, config.moco.queue_size, config.encoder.dim)
+        return variables["params"], variables["batch_stats"], queue
+
+    params, batch_stats, queue = jax.vmap(one_stream)(_stream_ids(config))
+    copy = jax.tree.map(jnp.array, (params, batch_stats))  # donated states must not share leaves
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        key_params=copy[0],
+        batch_stats=batch_stats,
+        key_batch_stats=copy[1],
+        opt_state=make_optimizer(config, 1).init(params),
+        queue=queue,
+        prototypes=jnp.zeros(
+            (len(config.streams), config.halp.num_prototypes, config.encoder.dim)
+        ),
+    )
+
+
+def stream_inputs(
+    config: ml_collections.ConfigDict, layout: Layout, frames: Float[Array, "batch t m v c"]
+) -> Float[Array, "streams batch t features"]:
+    """Clips [batch, 64, bodies, joints, 3] to what the S encoders see."""
+
+    def one(clip):
+        return jnp.stack([to_features(make_stream(clip, s, layout)) for s in config.streams])
+
+    return jnp.swapaxes(jax.vmap(one)(frames), 0, 1)
+
+
+def encode(
+    config: ml_collections.ConfigDict,
+    layout: Layout,
+    params: Any,
+    batch_stats: Any,
+    frames: Float[Array, "batch t m v c"],
+) -> Float[Array, "streams batch features"]:
+    """Features of the top GRU layer in evaluation mode, a stream each."""
+
+    def one(params, batch_stats, x):
+        variables = {"params": params, "batch_stats": batch_stats}
+        return make_encoder(config).apply(variables, x, train=False)[1]
+
+    return jax.vmap(one)(params, batch_stats, stream_inputs(config, layout, frames))
+
+
+def make_train_step(config: ml_collections.ConfigDict, layout: Layout, steps_per_epoch: int):
+    """The step of a run: (state, batch) -> (state, metrics). `batch` as in datasets/pipeline.py."""
+    v = config.views
+    settings = ViewSettings(
+        v.num_frames,
+        tuple(v.crop),
+        v.min_frames,
+        v.shear_probability,
+        v.shear,
+        v.num_corrupted_joints,
+    )
+    update = make_update(config, steps_per_epoch)
+
+    def train_step(state: TrainState, batch: dict[str, Array]):
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key_query, key_key, key_update = jax.random.split(key, 3)
+
+        def views(key):
+            keys = sample_keys(key, batch["length"].shape[0])
+            clips = jax.vmap(random_view, in_axes=(0, 0, 0, None))(
+                keys, batch["frames"], batch["length"], settings
+            )
+            return stream_inputs(config, layout, clips)
+
+        return update(state, views(key_query), views(key_key), key_update)
+
+    return train_step
+
+
+def make_update(config: ml_collections.ConfigDict, steps_per_epoch: int, halp=halp_loss):
+    """The step from two views on: (state, x_q, x_k, key) -> (state, metrics); x [S, B, T, features].
+
+    `halp` is the HaLP term, a parameter so that a test can replay recorded draws.
+    """
+    encoder = make_encoder(config, AXIS)
+    optimizer = make_optimizer(config, steps_per_epoch)
+    o, h, tau = config.optim, config.halp, config.moco.temperature
+    learning_rate = step_decay(
+        o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs
+    )
+    mu_at = ramp(h.mu, h.start_epoch, h.ramp_epochs, steps_per_epoch)
+
+    def encode_one(params, batch_stats, x):
+        variables = {"params": params, "batch_stats": batch_stats}
+        (z, _), new = encoder.apply(variables, x, train=True, mutable=["batch_stats"])
+        return normalize(z), new["batch_stats"]
+
+    def stream_loss(params, batch_stats, x_q, z_k, queue, prototypes, mu, keys):
+        z_q, batch_stats = encode_one(params, batch_stats, x_q)
+        loss_cl, accuracy = info_nce(z_q, z_k, queue.keys, tau)
+        figures = {"loss_cl": loss_cl, "contrast_accuracy": accuracy, **spread(z_q, z_k)}
+        loss = loss_cl
+        if h.mu:
+            loss_halp, halp_figures = halp(
+                keys,
+                z_q,
+                z_k,
+                prototypes,
+                temperature=tau,
+                num_positives=h.num_positives,
+                solver=h.solver,
+                estimator=h.estimator,
+                draw=h.draw,
+                lam=h.lam,
+                axis_name=AXIS,
+            )
+            loss = loss_cl + mu * loss_halp
+            figures |= {"loss_halp": loss_halp, **halp_figures}
+        return loss, (batch_stats, figures)
+
+    def update(state: TrainState, x_q, x_k, key):
+        key_params = jax.tree.map(
+            lambda k, q: config.moco.momentum * k + (1.0 - config.moco.momentum) * q,
+            state.key_params,
+            state.params,
+        )
+        z_k, key_batch_stats = jax.vmap(encode_one)(key_params, state.key_batch_stats, x_k)
+
+        stream_keys = jax.vmap(lambda s: jax.random.fold_in(key, s))(_stream_ids(config))
+        halp_keys = jax.vmap(lambda k: sample_keys(k, x_q.shape[1]))(stream_keys)
+        # HaLP waits for prototypes, and those for a queue full of real keys.
+        ready = jnp.any(state.prototypes != 0)
+        mu = mu_at(state.step) * ready
+
+        def loss_fn(params):
+            loss, aux = jax.vmap(stream_loss, in_axes=(0, 0, 0, 0, 0, 0, None, 0))(
+                params,
+                state.batch_stats,
+                x_q,
+                z_k,
+                state.queue,
+                state.prototypes,
+                mu,
+                halp_keys,
+            )
+            return jnp.sum(loss), aux
+
+        gradient = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (batch_stats, figures)), grads = gradient(state.params)
+        grads = jax.lax.pmean(grads, AXIS)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+
+        # Every device gathers the keys of all and keeps the same queue.
+        all_keys = jax.lax.all_gather(z_k, AXIS, axis=1, tiled=True)
+        queue = jax.vmap(push)(state.queue, all_keys)
+        prototypes = state.prototypes
+        if h.mu:
+            full = queue.pushed[0] > 2 * config.moco.queue_size
+            due = ((state.step + 1) % h.update_every == 0) | ~ready
+            prototypes = jax.lax.cond(
+                full & due & (mu_at(state.step + 1) > 0),
+                lambda: jax.vmap(cluster)(stream_keys, queue, state.prototypes),
+                lambda: state.prototypes,
+            )
+
+        metrics = {"loss": loss, "learning_rate": learning_rate(state.step)}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "mu": mu}
+        metrics |= name_figures(config.streams, figures)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            key_params=key_params,
+            batch_stats=batch_stats,
+            key_batch_stats=key_batch_stats,
+            opt_state=opt_state,
+            queue=queue,
+            prototypes=prototypes,
+        )
+        return state, jax.lax.pmean(metrics, AXIS)
+
+    def cluster(key, queue, last):
+        """Prototypes of the newest keys; the same on every device, for all draw alike."""
+
+        def run(start):
+            return spherical_kmeans(
+                key,
+                newest(queue, h.queue_entries),
+                h.num_prototypes,
+                centroids=start,
+                mean=h.kmeans_mean,
+                restarts=h.kmeans_restarts,
+                tol=h.kmeans_tol,
+                max_iter=h.kmeans_max_iterations,
+            ).centroids
+
+        if not h.kmeans_warm_start:
+            return run(None)
+        return jax.lax.cond(jnp.any(last != 0), lambda: run(last), lambda: run(None))
+
+    return update
+
+
+def sample_keys(key, batch: int):
+    """A key for each local sample, by its place in the global batch."""
+    place = jax.lax.axis_index(AXIS) * batch + jnp.arange(batch)
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(place)
+
+
+def spread(z_q: Float[Array, "batch dim"], z_k: Float[Array, "batch dim"]) -> dict[str, Array]:
+    """Alignment and uniformity (Wang & Isola 2020) of the local batch."""
+    alignment = jnp.mean(jnp.sum(jnp.square(z_q - z_k), axis=-1))
+    pairs = 2.0 - 2.0 * z_k @ z_k.T
+    others = ~jnp.eye(z_k.shape[0], dtype=bool)
+    mean = jnp.sum(jnp.exp(-2.0 * pairs) * others) / jnp.maximum(jnp.sum(others), 1)
+    return jax.lax.stop_gradient(
+        {"alignment": alignment, "uniformity": jnp.log(jnp.maximum(mean, 1e-30))}
+    )
+
+
+def name_figures(streams: tuple[str, ...], figures: dict[str, Array]) -> dict[str, Array]:
+    """The mean over streams of each figure [S], and with several streams each one's own too."""
+    named = {name: jnp.mean(value) for name, value in figures.items()}
+    if len(streams) > 1:
+        for name, value in figures.items():
+            named |= {f"{name}_{stream}": value[i] for i, stream in enumerate(streams)}
+    return named
+
+
+def _stream_ids(config: ml_collections.ConfigDict) -> Int[Array, "streams"]:
+    return jnp.array([STREAMS.index(stream) for stream in config.streams])

@@ -1,0 +1,99 @@
+"""Turns the files of a data set's authors into one folder that training and evaluation read.
+
+    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
+        --missing=NTU_RGBD_samples_with_missing_skeletons.txt --classes=60
+    python -m halp_jax.prepare --format=synthetic --out=data/demo --clips=1200
+
+A damaged file is named, counted and left out. The folder appears when it is whole, not before.
+"""
+
+import inspect
+import os
+import signal
+import sys
+
+from absl import app, flags
+
+from halp_jax.datasets import READERS, open_source
+from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.pipeline import quiet_tensorflow
+from halp_jax.datasets.prepared import METADATA, PreparedDataset
+from halp_jax.datasets.reading import NORMALIZERS
+from halp_jax.errors import UserError
+
+FLAGS = flags.FLAGS
+READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed")
+
+
+def define_flags() -> None:
+    """The command's flags; not defined on import, so that they meet no other program's."""
+    flags.DEFINE_enum("format", None, sorted(READERS), "What the files are.", required=True)
+    flags.DEFINE_string("source", None, "Folder or file to read.")
+    flags.DEFINE_string("out", None, "Folder to write.", required=True)
+    flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Reader processes.", 0)
+    flags.DEFINE_enum("normalize", "view", list(NORMALIZERS), "View-invariant, or as it is.")
+    flags.DEFINE_bool("strict", False, "Stop at the first damaged clip.")
+    flags.DEFINE_bool("overwrite", False, "Replace a data set that is there, at the very end.")
+    flags.DEFINE_string("missing", None, "ntu: lists of damaged samples, separated by commas.")
+    flags.DEFINE_enum("classes", None, ["60", "120"], "ntu: which part; found out if not given.")
+    flags.DEFINE_enum("bodies", None, ["id", "slot"], "ntu: who is who, by the sensor's id or slot.")
+    flags.DEFINE_integer("clips", None, "synthetic: how many clips.", 1)
+    flags.DEFINE_integer("seed", None, "synthetic: another seed is another data set.", 0)
+
+
+def main(argv: list[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    quiet_tensorflow()
+    try:
+        if argv[1:]:
+            raise UserError(f"{argv[1]!r} is no option; write --name=value")
+        dataset = prepare_source(
+            open_source(FLAGS.format, FLAGS.source, **reader_options()),
+            FLAGS.out,
+            workers=FLAGS.workers,
+            normalize=FLAGS.normalize,
+            strict=FLAGS.strict,
+            overwrite=FLAGS.overwrite,
+        )
+    except UserError as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"prepare: stopped; nothing was written to {FLAGS.out}", file=sys.stderr)
+        return 130
+    print(summary(dataset))
+    return 0
+
+
+def reader_options() -> dict[str, object]:
+    """The options that were given, if the format's reader takes them."""
+    given = {name: FLAGS[name].value for name in READER_OPTIONS if FLAGS[name].value is not None}
+    takes = inspect.signature(READERS[FLAGS.format]).parameters
+    for name in given:
+        if name not in takes:
+            raise UserError(f"--{name} means nothing to --format={FLAGS.format}; leave it out")
+    return given
+
+
+def summary(dataset: PreparedDataset) -> str:
+    """What was written and what was not, in a few lines."""
+    splits = "; ".join(
+        f"{benchmark} " + ", ".join(f"{len(chosen)} {part}" for part, chosen in parts.items())
+        for benchmark, parts in sorted(dataset.splits.items())
+    )
+    lines = [
+        f"{dataset.path}: {len(dataset)} clips of {dataset.num_classes} classes,"
+        f" {dataset.layout.name}; splits: {splits or 'none'}"
+    ]
+    lines += [f"{name}: {value}" for name, value in dataset.metadata["notes"].items()]
+    damaged = dataset.metadata["damaged"]
+    if damaged:
+        lines.append(f"{len(damaged)} damaged, left out, named above and in {METADATA}")
+    for benchmark, count in dataset.metadata["absent_from_splits"].items():
+        lines.append(f"{benchmark}: {count} clips of the official split are not there")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

@@ -1,0 +1,116 @@
+"""Views of a clip: temporal crops and the spatial corruptions of the released code.
+
+Source: feeder/augmentations.py of CMD and HaLP. One clip, one key -> one view; the caller vmaps.
+A clip is [time, bodies, joints, 3] of which the first `length` frames are valid.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+
+class ViewSettings(NamedTuple):
+    """Settings of a training view; the defaults are the released ones."""
+
+    num_frames: int = 64
+    crop: tuple[float, float] = (0.1, 1.0)
+    min_frames: int = 64
+    shear_probability: float = 0.5
+    shear: float = 1.0
+    num_corrupted_joints: int = 15
+
+
+def crop(
+    frames: Float[Array, "time bodies joints xyz"],
+    start: Int[Array, ""] | int,
+    length: Int[Array, ""] | int,
+    num_frames: int = 64,
+) -> Float[Array, "new_time bodies joints xyz"]:
+    """Frames start .. start + length, resampled linearly to `num_frames`.
+
+    Half-pixel centres, edges clamped: F.interpolate(mode="bilinear", align_corners=False).
+    """
+    position = (jnp.arange(num_frames) + 0.5) * (length / num_frames) - 0.5
+    position = jnp.maximum(position, 0.0)
+    below = jnp.minimum(jnp.floor(position).astype(jnp.int32), length - 1)
+    above = jnp.minimum(below + 1, length - 1)
+    weight = (position - below)[:, None, None, None]
+    return frames[start + below] * (1.0 - weight) + frames[start + above] * weight
+
+
+def centre_crop(
+    frames: Float[Array, "time bodies joints xyz"],
+    length: Int[Array, ""] | int,
+    ratio: float = 0.95,
+    num_frames: int = 64,
+) -> Float[Array, "new_time bodies joints xyz"]:
+    """The middle `ratio` of the clip: the test view of the released code."""
+    margin = jnp.floor((1.0 - ratio) * length / 2).astype(jnp.int32)
+    return crop(frames, margin, length - 2 * margin, num_frames)
+
+
+def random_crop(
+    key: Key[Array, ""],
+    frames: Float[Array, "time bodies joints xyz"],
+    length: Int[Array, ""] | int,
+    low: float,
+    high: float,
+    num_frames: int = 64,
+    min_frames: int = 64,
+) -> Float[Array, "new_time bodies joints xyz"]:
+    """A random share U(low, high) of the clip, at least `min_frames` where it has them, anywhere."""
+    key_ratio, key_start = jax.random.split(key)
+    ratio = jax.random.uniform(key_ratio, minval=low, maxval=high)
+    size = jnp.floor(length * ratio).astype(jnp.int32)
+    size = jnp.minimum(jnp.maximum(size, min_frames), length)
+    start = jax.random.randint(key_start, (), 0, length - size + 1)
+    return crop(frames, start, size, num_frames)
+
+
+def transform(
+    frames: Float[Array, "time bodies joints xyz"], matrix: Float[Array, "3 3"]
+) -> Float[Array, "time bodies joints xyz"]:
+    """Every coordinate row vector x becomes x @ matrix."""
+    return jnp.einsum("tmvc,cd->tmvd", frames, matrix)
+
+
+def random_shear(key: Key[Array, ""], size: float) -> Float[Array, "3 3"]:
+    """A 3 x 3 matrix with unit diagonal and U(-size, size) elsewhere."""
+    matrix = jax.random.uniform(key, (3, 3), minval=-size, maxval=size)
+    return jnp.where(jnp.eye(3, dtype=bool), 1.0, matrix)
+
+
+def random_joints(key: Key[Array, ""], num_joints: int, count: int) -> Float[Array, "joints"]:
+    """A mask [joints] of `count` joints drawn without replacement: 1 where drawn."""
+    rank = jnp.argsort(jax.random.uniform(key, (num_joints,)))
+    return jnp.zeros(num_joints).at[rank[: min(count, num_joints)]].set(1.0)
+
+
+def random_view(
+    key: Key[Array, ""],
+    frames: Float[Array, "time bodies joints xyz"],
+    length: Int[Array, ""] | int,
+    settings: ViewSettings = ViewSettings(),  # noqa: B008 (an immutable tuple)
+) -> Float[Array, "new_time bodies joints xyz"]:
+    """A random crop, then exactly one of: shear; joints set to 0; joints shaken by a random matrix.
+
+    Shear comes with `shear_probability`, the other two share the rest evenly. Joints and matrices are
+    the same in all frames and for both bodies.
+    """
+    key_crop, key_kind, key_shear, key_joints, key_shake = jax.random.split(key, 5)
+    view = random_crop(
+        key_crop, frames, length, *settings.crop, settings.num_frames, settings.min_frames
+    )
+    kind = jax.random.uniform(key_kind)
+    sheared = kind < settings.shear_probability
+    zeroed = kind > (1.0 + settings.shear_probability) / 2
+
+    drawn = random_joints(key_joints, frames.shape[2], settings.num_corrupted_joints)
+    shake = jax.random.uniform(key_shake, (3, 3), minval=-1.0, maxval=1.0)
+    # All three are "multiply some joints by a matrix": one product serves whichever is drawn.
+    matrix = jnp.where(sheared, random_shear(key_shear, settings.shear), shake)
+    matrix = jnp.where(zeroed, 0.0, matrix)
+    touched = jnp.where(sheared, 1.0, drawn)[:, None]
+    return jnp.where(touched > 0, transform(view, matrix), view)

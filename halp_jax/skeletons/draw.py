@@ -1,0 +1,226 @@
+"""Clips as pictures: a strip of poses, a grid of strips with class names, an animation.
+
+Plain figures without pyplot, so nothing global is touched and no display is needed. A clip is
+[time, bodies, joints, xyz] of any `Layout`, raw (camera frame, y up) or normalised (z up): which
+axis points up is read off the spines. People are seen from the camera's side, turned a little, so
+that what they do towards the viewer shows as well. Joints at exactly (0, 0, 0) are not drawn
+where they stand for "missing", and left limbs are lighter than right ones.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import Layout
+
+# Blue, vermilion, green and purple of Okabe and Ito's palette; the first two differ in grey too.
+BODY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_LIGHT = 0.5  # how far left limbs go towards white
+_MARGIN = 0.12  # of a person's height, around every pose
+_INCHES_HIGH = 1.7
+
+
+def project(
+    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout, turn: float | None = None
+) -> Float[np.ndarray, "time bodies joints 2"]:
+    """(right, up) coordinates of every joint for a viewer `turn` degrees beside the front.
+
+    Without `turn`, one person is seen from 30 degrees beside the front, and two from where they
+    stand side by side. The origin is midway between the bodies of the frame, so travel is left out.
+    """
+    if frames.ndim != 4 or frames.shape[2:] != (layout.num_joints, 3):
+        raise UserError(
+            f"cannot draw an array {frames.shape}; give [time, bodies, {layout.num_joints}, 3] "
+            f"for {layout.name}"
+        )
+    present = find_present(frames, layout)
+    bottom, top = layout.spine
+    both = present[..., bottom] & present[..., top]
+    spines = (frames[..., top, :] - frames[..., bottom, :])[both]
+    mean = spines.mean(0) if len(spines) else np.array([0.0, 1.0, 0.0])
+    up = int(np.abs(mean).argmax())
+    # y up: a Kinect, x to its left, z away from it. z up: normalised, x to the right, y forward.
+    towards = {1: (2, -1.0), 2: (1, 1.0), 0: (2, -1.0)}[up]
+    across = {1: 0, 2: 0, 0: 1}[up]
+    ground = np.stack([-frames[..., across], towards[1] * frames[..., towards[0]]], -1)
+    shown = present[..., layout.centre]
+    if turn is None:
+        together = shown[:, :2].all(1) if frames.shape[1] > 1 else np.zeros(len(frames), bool)
+        turn = 30.0
+        if together.any():
+            apart = (ground[together, 1] - ground[together, 0])[:, layout.centre].mean(0)
+            # Of the two sides from which both show, the one that is nearer to the front.
+            turn = (np.degrees(np.arctan2(apart[1], apart[0])) + 90) % 180 - 90
+    direction = np.array([np.cos(np.radians(turn)), np.sin(np.radians(turn))])
+    flat = np.stack([ground @ direction, np.sign(mean[up]) * frames[..., up]], -1)
+    centres = flat[:, :, layout.centre] * shown[..., None]
+    middle = centres.sum(1) / np.maximum(shown.sum(1), 1)[:, None]
+    return flat - middle[:, None, None]
+
+
+def find_present(
+    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout
+) -> Bool[np.ndarray, "time bodies joints"]:
+    """Which joints are there: not at exactly zero, except the centre of a body that is there."""
+    present = frames.any(-1)
+    # Normalisation puts the centre joint at zero. Two other joints make a body.
+    present[..., layout.centre] |= present.sum(-1) >= 2
+    return present
+
+
+def draw_strip(
+    frames: Float[np.ndarray, "time bodies joints xyz"],
+    layout: Layout,
+    count: int = 8,
+    title: str = "",
+    rate: float = 30.0,
+    turn: float | None = None,
+) -> Figure:
+    """`count` poses of one clip side by side, with the time below each, `rate` frames a second."""
+    return draw_grid([frames], [title], layout, count, columns=1, rate=rate, turn=turn)
+
+
+def draw_grid(
+    clips: Sequence[np.ndarray],
+    names: Sequence[str],
+    layout: Layout,
+    count: int = 6,
+    columns: int = 2,
+    rate: float = 30.0,
+    turn: float | None = None,
+) -> Figure:
+    """A strip for every clip [time, bodies, joints, xyz] with its name above, row by row."""
+    if not clips or len(clips) != len(names):
+        raise UserError(
+            f"cannot draw {len(clips)} clips with {len(names)} names; give one name for each clip"
+        )
+    strips = [_lay_out(clip, layout, count, turn) for clip in clips]
+    width = max(strip[2] for strip in strips)
+    height = max(strip[3][1] - strip[3][0] for strip in strips)
+    columns = min(columns, len(clips))
+    rows = -(-len(clips) // columns)
+    # All strips share one scale, so one person is as tall in each of them.
+    inches_wide = _INCHES_HIGH * width / height
+    figure = Figure(figsize=(columns * inches_wide + 0.3, rows * (_INCHES_HIGH + 0.55) + 0.1))
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.08)
+    for place, (name, (flat, present, _, limits, chosen)) in enumerate(
+        zip(names, strips, strict=True)
+    ):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        slot = width / count
+        for position, frame in enumerate(chosen):
+            offset = np.array([(position + 0.5) * slot, 0.0])
+            _draw_people(axes, flat[frame] + offset, present[frame], layout)
+            axes.text(
+                offset[0], limits[0], f"{frame / rate:.1f} s", ha="center", va="top", fontsize=8
+            )
+        axes.set(xlim=(0, width), ylim=(limits[1] - height, limits[1]), aspect="equal")
+        axes.set_axis_off()
+        axes.set_title(name, loc="left", fontsize=10)
+    return figure
+
+
+def save_animation(
+    frames: Float[np.ndarray, "time bodies joints xyz"],
+    layout: Layout,
+    path: str | os.PathLike,
+    title: str = "",
+    rate: float = 30.0,
+    step: int = 2,
+    turn: float | None = None,
+) -> None:
+    """Writes the clip as an animated GIF that repeats, every `step`-th frame, in real time."""
+    from PIL import Image
+
+    if step < 1:
+        raise UserError(f"cannot draw every {step}th frame; give a step of 1 or more")
+    flat, present, _, limits, _ = _lay_out(frames, layout, 1, turn)
+    seen = flat[present]
+    pad = _MARGIN * (limits[1] - limits[0])
+    left, right = seen[:, 0].min() - pad, seen[:, 0].max() + 2 * pad
+    tall = 3.2
+    wide = max(1.6, tall * (right - left) / (limits[1] - limits[0]))
+    figure = Figure(figsize=(wide, tall + 0.35), dpi=90)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, tall / (tall + 0.35)))
+    pictures = []
+    for frame in range(0, len(frames), step):
+        axes.clear()
+        _draw_people(axes, flat[frame], present[frame], layout)
+        axes.set(xlim=(left, right), ylim=limits, aspect="equal")
+        axes.set_axis_off()
+        axes.set_title(f"{title}  {frame / rate:.1f} s".strip(), fontsize=9)
+        canvas.draw()
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+        pictures.append(image.quantize(32, method=Image.Quantize.MEDIANCUT))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # GIF counts hundredths of a second.
+    pause = max(20, round(1000 * step / rate / 10) * 10)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=pause, loop=0)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 120) -> None:
+    """Writes a figure to a file whose ending says the kind (png, pdf, svg); makes the folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, facecolor="white")
+
+
+def _lay_out(
+    clip: np.ndarray, layout: Layout, count: int, turn: float | None
+) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float], np.ndarray]:
+    """(projection, present joints, width of the strip, (lowest, highest), frames to show)."""
+    if count < 1:
+        raise UserError(f"cannot draw {count} poses; give 1 or more")
+    flat = project(clip, layout, turn)
+    present = find_present(clip, layout)
+    shown = np.flatnonzero(present.any((1, 2)))
+    if not len(shown):
+        raise UserError("cannot draw a clip without any body; every coordinate of it is zero")
+    chosen = shown[np.linspace(0, len(shown) - 1, count).round().astype(int)]
+    seen = flat[present]
+    low, high = seen[:, 1].min(), seen[:, 1].max()
+    pad = _MARGIN * (high - low)
+    # Poses are centred in their slots, so the farther side decides.
+    slot = 2 * np.abs(flat[chosen][present[chosen]][:, 0]).max() + 2 * pad
+    return flat, present, float(slot * count), (float(low - pad), float(high + pad)), chosen
+
+
+def _draw_people(axes: Axes, points: np.ndarray, present: np.ndarray, layout: Layout) -> None:
+    """Adds the bodies of one frame, points [bodies, joints, 2], as lines."""
+    left = set(layout.left)
+    for body, (joints, there) in enumerate(zip(points, present, strict=True)):
+        bones = [
+            (joint, parent)
+            for joint, parent in enumerate(layout.parents)
+            if joint != parent and there[joint] and there[parent]
+        ]
+        if not bones:
+            continue
+        colour = np.array(to_rgb(BODY_COLOURS[body % len(BODY_COLOURS)]))
+        light = colour + _LIGHT * (1 - colour)
+        axes.add_collection(
+            LineCollection(
+                [joints[list(bone)] for bone in bones],
+                colors=[light if bone[0] in left else colour for bone in bones],
+                linewidths=2.0 if body == 0 else 1.5,
+                capstyle="round",
+                label=f"body {body + 1}",
+            )
+        )
+        heads = [j for j, name in enumerate(layout.joints) if "head" in name and there[j]]
+        if heads:
+            axes.plot(
+                *joints[heads[0]], "o", ms=5.5, mec=colour, mfc=colour if body == 0 else "white"
+            )

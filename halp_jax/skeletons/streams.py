@@ -1,0 +1,31 @@
+"""The three streams of a clip: joint positions, their motion, the bones (AS-CAL / 2s-AGCN / CMD)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from halp_jax.skeletons.layout import Layout
+
+STREAMS = ("joint", "motion", "bone")
+
+
+def make_stream(
+    frames: Float[Array, "time bodies joints xyz"], name: str, layout: Layout
+) -> Float[Array, "time bodies joints xyz"]:
+    """One stream of a clip [time, bodies, joints, 3].
+
+    motion is the difference to the next frame, the last frame 0; bone is a joint minus its parent,
+    the root 0.
+    """
+    if name == "joint":
+        return frames
+    if name == "motion":
+        return jnp.concatenate([frames[1:] - frames[:-1], jnp.zeros_like(frames[:1])])
+    if name == "bone":
+        return frames - frames[:, :, jnp.array(layout.parents)]
+    raise ValueError(f"unknown stream {name!r}: one of {', '.join(STREAMS)}")
+
+
+def to_features(frames: Float[Array, "time bodies joints xyz"]) -> Float[Array, "time features"]:
+    """[time, bodies, joints, 3] -> [time, joints * 3 * bodies], in the released code's order:
+    joint-major, then coordinate, then body."""
+    return jnp.transpose(frames, (0, 2, 3, 1)).reshape(frames.shape[0], -1)

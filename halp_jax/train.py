@@ -1,0 +1,97 @@
+r"""Pre-trains encoders on unlabelled clips: MoCo, and HaLP on top of it.
+
+    python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \
+        --config.data.dir=data/ntu60 [--config.section.field=value ...]
+
+The same command goes on where a run has stopped. The workdir receives config.json, metrics.jsonl
+and checkpoints/. Exit status: 0 when all epochs are done, 1 after an error (one line on standard
+error), 143 or 130 when SIGTERM or Ctrl-C stopped the run (its state is saved).
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import jax
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from halp_jax import datasets
+from halp_jax.datasets import pipeline
+from halp_jax.errors import UserError
+from halp_jax.evaluation.knn import make_knn_evaluator
+from halp_jax.training.checks import check_config
+from halp_jax.training.loop import Stopped, train
+
+CACHE = "~/.cache/halp_jax"
+
+
+def parse_args(argv: list[str]) -> flags.FlagValues:
+    """`config`, `workdir` and `distributed`; UserError for what is unknown or of another type."""
+    values = flags.FlagValues()
+    arguments = ["train", *argv]
+    config_flags.DEFINE_config_file(
+        "config", None, "Config file, e.g. configs/halp.py:ntu60_xsub; override with --config.x=y",
+        flag_values=values, sys_argv=arguments, lock_config=True,
+    )  # fmt: skip
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_bool(
+        "distributed", False, "One of several processes that train together (Slurm, TPU pod).",
+        flag_values=values,
+    )  # fmt: skip
+    try:
+        unknown = values(arguments)[1:]
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"bad option: {reason} (configs/default.py has all settings)") from error
+    if unknown:
+        raise UserError(f"unknown argument {unknown[0]!r}: write --config.section.field=value")
+    for name, example in (("config", "configs/halp.py:ntu60_xsub"), ("workdir", "runs/halp")):
+        if not values[name].value:
+            raise UserError(f"--{name} is missing: give one, e.g. --{name}={example}")
+    return values
+
+
+def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
+    """One run, as the command does it."""
+    check_config(config)
+    dataset = datasets.open_dataset(config.data.dir)
+    evaluators = [make_knn_evaluator(config, dataset)] if config.knn.every_epochs else []
+    train(config, workdir, dataset=dataset, evaluators=evaluators)
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
+    pipeline.quiet_tensorflow()
+    log = logging.getLogger("halp_jax")  # the project's own messages, without date and file
+    log.addHandler(handler := logging.StreamHandler())
+    log.setLevel(logging.INFO)
+    try:
+        options = parse_args(argv)
+        if options.distributed:
+            jax.distributed.initialize()
+        if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
+            # Restarts skip compilation. Not on CPUs: what was compiled for one may crash another.
+            jax.config.update("jax_compilation_cache_dir", str(Path(CACHE).expanduser()))
+        run(options.config, options.workdir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: the newest checkpoint is the last one saved", file=sys.stderr)
+        return 130
+    finally:
+        log.removeHandler(handler)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

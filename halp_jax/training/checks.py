@@ -1,0 +1,194 @@
+"""What is refused before a run starts, in one line each: what is wrong, where, what to do."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from halp_jax.core.kmeans import MEANS
+from halp_jax.errors import UserError
+from halp_jax.skeletons.streams import STREAMS
+from halp_jax.training.parallel import DRIVERS, check_batch_size
+
+CHOICES = {
+    "init_what": ("all", "encoder"),
+    "encoder.direction": ("forward", "bidirectional"),
+    "halp.solver": ("pairwise", "geodesic", "sphere"),
+    "halp.estimator": ("sampled", "expected"),
+    "halp.draw": ("released", "slide"),
+    "halp.kmeans_mean": MEANS,
+    "train.parallel": DRIVERS,
+}
+AT_LEAST_ONE = (
+    "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
+    "encoder.num_layers", "encoder.dim", "moco.queue_size", "halp.num_positives",
+    "halp.num_prototypes", "halp.update_every", "halp.queue_entries", "halp.kmeans_restarts",
+    "halp.kmeans_max_iterations", "train.batch_size", "train.epochs", "train.log_every",
+    "checkpoint.every_epochs", "checkpoint.keep", "knn.k", "knn.batch_size",
+)  # fmt: skip
+AT_LEAST_ZERO = (
+    "seed", "views.shear", "views.num_corrupted_joints", "halp.mu", "halp.start_epoch",
+    "halp.ramp_epochs", "halp.kmeans_tol", "optim.learning_rate", "optim.weight_decay",
+    "optim.factor", "optim.warmup_epochs", "train.num_devices", "checkpoint.keep_every_epochs",
+    "knn.every_epochs",
+)  # fmt: skip
+SHARES = ("views.shear_probability", "moco.momentum", "halp.lam", "optim.momentum", "knn.crop")
+# A run cannot go on when one of these changes: other shapes of the state, or another order of data.
+FIXED = (
+    "seed", "streams", "data.split", "data.max_frames", "encoder", "moco.queue_size",
+    "halp.num_prototypes", "train.batch_size",
+)  # fmt: skip
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses a training config that cannot work; says nothing of one that can."""
+    for field, known in CHOICES.items():
+        if _get(config, field) not in known:
+            _refuse(config, field, f"use one of {', '.join(known)}")
+    for field in AT_LEAST_ONE:
+        if _get(config, field) < 1:
+            _refuse(config, field, "it must be at least 1")
+    for field in AT_LEAST_ZERO:
+        if not _get(config, field) >= 0:
+            _refuse(config, field, "it must not be negative")
+    for field in SHARES:
+        if not 0 <= _get(config, field) <= 1:
+            _refuse(config, field, "it must lie in [0, 1]")
+    if config.moco.temperature <= 0:
+        _refuse(config, "moco.temperature", "it must be above 0")
+    crop = tuple(config.views.crop)
+    if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
+        _refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")
+    milestones = list(config.optim.milestones)
+    if milestones != sorted(set(milestones)) or any(epoch < 1 for epoch in milestones):
+        _refuse(config, "optim.milestones", "give epochs in rising order, each once")
+    streams = tuple(config.streams)
+    if not streams or len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
+        _refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")
+    _check_halp(config.halp, config)
+    batch_size = config.train.batch_size
+    if config.moco.queue_size % batch_size:
+        _refuse(config, "moco.queue_size", f"make it a multiple of train.batch_size={batch_size}")
+    check_batch_size(batch_size, config.train.num_devices)
+    if not config.data.dir:
+        raise UserError(
+            "data.dir is not set: pass --config.data.dir=DIR, the folder of halp_jax.prepare --out"
+        )
+
+
+def _check_halp(halp: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
+    if halp.estimator == "expected" and halp.solver == "pairwise":
+        _refuse(config, "halp.estimator", "it needs --config.halp.solver=geodesic or sphere")
+    if halp.num_prototypes < 2:
+        _refuse(config, "halp.num_prototypes", "it must be at least 2: one to leave, one to go to")
+    if halp.num_prototypes > halp.queue_entries:
+        _refuse(
+            config, "halp.num_prototypes",
+            f"it must not exceed halp.queue_entries={halp.queue_entries}, the keys they come from",
+        )  # fmt: skip
+    if halp.queue_entries > config.moco.queue_size:
+        _refuse(
+            config, "halp.queue_entries",
+            f"it must not exceed moco.queue_size={config.moco.queue_size}",
+        )  # fmt: skip
+
+
+def check_dataset(config: ml_collections.ConfigDict, dataset: Any) -> None:
+    """Refuses a data set that this config cannot train on."""
+    count = len(dataset.indices(config.data.split, "train"))
+    where = f"{config.data.dir}, split {config.data.split}"
+    if count < config.train.batch_size:
+        raise UserError(
+            f"{where} has {count} training clips, fewer than train.batch_size="
+            f"{config.train.batch_size}: lower it with --config.train.batch_size"
+        )
+    joints = dataset.layout.num_joints
+    if config.views.num_corrupted_joints > joints:
+        _refuse(config, "views.num_corrupted_joints", f"{dataset.layout.name} has {joints} joints")
+    if config.knn.every_epochs:
+        if not len(dataset.indices(config.data.split, "test")):
+            raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
+        if config.knn.k > count:
+            _refuse(config, "knn.k", f"{where} has only {count} training clips")
+
+
+def check_same_run(
+    old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
+) -> list[str]:
+    """The fields in which a run that goes on differs from what it was, as "field: old -> new".
+
+    Raises:
+        UserError: one of them would change the shapes of the state or the order of the data.
+    """
+    before, after = _fields(old), _fields(new)
+    changes = []
+    for field in sorted(before.keys() | after.keys()):
+        was, now = before.get(field), after.get(field)
+        if was == now:
+            continue
+        if any(field == fixed or field.startswith(fixed + ".") for fixed in FIXED):
+            raise UserError(
+                f"{workdir} holds a run with {field}={was}, this config has {now}: "
+                f"use another --workdir, or --config.{field}={was} to go on"
+            )
+        changes.append(f"{field}: {was} -> {now}")
+    return changes
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the workdir for this process; a second run in it is refused. Ends with the process."""
+    path = Path(workdir) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {workdir} ({error.strerror}): choose another --workdir"
+        ) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise UserError(
+                f"another run (process {owner}) is at work in {workdir}: "
+                f"wait for it, stop it, or use another --workdir"
+            ) from None
+        except OSError:  # a file system without locks, as some network ones: go without
+            pass
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _get(config: ml_collections.ConfigDict, field: str) -> Any:
+    for part in field.split("."):
+        config = config[part]
+    return config
+
+
+def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """{"section.field": value}, values as JSON holds them."""
+    flat: dict[str, Any] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                visit(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            flat[prefix] = tuple(value) if isinstance(value, list) else value
+
+    visit("", json.loads(config.to_json()))
+    return flat
+
+
+def _refuse(config: ml_collections.ConfigDict, field: str, advice: str) -> None:
+    raise UserError(f"config.{field}={_get(config, field)!r}: {advice}")

@@ -1,0 +1,258 @@
+"""The training loop: resume or start, step, report, save, evaluate, and leave cleanly.
+
+The order at an epoch's end is fixed: figures are fetched and checked, the state is checked and
+saved, then evaluated, then the line of `metrics.jsonl` is written. So a checkpoint never holds a
+NaN, and a run that is killed anywhere goes on as if it had not been.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import orbax.checkpoint as ocp
+
+from halp_jax.datasets import pipeline
+from halp_jax.errors import UserError
+from halp_jax.methods import moco
+from halp_jax.progress import Progress
+from halp_jax.training import checkpoint, checks, parallel, report, watch
+from halp_jax.training.meter import Meter
+from halp_jax.training.signals import Interrupted, StopRequest
+
+USED = ("frames", "length")  # leaves of a batch that the step reads
+SHOWN = ("loss", "contrast_accuracy", "mu", "kept", "model_tflops_per_s")  # in the progress line
+log = logging.getLogger("halp_jax")
+
+Evaluator = Callable[[Any], dict[str, float]]  # state -> figures, as evaluation.knn makes them
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state; `exit_code` is the command's."""
+
+    def __init__(self, signum: int, step: int, workdir: Path):
+        name = signal.Signals(signum).name
+        super().__init__(f"{name}: saved step {step} in {workdir}; the same command goes on")
+        self.exit_code = 128 + signum
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    dataset: Any,
+    evaluators: Sequence[Evaluator] = (),
+    stream: TextIO | None = None,
+) -> Any:
+    """Trains until `train.epochs` and returns the final state.
+
+    Goes on from the newest checkpoint in `workdir`, else from `init_from`, else from the start.
+    Writes config.json, checkpoints/ and metrics.jsonl there.
+
+    Args:
+        dataset: as `datasets.open_dataset` gives it.
+        evaluators: called on the state every `knn.every_epochs`; their figures join the metrics.
+        stream: where progress is shown; standard error if None.
+
+    Raises:
+        UserError: the config does not fit, or the loss is no longer finite.
+        Stopped: SIGTERM or SIGINT came and the state is saved.
+    """
+    workdir = Path(workdir).expanduser()
+    checks.check_config(config)
+    checks.check_dataset(config, dataset)
+    batch_size, num_devices = config.train.batch_size, config.train.num_devices
+    indices = dataset.indices(config.data.split, "train")
+    steps_per_epoch = len(indices) // batch_size
+    total = config.train.epochs * steps_per_epoch
+    main = jax.process_index() == 0  # the process that writes; checkpoints are written by all
+    alone = jax.process_count() == 1
+    info = {
+        "layout": dataset.layout.name, "steps_per_epoch": steps_per_epoch, "clips": len(indices)
+    }  # fmt: skip
+
+    with contextlib.ExitStack() as stack:
+        if main:
+            stack.enter_context(checks.lock_workdir(workdir))
+            _write_config(workdir, config)
+        manager = stack.enter_context(checkpoint.open_manager(workdir, config, steps_per_epoch))
+        state, figures = _begin(config, dataset.layout, info, manager)
+        step = int(state.step)
+        journal = stack.enter_context(
+            report.Journal(workdir, step, tensorboard=config.train.tensorboard, enabled=main)
+        )
+        stream = stream if main else stack.enter_context(open(os.devnull, "w"))
+        progress = stack.enter_context(
+            Progress(
+                total * batch_size, "train", start=step * batch_size, unit="clips", stream=stream
+            )
+        )
+        stop = stack.enter_context(StopRequest(enabled=alone))
+
+        def is_due(step: int, every_epochs: int) -> bool:
+            return every_epochs > 0 and step % (every_epochs * steps_per_epoch) == 0
+
+        def evaluate(state: Any) -> dict[str, float]:
+            results = {}
+            for evaluator in evaluators:
+                with stop.interruptible():
+                    results |= evaluator(parallel.local_view(state))
+            return results
+
+        def save(state: Any, step: int, figures: dict[str, float]) -> None:
+            if not _is_finite(state):
+                raise _explain_not_finite("the state", step, manager)
+            checkpoint.save(manager, step, state, info | {"figures": figures})
+
+        def leave(step: int) -> Stopped:
+            manager.wait_until_finished()
+            return Stopped(stop.received or signal.SIGTERM, step, workdir)
+
+        state = parallel.replicate(state, num_devices)
+        evaluates = bool(evaluators) and config.knn.every_epochs
+        if is_due(step, evaluates and config.knn.every_epochs) and not journal.has(step):
+            try:  # the encoder before training, or an evaluation that the last run did not finish
+                journal.write(step, figures | evaluate(state))
+            except Interrupted:
+                save(state, step, figures)
+                raise leave(step) from None
+        if step >= total:
+            progress.note(f"{workdir} is at step {step} of {total}: nothing left to do")
+            return state
+
+        run = parallel.compile_step(
+            moco.make_train_step(config, dataset.layout, steps_per_epoch),
+            driver=config.train.parallel,
+            num_devices=num_devices,
+        )
+        place = parallel.make_placer(driver=config.train.parallel, num_devices=num_devices)
+        batches = parallel.prefetch(_read(config, dataset, indices, step), place)
+        stack.callback(batches.close)
+        meter = Meter(batch_size, report.step_flops(config, dataset.layout))
+        first, warned = step, False
+
+        while step < total:
+            state, metrics = run(state, meter.fetch(batches))
+            step += 1
+            meter.add(metrics)
+            progress.update(batch_size)
+            if step == first + 1:  # has compiled: that is no rate
+                jax.block_until_ready(metrics)
+                meter.pause()
+            # With several processes all must stop at the same step: jax agrees on one for them.
+            stopping = bool(stop.received) if alone else manager.reached_preemption(step)
+            saving = is_due(step, config.checkpoint.every_epochs) or step == total or stopping
+            evaluating = evaluates and (is_due(step, config.knn.every_epochs) or step == total)
+            if not (saving or evaluating or step % config.train.log_every == 0):
+                continue
+
+            figures, steps_ago = meter.flush()
+            if steps_ago is not None:
+                journal.write(step, figures)
+                raise _explain_not_finite("the loss", step - steps_ago, manager)
+            figures["epoch"] = step / steps_per_epoch
+            if saving:
+                save(state, step, figures)
+            results: dict[str, float] = {}
+            if evaluating:
+                try:
+                    results = evaluate(state)
+                except Interrupted:  # its line is written when the run goes on
+                    save(state, step, figures)
+                    raise leave(step) from None
+            journal.write(step, figures | results)
+            progress.figures |= {name: figures[name] for name in SHOWN if name in figures} | results
+            warning = watch.find_collapse(journal.records)
+            if warning and not warned:
+                progress.note(f"warning: {warning}")
+            warned = bool(warning) or (warned and figures.get("mu", 0) > 0)
+            if stopping and step < total:
+                raise leave(step)
+            meter.pause()
+        manager.wait_until_finished()
+        return state
+
+
+def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Saves the config; names what differs from the run that this one continues, or refuses."""
+    if checkpoint.has_checkpoint(workdir):
+        for change in checks.check_same_run(checkpoint.load_config(workdir), config, workdir):
+            log.warning("going on in %s with another %s", workdir, change)
+    checkpoint.save_config(workdir, config)
+
+
+def _begin(
+    config: ml_collections.ConfigDict, layout: Any, info: dict[str, Any], manager: Any
+) -> tuple[Any, dict[str, float]]:
+    """The state to start from, and the figures of its step where it was saved with some."""
+    template = jax.eval_shape(lambda: moco.create_state(config, layout))
+    found = checkpoint.restore_latest(manager, template)
+    if found:
+        state, step, saved = found
+        _check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
+        log.info("going on from step %d of %s", step, manager.directory)
+        return state, saved.get("figures", {})
+    state = moco.create_state(config, layout)
+    if config.init_from:
+        state, saved = checkpoint.warm_start(state, config.init_from, config.init_what)
+        if config.init_what == "all":
+            _check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
+        log.info("starting from %s, %s", config.init_from, config.init_what)
+    elif config.halp.mu > 0 and config.halp.start_epoch == 0:
+        log.warning(
+            "HaLP is on from the start (halp.mu=%g, halp.start_epoch=0) without a trained MoCo: "
+            "expect no learning. Set --config.halp.start_epoch, or --config.init_from",
+            config.halp.mu,
+        )
+    return state, {}
+
+
+def _check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice: str) -> None:
+    """Steps mean the same data only where an epoch has as many clips and steps."""
+    for name in ("clips", "steps_per_epoch"):
+        if saved.get(name) != info[name]:
+            raise UserError(
+                f"{where} was trained with {name}={saved.get(name)}, "
+                f"this data set has {info[name]}: {advice}"
+            )
+
+
+def _read(
+    config: ml_collections.ConfigDict, dataset: Any, indices: Any, start_step: int
+) -> Iterator[dict[str, Any]]:
+    """This process's share of every batch from `start_step` on."""
+    batches = pipeline.train_batches(
+        dataset, indices,
+        batch_size=config.train.batch_size, seed=config.seed, start_step=start_step,
+        max_frames=config.data.max_frames,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+    )  # fmt: skip
+    for batch in batches:
+        yield {name: batch[name] for name in USED}
+
+
+@jax.jit
+def _all_finite(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def _is_finite(state: Any) -> bool:
+    leaves = jax.tree.leaves(state)
+    return bool(_all_finite([x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]))
+
+
+def _explain_not_finite(what: str, step: int, manager: ocp.CheckpointManager) -> UserError:
+    manager.wait_until_finished()
+    last = manager.latest_step()
+    good = f"{manager.directory}/{last}" if last is not None else "none was saved yet"
+    return UserError(
+        f"{what} is not finite at step {step}; last good checkpoint: {good}. Try a lower "
+        f"--config.optim.learning_rate, --config.optim.warmup_epochs=5 or a higher "
+        f"--config.moco.temperature, and look for clips with huge coordinates"
+    )

@@ -1,0 +1,75 @@
+"""Figures of the steps between two lines of `metrics.jsonl`, gathered without stopping the device.
+
+Metrics stay on the device until `flush`. Averages are over the interval's steps; rates leave out
+whatever else was done in it (compilation, evaluation), which `pause` marks.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+IN_FLIGHT = 4  # steps that may wait on the device: enough to keep it busy, few enough to stop soon
+MUST_BE_FINITE = ("loss", "grad_norm")
+
+
+class Meter:
+    """Collects the metrics of steps.
+
+    Args:
+        clips_per_step: the global batch.
+        flops_per_step: model FLOPs, for `model_tflops_per_s`.
+    """
+
+    def __init__(
+        self,
+        clips_per_step: int,
+        flops_per_step: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._clips, self._flops, self._clock = clips_per_step, flops_per_step, clock
+        self._pending: list[dict[str, Any]] = []
+        self._timed = 0  # steps since `_begin`, as far as they count for the rate
+        self._begin = clock()
+        self._waited = 0.0
+
+    def pause(self) -> None:
+        """What took place until now is not training: the clock starts anew."""
+        self._begin, self._timed, self._waited = self._clock(), 0, 0.0
+
+    def fetch(self, batches: Any) -> Any:
+        """The next batch; the time until it is there counts as waiting for input."""
+        begin = self._clock()
+        batch = next(batches)
+        self._waited += self._clock() - begin
+        return batch
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Notes a step that was just sent to the device; waits for one of a few steps ago."""
+        self._pending.append(metrics)
+        self._timed += 1
+        if len(self._pending) > IN_FLIGHT:
+            jax.block_until_ready(self._pending[-1 - IN_FLIGHT])
+
+    def flush(self) -> tuple[dict[str, float], int | None]:
+        """Waits for the device -> (figures of the interval, how many steps ago they went bad).
+
+        The second is None when all losses and gradients are finite; 0 means the newest step.
+        """
+        steps = jax.device_get(self._pending)
+        self._pending = []
+        seconds, timed, waited = self._clock() - self._begin, self._timed, self._waited
+        self.pause()
+        figures = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        if timed and seconds > 0:
+            figures["clips_per_s"] = self._clips * timed / seconds
+            figures["model_tflops_per_s"] = self._flops * timed / seconds / 1e12
+            figures["input_wait"] = waited / seconds  # share of the time
+        for i, step in enumerate(steps):
+            values = [float(step[name]) for name in MUST_BE_FINITE if name in step]
+            if not all(map(math.isfinite, values)):
+                return figures, len(steps) - 1 - i
+        return figures, None

@@ -1,0 +1,131 @@
+"""What a run says: `metrics.jsonl`, TensorBoard if asked for, and the cost of a step.
+
+`metrics.jsonl` holds one flat JSON object a line, each with `step`. A run that is resumed at step s
+drops the lines after s first, so that no step stands there twice.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import Layout
+
+METRICS = "metrics.jsonl"
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; a last line that a killed run left unfinished is skipped."""
+    path = Path(workdir) / METRICS
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "step" in record:
+            records.append(record)
+    return records
+
+
+def truncate_metrics(workdir: str | os.PathLike[str], last_step: int) -> list[dict[str, Any]]:
+    """Drops the lines after `last_step`, which a resumed run will write again; -> those kept."""
+    path = Path(workdir) / METRICS
+    kept = [record for record in read_metrics(workdir) if record["step"] <= last_step]
+    if path.exists():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary.replace(path)
+    return kept
+
+
+class Journal:
+    """The metrics of a run: appended to `metrics.jsonl`, and to TensorBoard if asked for.
+
+    Attributes:
+        records: the lines so far, those of the runs before this one too.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        last_step: int,
+        *,
+        tensorboard: bool = False,
+        enabled: bool = True,
+    ):
+        """Forgets the lines after `last_step`. Not `enabled`, it only keeps `records`."""
+        self._path = Path(workdir) / METRICS
+        self._enabled = enabled
+        self.records = truncate_metrics(workdir, last_step) if enabled else []
+        self._board = open_tensorboard(workdir, last_step) if tensorboard and enabled else None
+
+    def has(self, step: int) -> bool:
+        return any(record["step"] == step for record in self.records)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one line; figures that JSON cannot hold (NaN, infinity) become null."""
+        record: dict[str, Any] = {"step": int(step)}
+        for name, value in values.items():
+            number = float(value)
+            record[name] = number if math.isfinite(number) else None
+        self.records.append(record)
+        if self._enabled:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._board:
+            self._board.close()
+
+
+def open_tensorboard(workdir: str | os.PathLike[str], last_step: int) -> Any:
+    """A tensorboardX writer for `workdir/tensorboard`, which hides what came after `last_step`."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "train.tensorboard=True needs the package tensorboardX: pip install tensorboardX, "
+            "or leave it False (metrics.jsonl is always written)"
+        ) from None
+    return SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=last_step + 1)
+
+
+def encoder_flops(config: ml_collections.ConfigDict, layout: Layout) -> float:
+    """Floating point operations of one forward pass of one clip through one encoder and its head.
+
+    Matrix products of the recurrence alone (a multiply-add counts 2): two GRUs a layer, three gates
+    each, input and hidden products in every frame; then the two layers of the head.
+    """
+    width = config.encoder.width
+    features = layout.num_joints * layout.bodies * 3
+    products = 0
+    for layer in range(config.encoder.num_layers):
+        inputs = features if layer == 0 else 2 * width
+        products += 2 * 3 * width * (inputs + width)
+    head = 2 * width * 2 * width + 2 * width * config.encoder.dim
+    return 2.0 * (config.views.num_frames * products + head)
+
+
+def step_flops(config: ml_collections.ConfigDict, layout: Layout) -> float:
+    """Model FLOPs of one training step on the global batch, all streams.
+
+    Query and key forward, query backward (twice a forward), and the products with the queue
+    (logits and their gradient). What is recomputed or elementwise does not count, so the rate
+    that follows from it is a lower bound of what the machine does.
+    """
+    queue = 2.0 * config.moco.queue_size * config.encoder.dim
+    clip = 4.0 * encoder_flops(config, layout) + 2.0 * queue
+    return len(config.streams) * config.train.batch_size * clip

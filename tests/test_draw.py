@@ -1,0 +1,244 @@
+"""Pictures: people stand upright and whole, nothing is empty, labels are apart and true."""
+
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+from PIL import Image
+
+from halp_jax.errors import UserError
+from halp_jax.skeletons import draw, draw_sphere, synthetic
+from halp_jax.skeletons.layout import KINECT20, NTU25
+from halp_jax.skeletons.normalize import normalize_clip
+
+HEAD, FEET = 3, [15, 19]
+WAVE, BOW, HUG = (synthetic.CLASS_NAMES.index(name) for name in ("wave", "bow", "hug"))
+
+
+def skeletons(figure):
+    """The line collections of a figure, with their axes."""
+    return [
+        (axes, lines)
+        for axes in figure.axes
+        for lines in axes.collections
+        if isinstance(lines, LineCollection)
+    ]
+
+
+def ink(figure):
+    """Share of pixels that are not white."""
+    figure.canvas.draw()
+    return (np.asarray(figure.canvas.buffer_rgba())[..., :3] < 250).any(-1).mean()
+
+
+@pytest.mark.parametrize("index", [WAVE, HUG])
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("turn", [None, 0.0, 75.0])
+def test_people_stand_upright(index, normalised, turn):
+    frames = synthetic.make_clip(0, index)
+    frames = normalize_clip(frames, NTU25) if normalised else frames
+    flat = draw.project(frames, NTU25, turn)
+    present = draw.find_present(frames, NTU25)[..., [HEAD, *FEET]].all(-1)
+    assert present.any()
+    height = flat[..., HEAD, 1] - flat[..., FEET, 1].max(-1)
+    assert (height[present] > 0.6).mean() > 0.95
+    assert 0.8 < np.median(height[present]) < 2.2
+
+
+def test_facing_people_have_their_left_side_on_the_right_of_the_picture():
+    raw = synthetic.make_clip(0, BOW)
+    flat = draw.project(normalize_clip(raw, NTU25), NTU25, turn=0.0)
+    assert flat[0, 0, 4, 0] > flat[0, 0, 8, 0] + 0.15
+
+
+def test_two_people_are_seen_from_where_they_do_not_overlap():
+    frames = synthetic.make_clip(0, HUG)
+    both = frames[:, :, NTU25.centre].any(-1).all(1)
+    centres = draw.project(frames, NTU25)[both][:, :, NTU25.centre, 0]
+    apart = np.linalg.norm(np.diff(frames[both][:, :, NTU25.centre], axis=1)[:, 0], axis=-1)
+    assert abs(np.diff(centres, axis=1)).mean() > 0.8 * apart.mean()
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_strip_is_whole_and_upright_on_the_page(normalised):
+    frames = synthetic.make_clip(0, HUG)
+    frames = normalize_clip(frames, NTU25) if normalised else frames
+    figure = draw.draw_strip(frames, NTU25, count=5, title="hug")
+    assert ink(figure) > 0.01
+    drawn = skeletons(figure)
+    assert len(drawn) >= 9  # five poses of two people, one of whom may come late
+    colours = {tuple(np.round(lines.get_colors()[0], 2)) for _, lines in drawn}
+    assert len(colours) >= 2
+    neck_to_head = 2  # bones follow the joints; joint 3 is the head, joint 1 and 0 come before it
+    page = figure.bbox
+    for axes, lines in drawn:
+        points = axes.transData.transform(np.concatenate(lines.get_segments()))
+        box = axes.get_window_extent()
+        assert (points >= [box.x0 - 1, box.y0 - 1]).all()
+        assert (points <= [box.x1 + 1, box.y1 + 1]).all()
+        assert page.x0 <= box.x0 and box.x1 <= page.x1
+        if len(lines.get_segments()) == 24:
+            bones = [axes.transData.transform(bone) for bone in lines.get_segments()]
+            head = bones[neck_to_head + 1 - 1][:, 1].max()
+            assert head > max(bones[13][:, 1].min(), bones[17][:, 1].min())
+    assert figure.axes[0].get_title(loc="left") == "hug"
+    assert figure.axes[0].get_aspect() == 1
+
+
+def test_grid_names_every_clip_and_labels_stay_apart():
+    clips = [synthetic.make_clip(0, index) for index in range(4)]
+    figure = draw.draw_grid(clips, synthetic.CLASS_NAMES[:4], NTU25, count=4)
+    assert ink(figure) > 0.01
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(synthetic.CLASS_NAMES[:4])
+    texts = [
+        text.get_window_extent()
+        for axes in figure.axes
+        for text in (*axes.texts, axes._left_title)
+    ]
+    assert len(texts) == 4 * 5
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(texts, 2))
+    assert all(figure.bbox.x0 <= b.x0 and b.x1 <= figure.bbox.x1 and b.y0 >= 0 for b in texts)
+
+
+def test_missing_joints_and_bodies_are_not_drawn():
+    frames = synthetic.make_scene(0, WAVE).motion[:5].astype(np.float32) + 1
+    whole = len(skeletons(draw.draw_strip(frames, NTU25, count=1))[0][1].get_segments())
+    frames[:, 0, 6] = 0  # a wrist: the bones on both of its sides go
+    assert whole == 24
+    assert len(skeletons(draw.draw_strip(frames, NTU25, count=1))[0][1].get_segments()) == 22
+
+
+def test_other_layouts_are_drawn():
+    frames = synthetic.make_clip(0, WAVE)[:, :1, : KINECT20.num_joints]
+    figure = draw.draw_strip(frames, KINECT20, count=3)
+    assert len(skeletons(figure)) == 3 and ink(figure) > 0.005
+
+
+def test_animation_has_a_picture_for_every_other_frame(tmp_path):
+    frames = synthetic.make_clip(0, WAVE)[:21]
+    path = tmp_path / "new" / "wave.gif"
+    draw.save_animation(frames, NTU25, path, title="wave")
+    with Image.open(path) as image:
+        assert image.n_frames == 11 and image.info["duration"] == 70
+        assert (np.asarray(image.convert("L")) < 200).mean() > 0.005
+
+
+def test_figures_are_saved(tmp_path):
+    figure = draw.draw_strip(synthetic.make_clip(0, WAVE), NTU25, count=2)
+    draw.save_figure(figure, tmp_path / "new" / "wave.png")
+    with Image.open(tmp_path / "new" / "wave.png") as image:
+        assert min(image.size) > 100
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: draw.draw_strip(np.zeros((4, 2, 25, 3)), NTU25), "without any body"),
+        (lambda: draw.draw_strip(np.ones((4, 2, 20, 3)), NTU25), "ntu25"),
+        (lambda: draw.draw_strip(np.ones((4, 2, 25, 3)), NTU25, count=0), "1 or more"),
+        (lambda: draw.draw_grid([], [], NTU25), "one name for each clip"),
+        (lambda: draw.draw_grid([np.ones((4, 2, 25, 3))], ["a", "b"], NTU25), "one name"),
+        (lambda: draw.save_animation(np.ones((4, 2, 25, 3)), NTU25, "x", step=0), "1 or more"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_words(call, words):
+    with pytest.raises(UserError, match=words):
+        call()
+
+
+# --- the sphere -----------------------------------------------------------------------------
+
+
+def unit(points):
+    return points / np.linalg.norm(points, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def sphere_case():
+    """4 anchors, 9 prototypes in 6 dimensions, 5 positives each; every third one filtered out."""
+    rng = np.random.default_rng(2)
+    prototypes = unit(rng.normal(size=(9, 6)))
+    anchors = unit(prototypes[:4] + 0.3 * unit(rng.normal(size=(4, 6))))
+    selected = rng.integers(4, 9, (4, 5))
+    positives = unit(anchors[:, None] + 0.5 * prototypes[selected])
+    kept = np.arange(20).reshape(4, 5) % 3 > 0
+    return anchors, prototypes, positives, kept, selected
+
+
+def test_sphere_says_how_much_it_shows(sphere_case):
+    anchors, prototypes, _, kept, _ = sphere_case
+    figure = draw_sphere.draw_sphere(*sphere_case)
+    base = np.concatenate([anchors, prototypes])
+    variances = np.sort(np.linalg.eigvalsh(np.cov(base.T)))[::-1]
+    share = variances[:2].sum() / variances.sum()
+    title = figure.axes[0].get_title()
+    assert f"{share:.0%} of the spread" in title and f"{kept.sum()} of 20 kept" in title
+    assert figure.axes[0].get_xlabel() and figure.axes[0].get_ylabel()
+    assert ink(figure) > 0.01
+
+
+def test_sphere_draws_every_kept_and_filtered_positive(sphere_case):
+    figure = draw_sphere.draw_sphere(*sphere_case)
+    lines = figure.axes[0].lines
+    filtered = sum(len(line.get_xdata()) for line in lines if line.get_marker() == "x")
+    dots = sum(len(line.get_xdata()) for line in lines if line.get_markersize() == 5)
+    assert (filtered, dots) == (7, 13)
+    assert sum(line.get_marker() == "*" for line in lines) == 9
+
+
+def test_prototype_numbers_do_not_overlap():
+    rng = np.random.default_rng(0)
+    prototypes = unit(rng.normal(size=(1, 8)) + 0.4 * rng.normal(size=(20, 8)))
+    anchors = unit(prototypes[:2] + 0.1)
+    selected = np.full((2, 3), 7)
+    positives = unit(anchors[:, None] + 0.2 * prototypes[selected])
+    kept = np.ones((2, 3), bool)
+    figure = draw_sphere.draw_sphere(anchors, prototypes, positives, kept, selected)
+    figure.canvas.draw()
+    boxes = [super(type(t), t).get_window_extent() for t in figure.axes[0].texts]
+    assert len(boxes) == 20
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_sphere_refuses_nan(sphere_case):
+    anchors, *others = sphere_case
+    with pytest.raises(UserError, match="NaN"):
+        draw_sphere.draw_sphere(anchors * np.nan, *others)
+
+
+def test_great_circle_curves_cross_at_t_star():
+    rng = np.random.default_rng(1)
+    prototypes = unit(rng.normal(size=(6, 8)))
+    anchor = unit(prototypes[2] + 0.3 * unit(rng.normal(size=8)))
+    towards = prototypes[4]
+    angle = np.arccos(anchor @ towards)
+    lead = anchor @ (prototypes[2] - towards)
+    tie = np.arctan2(np.sin(angle) * lead, 1 - towards @ prototypes[2] + np.cos(angle) * lead)
+    t_star = tie / angle
+    figure = draw_sphere.draw_great_circle(anchor, prototypes, 4, t_star, (0.2 * t_star, t_star))
+    assert ink(figure) > 0.02
+    curves = {line.get_label().split(",")[0]: line for line in figure.axes[0].lines}
+    home, target = curves["prototype 2"], curves["prototype 4"]
+    place = np.array([np.interp(t_star, *line.get_data()) for line in (home, target)])
+    np.testing.assert_allclose(place[0], place[1], atol=1e-3)
+    np.testing.assert_allclose(target.get_ydata()[-1], 1, atol=1e-12)
+    assert f"t* = {t_star:.3f}" in curves
+    (span,) = figure.axes[0].patches
+    assert np.isclose(span.get_x(), 0.2 * t_star)
+    assert np.isclose(span.get_x() + span.get_width(), t_star)
+
+
+def test_great_circle_refuses_an_unknown_prototype():
+    with pytest.raises(UserError, match="count from 0"):
+        draw_sphere.draw_great_circle(np.eye(3)[0], np.eye(3), 3, 0.5, (0.0, 0.5))
+
+
+def test_pictures_leave_pyplot_alone(sphere_case):
+    import sys
+
+    before = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
+    draw_sphere.draw_sphere(*sphere_case)
+    draw.draw_strip(synthetic.make_clip(0, WAVE), NTU25, count=1)
+    after = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
+    assert before == after

@@ -1,0 +1,136 @@
+"""The encoder against the authors' code, and its recurrence against a plain one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from _released import clips, config, from_torch, relative_error
+
+from halp_jax.encoders.bigru import BiGRU
+from halp_jax.encoders.gru import scan_gru, scan_gru_reference
+from halp_jax.encoders.norm import BatchNorm
+from halp_jax.methods import moco
+from halp_jax.skeletons.layout import NTU25
+from halp_jax.skeletons.streams import make_stream, to_features
+
+
+@pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
+def test_streams_equal_the_released(golden, stream):
+    clip = clips(golden("inputs")["im_q"])[0]
+    ours = to_features(make_stream(clip, stream, NTU25))
+    assert relative_error(ours[None], golden("encoder")[f"stream_{stream}"]) < 1e-6
+
+
+@pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
+def test_features_equal_the_released(golden, stream):
+    params, stats = from_torch(golden("single_state"), "encoder_q.")
+    params, stats = jax.tree.map(lambda x: x[None], (params, stats))
+    frames = clips(golden("inputs")["im_q"])
+    ours = moco.encode(config(streams=(stream,)), NTU25, params, stats, frames)
+    assert relative_error(ours[0], golden("encoder")[f"knn_{stream}"]) < 1e-5
+
+
+def test_layers_and_head_equal_the_released(golden):
+    params, stats = from_torch(golden("single_state"), "encoder_q.")
+    variables = {"params": params, "batch_stats": stats}
+    reference = golden("encoder")
+    x = moco.stream_inputs(config(), NTU25, clips(golden("inputs")["im_q"]))[0]
+    for depth in (1, 2, 3):
+        (z, _), seen = BiGRU(32, depth).apply(variables, x, train=False, mutable=["intermediates"])
+        frames = jnp.swapaxes(seen["intermediates"]["frames"][0], 0, 1)
+        assert relative_error(frames, reference[f"layer{depth - 1}"]) < 1e-5
+    assert relative_error(z, reference["fc_out_joint"]) < 1e-5
+
+
+def test_number_of_parameters_is_the_published_one():
+    x = jnp.zeros((1, 64, 150))
+    shapes = jax.eval_shape(lambda: BiGRU().init(jax.random.key(0), x, train=False))["params"]
+    without_head = {name: value for name, value in shapes.items() if name != "head"}
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(without_head))
+    assert count == 44_998_956
+
+
+def test_initialisation_has_the_released_ranges():
+    x = jnp.zeros((1, 4, 150))
+    params = BiGRU(width=64).init(jax.random.key(0), x, train=False)["params"]
+
+    def spans(leaf, bound):
+        largest = float(jnp.max(jnp.abs(leaf)))
+        return 0.9 * bound < largest <= bound
+
+    assert spans(params["layer0"]["w_ih"], (6 / (150 + 192)) ** 0.5)
+    assert spans(params["layer1"]["w_hh"], (6 / (64 + 192)) ** 0.5)
+    assert spans(params["layer2"]["b_ih"], 64**-0.5)
+    assert spans(params["head"]["hidden"]["kernel"], 128**-0.5)
+    assert spans(params["head"]["out"]["kernel"], (6 / (128 + 128)) ** 0.5)
+
+
+def random_recurrence(time=7, batch=3, width=5):
+    keys = jax.random.split(jax.random.key(1), 4)
+    shapes = ((time, batch, 3 * width), (width, 3 * width), (3 * width,), (time, batch, width))
+    return [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
+
+
+def test_fast_recurrence_equals_the_plain_one_with_its_gradients():
+    *inputs, weight = random_recurrence()
+
+    def loss(scan):
+        return lambda *x: jnp.sum(weight * scan(*x))
+
+    np.testing.assert_allclose(scan_gru(*inputs), scan_gru_reference(*inputs), rtol=1e-6)
+    ours = jax.grad(loss(scan_gru), (0, 1, 2))(*inputs)
+    plain = jax.grad(loss(scan_gru_reference), (0, 1, 2))(*inputs)
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
+
+
+def test_bidirectional_reads_the_clip_both_ways():
+    """Exchanging the two streams' weights and reversing time exchanges the halves of the feature."""
+    encoder = BiGRU(width=4, num_layers=2, direction="bidirectional")
+    x = jax.random.normal(jax.random.key(2), (3, 9, 6))
+    variables = encoder.init(jax.random.key(3), x, train=False)
+    params = variables["params"]
+    swapped = dict(params)
+    swapped["layer0"] = jax.tree.map(lambda w: w[::-1], params["layer0"])
+    swapped["layer1"] = jax.tree.map(lambda w: w[::-1], params["layer1"])
+    # The second layer reads [first, second]: its input rows change places too.
+    w_ih = swapped["layer1"]["w_ih"]
+    swapped["layer1"]["w_ih"] = jnp.concatenate([w_ih[:, 4:], w_ih[:, :4]], axis=1)
+    _, feature = encoder.apply(variables, x, train=False)
+    _, mirrored = encoder.apply({**variables, "params": swapped}, x[:, ::-1], train=False)
+    np.testing.assert_allclose(feature[:, :4], mirrored[:, 4:], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(feature[:, 4:], mirrored[:, :4], rtol=1e-5, atol=1e-6)
+    forward = BiGRU(width=4, num_layers=2).apply(variables, x, train=False)[1]
+    assert relative_error(forward, feature) > 1e-2
+
+
+def test_unknown_direction_is_refused():
+    with pytest.raises(ValueError, match="unknown direction 'sideways'"):
+        BiGRU(width=4, direction="sideways").init(
+            jax.random.key(0), jnp.zeros((1, 2, 6)), train=False
+        )
+
+
+def test_batch_statistics_are_those_of_the_global_batch():
+    x = 3.0 + jax.random.normal(jax.random.key(4), (8, 5, 6))
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, train=False)
+    y, new = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    flat = np.asarray(x).reshape(-1, 6)
+    np.testing.assert_allclose(
+        y.reshape(-1, 6), (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        new["batch_stats"]["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5
+    )
+    spread = jax.vmap(
+        lambda x: BatchNorm(axis_name="data").apply(
+            variables, x, train=True, mutable=["batch_stats"]
+        ),
+        axis_name="data",
+    )(x.reshape(4, 2, 5, 6))
+    np.testing.assert_allclose(spread[0].reshape(y.shape), y, atol=1e-5)
+    for leaf in jax.tree.leaves(
+        jax.tree.map(lambda a, b: a - b[None], spread[1], new)
+    ):
+        assert float(jnp.max(jnp.abs(leaf))) < 1e-5

@@ -1,0 +1,170 @@
+"""The evaluate command and the tables, on an untrained run and a data set in memory."""
+
+import json
+
+import numpy as np
+import pytest
+from _clips import FakeDataset, patch_pipeline, tiny_config
+
+from halp_jax import datasets, evaluate
+from halp_jax.errors import UserError
+from halp_jax.evaluation import table
+from halp_jax.methods import moco
+from halp_jax.skeletons.layout import NTU25
+from halp_jax.training import checkpoint
+
+KEYS = {
+    "protocol", "encoder", "stream", "split", "top1", "top5", "best_top1", "step", "seed",
+    "num_train", "num_test", "seconds", "config", "per_class", "confusion",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run with a checkpoint at step 7."""
+    path, config = tmp_path_factory.mktemp("run"), tiny_config()
+    checkpoint.save_config(path, config)
+    manager = checkpoint.open_manager(path, config)
+    checkpoint.save(manager, 7, moco.create_state(config, NTU25), {"layout": "ntu25"})
+    manager.close()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def fake_data(monkeypatch):
+    patch_pipeline(monkeypatch)
+
+    def open_dataset(path):
+        if path != "fake":
+            raise UserError(f"{path} does not exist")
+        return FakeDataset()
+
+    monkeypatch.setattr(datasets, "open_dataset", open_dataset)
+
+
+def run(workdir, *options):
+    return evaluate.main([f"--workdir={workdir}", *options])
+
+
+def read(workdir, name):
+    return json.loads((workdir / "eval" / f"{name}.json").read_text())
+
+
+def test_every_encoder_and_protocol_and_their_table(workdir, capsys):
+    for protocol in ("knn", "linear"):
+        for encoder in ("raw", "random", "trained"):
+            assert run(workdir, f"--protocol={protocol}", f"--encoder={encoder}") == 0
+            assert "top1" in capsys.readouterr().out
+    assert sorted(path.name for path in (workdir / "eval").iterdir()) == [
+        "knn.json", "knn_random.json", "knn_raw.json",
+        "linear.json", "linear_random.json", "linear_raw.json",
+    ]  # fmt: skip
+    result = read(workdir, "linear")
+    assert set(result) == KEYS | {"history"} and set(read(workdir, "knn")) == KEYS
+    assert (result["step"], result["seed"], result["split"]) == (7, 0, "xsub")
+    assert (result["num_train"], result["num_test"], result["stream"]) == (14, 8, "joint")
+    assert result["config"]["linear"]["epochs"] == 12
+    assert result["per_class"].keys() == {"class 0", "class 1", "class 2"}
+    assert result["confusion"]["class_names"] == ["class 0", "class 1", "class 2"]
+    assert np.sum(result["confusion"]["counts"]) == 8
+    # The checkpoint holds the encoder before its first step: trained and random are one.
+    assert result["top1"] == read(workdir, "linear_random")["top1"]
+    assert read(workdir, "knn_random")["step"] == 0 and read(workdir, "knn_raw")["step"] is None
+
+    rows = table.gather([workdir])
+    assert list(rows) == ["raw coordinates", "random encoder", "pre-trained"]
+    assert rows["pre-trained"]["linear"] == (result["top1"], None, 1)
+    assert table.format_table(rows).splitlines()[0].split() == ["1-NN", "linear"]
+
+
+def test_settings_of_the_command_line_reach_the_protocol(workdir):
+    options = ("--config.linear.epochs=2", "--config.linear.milestones=(1,)", "--config.seed=4")
+    assert run(workdir, "--protocol=linear", "--step=7", *options) == 0
+    result = read(workdir, "linear")
+    assert result["seed"] == 4
+    assert result["config"]["linear"]["milestones"] == [1]
+    assert [epoch for epoch, _ in result["history"]] == [2]
+
+
+def test_untrained_encoders_need_no_run(tmp_path):
+    options = ["--protocol=knn", "--encoder=raw", "--config=configs/default.py"]
+    options += ["--config.data.dir=fake", "--config.data.max_frames=12", "--stream=concat"]
+    assert run(tmp_path / "new", *options) == 0
+    result = read(tmp_path / "new", "knn_raw")
+    assert result["top1"] > 0.7 and result["stream"] == "concat"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--protocol=knn", "--config.knn.kk=1"], "kk"),
+        (["--protocol=knn", "--config.knn.k=one"], "'one'"),
+        (["--protocol=knn", "--config.knn.k=99"], "knn.k is 99"),
+        (["--protocol=knn", "--config.data.dir=nowhere"], "nowhere does not exist"),
+        (["--protocol=knn", "--stream=bone"], "no stream 'bone'"),
+        (["--protocol=knn", "--config.encoder.width=5"], "does not fit"),
+        (["--protocol=knn", "--step=3"], "step 3"),
+        (["--protocol=knn", "--unknown=3"], "unknown"),
+        (["--protocol=knn", "nonsense"], "nonsense"),
+        (["--protocol=knn", "--config=configs/default.py"], "its run's config"),
+        (["--protocol=knn", "--encoder=raw", "--config=no.py"], "no.py"),
+        (["--protocol=knn", "--encoder=raw", "--config=configs/default.py"], "data.dir is not set"),
+    ],
+)
+def test_errors_are_one_line_and_status_1(workdir, capsys, options, message):
+    assert run(workdir, *options) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("evaluate: ") and message in lines[0]
+
+
+def test_a_folder_without_a_run_is_named(tmp_path, capsys):
+    assert run(tmp_path, "--protocol=knn") == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def result(top1, **changes):
+    fields = {"protocol": "knn", "encoder": "trained", "split": "xsub", "stream": "joint"}
+    return {**fields, "top1": top1, "config": {"knn": {"k": 1}}, **changes}
+
+
+def test_gather_gives_mean_and_deviation_over_runs(tmp_path):
+    runs = [tmp_path / str(seed) for seed in range(3)]
+    for path, top1 in zip(runs, (0.5, 0.6, 0.7), strict=True):
+        table.write_result(path, result(top1))
+        table.write_result(path, result(0.25, encoder="raw"))
+    table.write_result(runs[0], result(0.9, protocol="linear"))
+    rows = table.gather(runs)
+    assert rows["pre-trained"]["1-NN"] == pytest.approx((0.6, 0.1, 3))
+    assert rows["raw coordinates"]["1-NN"] == pytest.approx((0.25, 0, 3))
+    assert rows["pre-trained"]["linear"] == (0.9, None, 1)
+    assert table.format_table(rows).splitlines() == [
+        "                        1-NN  linear",
+        "raw coordinates   25.0 ± 0.0       -",
+        "pre-trained      60.0 ± 10.0    90.0",
+    ]
+    assert table.format_table({"a": {"x": 0.123}, "b": {"y": 1.0}}, markdown=True) == (
+        "|   |    x |     y |\n| - | ---: | ----: |\n| a | 12.3 |     - |\n| b |    - | 100.0 |"
+    )
+
+
+def test_gather_refuses_to_mix_splits_and_empty_runs(tmp_path):
+    table.write_result(tmp_path / "a", result(0.5))
+    table.write_result(tmp_path / "b", result(0.5, split="xview"))
+    with pytest.raises(UserError, match="evaluate them alike"):
+        table.gather([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(UserError, match="no eval/"):
+        table.gather([tmp_path / "c"])
+
+
+def test_an_interrupted_write_leaves_the_old_result(tmp_path):
+    table.write_result(tmp_path, result(0.5))
+    with pytest.raises(TypeError):
+        table.write_result(tmp_path, result(object()))
+    assert read(tmp_path, "knn")["top1"] == 0.5
+
+
+def test_a_class_without_test_clips_has_no_accuracy():
+    figures = table.summarize(np.array([0, 2, 2]), np.array([0, 0, 2]), 3, top5=1.0)
+    assert figures["per_class"] == [0.5, None, 1.0]
+    np.testing.assert_array_equal(figures["confusion"], [[1, 0, 1], [0, 0, 0], [0, 0, 1]])
+    assert figures["top1"] == pytest.approx(2 / 3)

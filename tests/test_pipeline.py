@@ -1,0 +1,176 @@
+"""Batches are a pure function of the step: whatever the start, the processes and the threads."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.clip import Clip
+from halp_jax.datasets.pipeline import eval_batches, train_batches
+from halp_jax.datasets.prepared import open_dataset
+from halp_jax.datasets.source import Item, Source
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import KINECT20
+
+CLIPS, MAX_FRAMES = 23, 12
+
+
+def make_clip(number: int) -> Clip:
+    """A clip of 1 to 23 frames; coordinate x of frame t is number + t / 100."""
+    frames = np.random.default_rng(number).normal(size=(1 + number, 1, 20, 3)).astype(np.float32)
+    frames[..., 0] = number + np.arange(1 + number, dtype=np.float32)[:, None, None] / 100
+    return Clip(frames, number % 5, f"clip{number}")
+
+
+def read_clip(item: Item) -> list[Clip]:
+    return [make_clip(item.payload)]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    items = tuple(Item(str(number), number) for number in range(CLIPS))
+    source = Source("fake", KINECT20, tuple("abcde"), items, read_clip, lambda _: {}, {})
+    return prepare_source(source, tmp_path_factory.mktemp("data") / "set", normalize="none")
+
+
+def take(dataset, count, indices=None, **options):
+    indices = np.arange(CLIPS) if indices is None else indices
+    options = {"batch_size": 4, "seed": 7, "max_frames": MAX_FRAMES} | options
+    return list(itertools.islice(train_batches(dataset, indices, **options), count))
+
+
+def assert_same(batch, other):
+    assert batch.keys() == other.keys()
+    for name in batch:
+        np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
+
+
+def assert_holds_its_clips(batch):
+    for row, number in enumerate(batch["index"]):
+        clip = make_clip(number)
+        length = min(len(clip.frames), MAX_FRAMES)
+        np.testing.assert_array_equal(batch["frames"][row, :length], clip.frames[:length])
+        assert not batch["frames"][row, length:].any()
+        assert (batch["length"][row], batch["label"][row]) == (length, clip.label)
+
+
+def test_batch_holds_its_clips_cut_or_padded(dataset):
+    batches = take(dataset, 12)
+    for batch in batches:
+        assert_holds_its_clips(batch)
+        assert batch["valid"].all()
+    assert {name: (value.shape, value.dtype.name) for name, value in batches[0].items()} == {
+        "frames": ((4, MAX_FRAMES, 1, 20, 3), "float32"),
+        "length": ((4,), "int32"),
+        "label": ((4,), "int32"),
+        "index": ((4,), "int32"),
+        "valid": ((4,), "bool"),
+    }
+    assert any((batch["length"] < MAX_FRAMES).any() for batch in batches)
+    assert any((batch["index"] >= MAX_FRAMES).any() for batch in batches)
+
+
+@pytest.mark.parametrize("size, batch_size", [(23, 4), (23, 23), (7, 7), (1, 1), (16, 4), (22, 5)])
+def test_each_epoch_is_a_part_of_another_permutation(dataset, size, batch_size):
+    indices = np.arange(CLIPS)[::-1][:size]
+    steps = size // batch_size
+    seen = [
+        np.concatenate([batch["index"] for batch in epoch])
+        for epoch in np.array_split(take(dataset, 4 * steps, indices, batch_size=batch_size), 4)
+    ]
+    for epoch in seen:
+        # No clip twice, so the tail that did not fill a batch is dropped and not made up.
+        assert len(set(epoch)) == len(epoch) == steps * batch_size
+        assert set(epoch) <= set(indices)
+    if size > 4:
+        assert len({tuple(epoch) for epoch in seen}) == 4
+
+
+def test_dropped_clips_differ_between_epochs_so_that_all_are_seen(dataset):
+    seen = [set(batch["index"]) for batch in take(dataset, 10 * 5)]
+    assert set.union(*seen) == set(range(CLIPS))
+
+
+def test_order_follows_from_the_seed(dataset):
+    def orders(seed):
+        return tuple(np.concatenate([batch["index"] for batch in take(dataset, 5, seed=seed)]))
+
+    seeds = (0, 1, 2**31, 2**32, 2**32 + 1, 2**64 - 1)
+    assert len({orders(seed) for seed in seeds}) == len(seeds)
+    assert orders(1) == orders(1)
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 6, 13])
+def test_a_run_from_step_k_is_the_tail_of_a_run_from_0(dataset, start):
+    whole = take(dataset, 16)
+    tail = take(dataset, 16 - start, start_step=start)
+    for batch, other in zip(whole[start:], tail, strict=True):
+        assert_same(batch, other)
+
+
+def test_a_far_step_starts_at_once(dataset):
+    (batch,) = take(dataset, 1, start_step=10**12)
+    assert_holds_its_clips(batch)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_out_the_batch_of_one(dataset, count):
+    whole = take(dataset, 7)
+    parts = [take(dataset, 7, process_index=p, process_count=count) for p in range(count)]
+    for step, batch in enumerate(whole):
+        joined = {
+            name: np.concatenate([part[step][name] for part in parts]) for name in batch
+        }
+        assert_same(joined, batch)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 30])
+def test_eval_gives_every_clip_once_in_order(dataset, batch_size):
+    indices = np.array([4, 2, 22, 9, 0, 11, 17])
+    batches = list(
+        eval_batches(dataset, indices, batch_size=batch_size, max_frames=MAX_FRAMES)
+    )
+    assert len(batches) == -(-7 // batch_size)
+    index = np.concatenate([batch["index"] for batch in batches])
+    valid = np.concatenate([batch["valid"] for batch in batches])
+    np.testing.assert_array_equal(index[valid], indices)
+    np.testing.assert_array_equal(index[~valid], np.full((~valid).sum(), 17))
+    for batch in batches:
+        assert len(batch["index"]) == batch_size
+        assert_holds_its_clips(batch)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": 24}, "23 clips of .* are fewer than a batch of 24: choose a smaller"),
+        ({"process_count": 3}, "batch of 4 does not divide by 3 processes"),
+        ({"process_index": 2, "process_count": 2}, "process 2 is not one of 2"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"max_frames": 0}, "at least 1"),
+        ({"seed": -1}, "must not be negative"),
+        ({"start_step": -1}, "must not be negative"),
+        ({"indices": np.array([0, CLIPS])}, "must lie from 0 to 22"),
+        ({"indices": np.array([], np.int32)}, "no clips of .* were chosen"),
+    ],
+)
+def test_bad_options_are_refused_at_once(dataset, options, message):
+    options = {"indices": np.arange(CLIPS), "batch_size": 4, "seed": 7} | options
+    with pytest.raises(UserError, match=message):
+        train_batches(dataset, options.pop("indices"), **options)
+
+
+def test_damage_found_while_reading_ends_in_the_readers_own_line(dataset, tmp_path):
+    for file in dataset.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    broken = open_dataset(tmp_path)
+    (file,) = tmp_path.glob("*.tfrecord-*")
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(UserError, match=rf"^{file} is damaged at byte 0: run prepare again"):
+        list(eval_batches(broken, np.arange(4), batch_size=2))
+    # Bytes that are no example, in a record of the right length.
+    sizes = dataset.metadata["shards"][0]["records"]
+    file.write_bytes(b"".join(n.to_bytes(8, "little") + b"\xff" * (n + 8) for n in sizes))
+    with pytest.raises(UserError, match="cannot be read .*: run prepare again$"):
+        list(eval_batches(open_dataset(tmp_path), np.arange(4), batch_size=2))

@@ -1,0 +1,459 @@
+"""Preparing a data set: what is written, what is left out, and what a broken run leaves."""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from halp_jax import prepare
+from halp_jax.datasets import open_source
+from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.clip import Clip, DamagedClip
+from halp_jax.datasets.prepared import METADATA, open_dataset
+from halp_jax.datasets.source import Item, Source
+from halp_jax.errors import UserError
+from halp_jax.progress import Progress, duration
+from halp_jax.skeletons.layout import NTU25
+from halp_jax.skeletons.normalize import normalize_clip
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_clip(number: int, bodies: int = 2) -> Clip:
+    """A clip of 5 to 11 frames whose content follows from its number."""
+    rng = np.random.default_rng(number)
+    frames = rng.normal(size=(5 + number % 7, bodies, 25, 3)).astype(np.float32)
+    return Clip(frames, number % 3, f"clip{number:03d}", subject=number % 4, camera=1)
+
+
+def read_fake(item: Item) -> list[Clip]:
+    """The payload says what the item is: a number for a sound clip, else a kind of damage."""
+    kind, number = item.payload
+    clip = make_clip(number)
+    if kind == "unreadable":
+        raise DamagedClip(f"{item.id}: not a skeleton\nfile; download it again")
+    if kind == "gone":
+        raise OSError(5, "Input/output error", item.id)
+    if kind == "nan":
+        clip.frames[2, 0, 3, 1] = np.nan
+    if kind == "twin":
+        return [clip, make_clip(number + 100)]
+    if kind == "interrupt":
+        raise KeyboardInterrupt
+    return [make_clip(number, bodies=1) if kind == "single" else clip]
+
+
+def read_slowly(item: Item, folder: str) -> list[Clip]:
+    """Leaves word of the process that reads, and takes forever from the fifth clip on."""
+    (Path(folder) / f"reader{os.getpid()}").touch()
+    if item.payload[1] >= 5:
+        time.sleep(600)
+    return read_fake(item)
+
+
+def split_by_subject(infos):
+    return {
+        "xsub": {
+            "train": [info.name for info in infos if info.subject < 2],
+            "test": [info.name for info in infos if info.subject >= 2] + ["never there"],
+        }
+    }
+
+
+def make_source(kinds: dict[int, str] | None = None, count: int = 20) -> Source:
+    kinds = kinds or {}
+    items = tuple(Item(f"file{i}", (kinds.get(i, "clip"), i)) for i in range(count))
+    return Source("fake", NTU25, ("a", "b", "c"), items, read_fake, split_by_subject, {"left": 7})
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return prepare_source(make_source(), tmp_path_factory.mktemp("small") / "set")
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+def test_metadata_holds_labels_lengths_names_and_splits(small):
+    assert small.names == tuple(f"clip{i:03d}" for i in range(20))
+    np.testing.assert_array_equal(small.labels, [i % 3 for i in range(20)])
+    np.testing.assert_array_equal(small.lengths, [5 + i % 7 for i in range(20)])
+    np.testing.assert_array_equal(
+        small.indices("xsub", "test"), [i for i in range(20) if i % 4 >= 2]
+    )
+    assert (small.name, small.layout, small.num_classes, len(small)) == ("fake", NTU25, 3, 20)
+    assert small.metadata["normalize"] == "view"
+    assert small.metadata["absent_from_splits"] == {"xsub": 1}
+    with pytest.raises(UserError, match="no split 'xview'; it has: xsub"):
+        small.indices("xview", "train")
+
+
+def test_tfds_opens_the_folder_and_finds_the_normalised_clips(small):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(small.path)
+    assert builder.info.splits["clips"].num_examples == 20
+    assert builder.info.features["label"].names == ["a", "b", "c"]
+    examples = list(tfds.as_numpy(builder.as_dataset(split="clips")))
+    for number, example in enumerate(examples):
+        clip = make_clip(number)
+        np.testing.assert_array_equal(example["frames"], normalize_clip(clip.frames, NTU25))
+        assert example["name"].decode() == clip.name
+        assert example["length"] == len(clip.frames)
+        assert (example["label"], example["subject"], example["setup"]) == (
+            clip.label, clip.subject, -1,
+        )  # fmt: skip
+
+
+def test_files_do_not_depend_on_the_number_of_workers(tmp_path, capsys):
+    # Items that give two clips, clips of one body, damage and a repeated name included.
+    kinds = {3: "twin", 4: "single", 9: "nan", 12: "gone", 16: "unreadable"}
+    source = make_source(kinds, 103)
+    source = dataclasses.replace(source, items=(*source.items, Item("again", ("clip", 5))))
+    for workers in (0, 2):
+        prepare_source(source, tmp_path / str(workers), workers=workers)
+    files = sorted(path.name for path in (tmp_path / "0").iterdir())
+    assert len(files) >= 4 and files == sorted(p.name for p in (tmp_path / "2").iterdir())
+    for name in files:
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_many_record_files_keep_the_order(tmp_path, monkeypatch, small):
+    monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_FILE", 6)
+    monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_WRITE", 4)
+    dataset = prepare_source(make_source(), tmp_path / "set")
+    assert [len(shard["records"]) for shard in dataset.metadata["shards"]] == [6, 6, 6, 2]
+    assert dataset.read_records(range(20)) == small.read_records(range(20))
+    assert dataset.read_records([13, 2]) == small.read_records([13, 2])
+
+
+def test_coordinates_stay_as_they_are_without_normalisation(tmp_path):
+    import tensorflow as tf
+
+    dataset = prepare_source(make_source({1: "single"}, 2), tmp_path / "set", normalize="none")
+    example = tf.train.Example.FromString(dataset.read_records([1])[0])
+    frames = np.array(example.features.feature["frames"].float_list.value, np.float32)
+    frames = frames.reshape(-1, 2, 25, 3)
+    np.testing.assert_array_equal(frames[:, :1], make_clip(1, bodies=1).frames)
+    assert not frames[:, 1].any()
+    with pytest.raises(UserError, match="'sideways' is not known; use one of view, none"):
+        prepare_source(make_source(), tmp_path / "other", normalize="sideways")
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def test_damaged_clips_are_named_counted_and_left_out(tmp_path, capsys):
+    source = make_source({1: "unreadable", 4: "nan", 6: "gone"}, 8)
+    source = dataclasses.replace(source, items=(*source.items, Item("again", ("clip", 5))))
+    dataset = prepare_source(source, tmp_path / "set")
+    assert dataset.names == ("clip000", "clip002", "clip003", "clip005", "clip007")
+    np.testing.assert_array_equal(dataset.indices("xsub", "train"), [0, 3])
+    damaged = dataset.metadata["damaged"]
+    assert [entry["item"] for entry in damaged] == ["file1", "file4", "file6", "clip005"]
+    assert damaged[0]["reason"] == "file1: not a skeleton file; download it again"
+    assert "NaN" in damaged[1]["reason"] and "earlier clip" in damaged[3]["reason"]
+    lines = capsys.readouterr().err.splitlines()
+    for entry in damaged:
+        assert f"damaged, left out: {entry['reason']}" in lines
+    assert "4 damaged, left out" in prepare.summary(dataset)
+
+
+def test_strict_stops_at_the_first_damaged_clip_and_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="clip clip004: .*NaN"):
+        prepare_source(make_source({4: "nan", 6: "gone"}), tmp_path / "set", strict=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_but_damage_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no sound clip, 3 are damaged, the first: file0: not a"):
+        prepare_source(make_source(dict.fromkeys(range(3), "unreadable"), 3), tmp_path / "set")
+    with pytest.raises(UserError, match="no files to read"):
+        prepare_source(make_source(count=0), tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_of_a_reader_is_not_taken_for_damage(tmp_path):
+    source = dataclasses.replace(make_source(), read=functools.partial(int, base="no base"))
+    with pytest.raises(TypeError) as caught:
+        prepare_source(source, tmp_path / "set")
+    assert "while reading item file0" in caught.value.__notes__
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def test_an_existing_folder_is_replaced_only_when_asked_and_only_at_the_end(tmp_path):
+    out = tmp_path / "set"
+    out.mkdir()  # an empty one is free
+    prepare_source(make_source(count=3), out)
+    with pytest.raises(UserError, match="exists; .*--overwrite"):
+        prepare_source(make_source(count=5), out)
+    with pytest.raises(UserError, match="file2"):
+        prepare_source(make_source({2: "unreadable"}), out, strict=True, overwrite=True)
+    assert len(open_dataset(out)) == 3
+    assert len(prepare_source(make_source(count=5), out, overwrite=True)) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_overwrite_spares_what_prepare_did_not_write(tmp_path):
+    prepare_source(make_source(count=3), tmp_path / "set")
+    (tmp_path / "set" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds thesis.tex"):
+        prepare_source(make_source(count=5), tmp_path / "set", overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        prepare_source(make_source(), tmp_path / "file", overwrite=True)
+    with pytest.raises(UserError, match="cannot be made"):
+        prepare_source(make_source(), tmp_path / "file" / "set")
+    assert len(open_dataset(tmp_path / "set")) == 3
+
+
+def test_a_killed_run_leaves_nothing_that_opens_and_no_reader(tmp_path):
+    script = (
+        "import functools, dataclasses, test_prepare as t\n"
+        "from halp_jax.datasets.builder import prepare_source\n"
+        "if __name__ == '__main__':\n"
+        f"    read = functools.partial(t.read_slowly, folder={str(tmp_path)!r})\n"
+        "    source = dataclasses.replace(t.make_source(), read=read)\n"
+        f"    prepare_source(source, {str(tmp_path / 'set')!r}, workers=2)\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    run = subprocess.Popen([sys.executable, tmp_path / "script.py"], env=environment)
+    try:
+        wait_until(lambda: list(tmp_path.glob("reader*")), 120)
+    finally:
+        run.kill()
+        run.wait()
+    unfinished = list(tmp_path.glob("set.incomplete-*"))
+    assert len(unfinished) == 1
+    for folder in (tmp_path / "set", *unfinished):
+        with pytest.raises(UserError, match="run|prepare"):
+            open_dataset(folder)
+    readers = [int(path.name.removeprefix("reader")) for path in tmp_path.glob("reader*")]
+    wait_until(lambda: not any(is_running(reader) for reader in readers), 20)
+    # The next run takes away what the killed one left, but not what a living one is writing.
+    alive = unfinished[0].with_name(unfinished[0].name.rpartition("-")[0] + f"-{os.getppid()}")
+    alive.mkdir()
+    prepare_source(make_source(count=2), tmp_path / "set")
+    assert list(tmp_path.glob("set.incomplete-*")) == [alive]
+
+
+def wait_until(condition, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+# --- opening --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    """A copy of the small data set, to be damaged."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in small.path.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_a_file_cut_short_is_refused_with_its_place(copy):
+    (file,) = copy.glob("*.tfrecord-*")
+    size = file.stat().st_size
+    os.truncate(file, size - 1)
+    with pytest.raises(UserError, match=rf"{file} is truncated at byte {size - 1} of {size}"):
+        open_dataset(copy)
+    file.unlink()
+    with pytest.raises(UserError, match="is missing: run prepare again"):
+        open_dataset(copy)
+
+
+def test_damage_within_a_record_file_is_found_on_reading(copy):
+    (file,) = copy.glob("*.tfrecord-*")
+    dataset = open_dataset(copy)
+    first = dataset.metadata["shards"][0]["records"][0] + 16
+    data = bytearray(file.read_bytes())
+    data[first : first + 8] = struct.pack("<Q", 2**60)
+    file.write_bytes(data)
+    dataset.read_records([0, 2])
+    with pytest.raises(UserError, match=f"damaged at byte {first}"):
+        dataset.read_records([1])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"format_version": 99}, "format version 99"),
+        ({"labels": [0]}, "does not fit its 20 records"),
+        ({"class_names": ["a", "b"]}, "does not fit its 20 records"),
+        ({"splits": {"xsub": {"train": [0, 20], "test": []}}}, "does not fit its 20 records"),
+        ({"shards": [{"file": "../elsewhere", "records": [1]}]}, "is missing"),
+        ({"shards": None}, "is damaged"),
+        ({"splits": []}, "is damaged"),
+        ({"layout": "octopus"}, "layout 'octopus' is not known"),
+    ],
+)
+def test_wrong_metadata_is_refused(copy, change, message):
+    metadata = json.loads((copy / METADATA).read_text()) | change
+    (copy / METADATA).write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=message):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[[[", "\x00"])
+def test_metadata_that_is_none_is_refused(copy, text):
+    (copy / METADATA).write_text(text)
+    with pytest.raises(UserError, match=METADATA):
+        open_dataset(copy)
+
+
+def test_opening_needs_no_tensorflow(small):
+    code = (
+        "import sys; from halp_jax.datasets import open_dataset\n"
+        f"dataset = open_dataset({str(small.path)!r})\n"
+        "assert len(dataset.read_records([3, 4])) == 2\n"
+        "assert not [name for name in sys.modules if name.startswith('tensorflow')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs the command's main in this process: command("--format=..", ..) -> exit code."""
+    monkeypatch.setattr(prepare.signal, "signal", lambda *_: None)
+
+    def run(*arguments: str) -> int:
+        values = flags.FlagValues()
+        with monkeypatch.context() as patch:
+            for name in ("DEFINE_enum", "DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
+                define = functools.partial(getattr(flags, name), flag_values=values)
+                patch.setattr(prepare.flags, name, define)
+            prepare.define_flags()
+        monkeypatch.setattr(prepare, "FLAGS", values)
+        return prepare.main(values(["prepare", "--workers=1", *arguments]))
+
+    return run
+
+
+def test_command_prepares_the_embedded_data_set(command, tmp_path, capsys):
+    out = tmp_path / "deep" / "demo"
+    assert command("--format=synthetic", f"--out={out}", "--clips=21", "--seed=3") == 0
+    output = capsys.readouterr()
+    assert f"{out}: 21 clips of 20 classes, ntu25" in output.out
+    assert "prepare 21/21 synthetic items (100 %)" in output.err
+    assert open_dataset(out).names == tuple(
+        clip.name
+        for source in [open_source("synthetic", None, clips=21, seed=3)]
+        for item in source.items
+        for clip in source.read(item)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--format=ntu", "--source=nowhere"], "nowhere does not exist"),
+        (["--format=ntu"], "give it as --source=PATH"),
+        (["--format=pyskl", "--source=x", "--clips=5"], "--clips means nothing to --format=pyskl"),
+        (["--format=synthetic", "stray"], "'stray' is no option"),
+    ],
+)
+def test_command_says_what_is_wrong_in_one_line(command, tmp_path, capsys, arguments, message):
+    assert command(*arguments, f"--out={tmp_path / 'set'}") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("prepare: ") and message in line
+
+
+def test_interrupt_ends_in_one_line(command, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(prepare, "open_source", lambda *_: make_source({3: "interrupt"}))
+    assert command("--format=synthetic", f"--out={tmp_path / 'set'}") == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("prepare: stopped; nothing was")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_line_exits_with_status_1(tmp_path):
+    command_line = [sys.executable, "-m", "halp_jax.prepare"]
+    bad = [*command_line, "--format=ntu", f"--source={tmp_path}", f"--out={tmp_path / 'set'}"]
+    result = subprocess.run(bad, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_terminate_signal_is_taken_as_an_interrupt():
+    code = (
+        "import os, signal, sys\n"
+        "from halp_jax import prepare\n"
+        "prepare.define_flags(); prepare.FLAGS(['prepare', '--format=synthetic', '--out=x'])\n"
+        "prepare.open_source = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(prepare.main(['prepare']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 130 and result.stderr.startswith("prepare: stopped"), result
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def run_progress(stream: io.StringIO, interval: float) -> str:
+    now = [0.0]
+    with Progress(400, "train", start=100, stream=stream, interval=interval,
+                  clock=lambda: now[0]) as progress:  # fmt: skip
+        for step in range(20):
+            now[0] += 0.5
+            progress.update(loss=4.0 - step / 10)
+            if step == 10:
+                progress.note("look")
+    return stream.getvalue()
+
+
+def test_log_gets_a_plain_line_every_few_seconds():
+    lines = run_progress(io.StringIO(), 4.0).splitlines()
+    assert lines == [
+        "train 108/400 steps (27 %), 2/s, 2m26s left, loss 3.3",
+        "look",
+        "train 116/400 steps (29 %), 2/s, 2m22s left, loss 2.5",
+        "train 120/400 steps (30 %), 2/s, 2m20s left, loss 2.1",
+    ]
+
+
+def test_terminal_gets_one_live_line_and_notes_above_it():
+    text = run_progress(Terminal(), 4.0)
+    assert text.count("\n") == 2 and text.endswith("loss 2.1\n")
+    assert "\rlook" in text.replace(" ", "") and text.count("\r") == 5
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [(0, "0s"), (59.6, "1m00s"), (200, "3m20s"), (7500, "2h05m"), (273_600, "3d04h")],
+)
+def test_duration_reads_naturally(seconds, text):
+    assert duration(seconds) == text
