@@ -1,9 +1,8 @@
-r"""Evaluates a pre-trained encoder on a downstream protocol; writes WORKDIR/eval/PROTOCOL.json.
+"""Evaluates a pre-trained encoder on a downstream protocol; writes WORKDIR/eval/PROTOCOL.json.
 
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=knn
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=linear --config.linear.epochs=40
-    python -m halp_jax.evaluate --workdir=runs/raw --protocol=knn --encoder=raw \
-        --config=configs/default.py --config.data.dir=data/ntu60
+    python -m halp_jax.evaluate --workdir=runs/raw --protocol=knn --encoder=raw --config=FILE.py
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
 --config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
@@ -30,7 +29,8 @@ PROTOCOLS = {"knn": knn.evaluate, "linear": linear.evaluate}
 
 def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
     """The command's options, and the run's config as the --config options change it."""
-    parser = argparse.ArgumentParser("python -m halp_jax.evaluate", allow_abbrev=False)
+    more = "--config.field=value changes a setting; --config=FILE[:VARIANT] replaces them all"
+    parser = argparse.ArgumentParser("halp_jax.evaluate", epilog=more, allow_abbrev=False)
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
     parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         result = evaluate(args, config)
         path = table.write_result(args.workdir, result)
     except UserError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
     print(table.format_table({f"{table.ROWS[args.encoder]}, {args.protocol}": shown}))

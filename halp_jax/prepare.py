@@ -36,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there, at the very end.")
     flags.DEFINE_string("missing", None, "ntu: lists of damaged samples, separated by commas.")
     flags.DEFINE_enum("classes", None, ["60", "120"], "ntu: which part; found out if not given.")
-    flags.DEFINE_enum("bodies", None, ["id", "slot"], "ntu: who is who, by the sensor's id or slot.")
+    flags.DEFINE_enum("bodies", None, ["id", "slot"], "ntu: bodies told apart by what.")
     flags.DEFINE_integer("clips", None, "synthetic: how many clips.", 1)
     flags.DEFINE_integer("seed", None, "synthetic: another seed is another data set.", 0)
 

@@ -6,7 +6,7 @@ Shared by the three commands. Works on any text stream and needs nothing but the
 import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any
 
 TERMINAL_INTERVAL = 0.1  # seconds between redrawings of the live line
 LOG_INTERVAL = 10.0  # seconds between lines of a log
@@ -20,7 +20,7 @@ class Progress:
         label: what is going on, one word: the line starts with it.
         start: units that an earlier run has done; they do not count towards the rate.
         unit: what one unit is called, in the plural.
-        stream: where to write; standard error if None.
+        stream: where to write, anything with write and flush; standard error if None.
         interval: seconds between two lines; if None, short on a terminal and long in a log.
         clock: seconds that never run backwards; for tests.
 
@@ -34,8 +34,8 @@ class Progress:
         *,
         start: int = 0,
         unit: str = "steps",
-        stream: TextIO | None = None,
-        interval: float | None = None,
+        stream: Any = None,
+        interval: float | int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.total, self.label, self.unit = total, label, unit
@@ -104,7 +104,7 @@ class Progress:
             self._stream.flush()
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Seconds as people say them: "45s", "3m20s", "2h05m", "3d04h"."""
     whole = int(round(seconds))
     for big, small, size, rest in (("d", "h", 86400, 3600), ("h", "m", 3600, 60)):

@@ -43,14 +43,18 @@ def parse_args(argv: list[str]) -> flags.FlagValues:
     )  # fmt: skip
     try:
         unknown = values(arguments)[1:]
+        missing = [name for name in ("config", "workdir") if not getattr(values, name)]
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        text = str(error.args[0] if error.args and isinstance(error, KeyError) else error)
+        text = text.split("Error: ")[-1] if "Traceback" in text else text
+        reason = " ".join(text.replace("\\n", " ").split())
         raise UserError(f"bad option: {reason} (configs/default.py has all settings)") from error
     if unknown:
         raise UserError(f"unknown argument {unknown[0]!r}: write --config.section.field=value")
-    for name, example in (("config", "configs/halp.py:ntu60_xsub"), ("workdir", "runs/halp")):
-        if not values[name].value:
-            raise UserError(f"--{name} is missing: give one, e.g. --{name}={example}")
+    if missing:
+        raise UserError(
+            f"--{missing[0]} is missing: --config=configs/halp.py:ntu60_xsub --workdir=runs/halp"
+        )
     return values
 
 

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 
+import jax
 import ml_collections
 import numpy as np
 
 from configs import default
+from halp_jax.datasets import pipeline
+from halp_jax.methods import moco
 from halp_jax.skeletons.layout import NTU25
 
 
@@ -30,6 +33,12 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
         section, _, key = name.rpartition("__")
         (config[section] if section else config)[key] = value
     return config
+
+
+def make_state(config: ml_collections.ConfigDict, layout):
+    """moco.create_state as one program that is hardly optimised: compiling it takes the time."""
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(lambda: moco.create_state(config, layout), compiler_options=quick)()
 
 
 @dataclass
@@ -76,7 +85,6 @@ class FakeDataset:
 
 def patch_pipeline(monkeypatch):
     """Makes evaluation read FakeDatasets without TensorFlow."""
-    from halp_jax.datasets import pipeline
 
     def eval_batches(dataset, indices, *, batch_size, max_frames):
         assert max_frames == dataset.max_frames

@@ -39,7 +39,8 @@ def write_skeleton(folder: Path, name: str, seed: int = 0, time: int = 4, bodies
 
 def write_missing_list(path: Path, names: list[str]) -> Path:
     """A list of damaged samples with the three header lines of the official ones."""
-    path.write_text(f"{len(names)} samples are damaged.\nPlease ignore them.\n\n" + "\n".join(names))
+    header = f"{len(names)} samples are damaged.\nPlease ignore them.\n\n"
+    path.write_text(header + "\n".join(names))
     return path
 
 

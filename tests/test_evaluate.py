@@ -1,17 +1,20 @@
 """The evaluate command and the tables, on an untrained run and a data set in memory."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from _clips import FakeDataset, patch_pipeline, tiny_config
+from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 
 from halp_jax import datasets, evaluate
 from halp_jax.errors import UserError
 from halp_jax.evaluation import table
-from halp_jax.methods import moco
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
+
+# ml_collections loads config files in a way that Python 3.11 frowns upon.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 KEYS = {
     "protocol", "encoder", "stream", "split", "top1", "top5", "best_top1", "step", "seed",
@@ -25,7 +28,7 @@ def workdir(tmp_path_factory):
     path, config = tmp_path_factory.mktemp("run"), tiny_config()
     checkpoint.save_config(path, config)
     manager = checkpoint.open_manager(path, config)
-    checkpoint.save(manager, 7, moco.create_state(config, NTU25), {"layout": "ntu25"})
+    checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
     manager.close()
     return path
 
@@ -40,6 +43,7 @@ def fake_data(monkeypatch):
         return FakeDataset()
 
     monkeypatch.setattr(datasets, "open_dataset", open_dataset)
+    monkeypatch.setattr(evaluate, "moco", SimpleNamespace(create_state=make_state))
 
 
 def run(workdir, *options):
@@ -50,14 +54,13 @@ def read(workdir, name):
     return json.loads((workdir / "eval" / f"{name}.json").read_text())
 
 
-def test_every_encoder_and_protocol_and_their_table(workdir, capsys):
-    for protocol in ("knn", "linear"):
-        for encoder in ("raw", "random", "trained"):
-            assert run(workdir, f"--protocol={protocol}", f"--encoder={encoder}") == 0
-            assert "top1" in capsys.readouterr().out
+def test_encoders_and_protocols_and_their_table(workdir, capsys):
+    runs = [("knn", "raw"), ("knn", "random"), ("knn", "trained"), ("linear", "trained")]
+    for protocol, encoder in runs:
+        assert run(workdir, f"--protocol={protocol}", f"--encoder={encoder}") == 0
+        assert "top1" in capsys.readouterr().out
     assert sorted(path.name for path in (workdir / "eval").iterdir()) == [
-        "knn.json", "knn_random.json", "knn_raw.json",
-        "linear.json", "linear_random.json", "linear_raw.json",
+        "knn.json", "knn_random.json", "knn_raw.json", "linear.json",
     ]  # fmt: skip
     result = read(workdir, "linear")
     assert set(result) == KEYS | {"history"} and set(read(workdir, "knn")) == KEYS
@@ -68,7 +71,8 @@ def test_every_encoder_and_protocol_and_their_table(workdir, capsys):
     assert result["confusion"]["class_names"] == ["class 0", "class 1", "class 2"]
     assert np.sum(result["confusion"]["counts"]) == 8
     # The checkpoint holds the encoder before its first step: trained and random are one.
-    assert result["top1"] == read(workdir, "linear_random")["top1"]
+    for name in ("top1", "top5", "confusion"):
+        assert read(workdir, "knn")[name] == read(workdir, "knn_random")[name]
     assert read(workdir, "knn_random")["step"] == 0 and read(workdir, "knn_raw")["step"] is None
 
     rows = table.gather([workdir])
@@ -114,7 +118,7 @@ def test_untrained_encoders_need_no_run(tmp_path):
 def test_errors_are_one_line_and_status_1(workdir, capsys, options, message):
     assert run(workdir, *options) == 1
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("evaluate: ") and message in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):

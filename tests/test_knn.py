@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _clips import FakeDataset, patch_pipeline, tiny_config
+from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 from sklearn.neighbors import KNeighborsClassifier
 
 from halp_jax.errors import UserError
 from halp_jax.evaluation import knn
-from halp_jax.methods import moco
 
 
 @pytest.mark.parametrize("k, name", [(1, "acc1"), (9, "acc9")])
@@ -26,13 +25,13 @@ def test_matches_released_accuracies(golden, k, name):
     assert figures["top1"] == float(arrays[name])
 
 
-@pytest.mark.parametrize("k", [1, 2, 4, 10, 37])
+@pytest.mark.parametrize("k", [1, 4, 37])
 def test_predicts_as_sklearn_in_any_blocks(k):
     rng = np.random.default_rng(k)
     train, test = rng.normal(size=(37, 6)), rng.normal(size=(23, 6))
     labels = rng.integers(0, 4, 37)
     expected = KNeighborsClassifier(k, metric="cosine").fit(train, labels).predict(test)
-    for blocks in ((8192, 1024), (5, 4), (1, 23), (37, 1)):
+    for blocks in ((8192, 1024), (5, 4), (36, 1)):
         found = knn.nearest(jnp.float32(train), jnp.float32(test), k, *blocks)
         votes = knn.vote(jnp.asarray(labels[found], jnp.int32), 4)
         np.testing.assert_array_equal(votes, expected)
@@ -93,8 +92,10 @@ def test_evaluator_of_a_state_follows_its_weights(monkeypatch):
     patch_pipeline(monkeypatch)
     config, dataset = tiny_config(), FakeDataset()
     evaluator = knn.make_knn_evaluator(config, dataset)
-    state = moco.create_state(config, dataset.layout)
+    state = make_state(config, dataset.layout)
     blind = state.replace(params=jax.tree.map(jnp.zeros_like, state.params))
+    with pytest.raises(UserError, match="from 1 to 14"):  # before any training, not after
+        knn.make_knn_evaluator(tiny_config(knn__k=15), dataset)
     seeing, chance = evaluator(state), evaluator(blind)
     assert set(seeing) == {"knn_top1"} and type(seeing["knn_top1"]) is float
     assert seeing["knn_top1"] > 0.7

@@ -95,7 +95,7 @@ def test_the_two_people_who_move_most_are_kept_the_most_moving_first():
     recording = ntu.parse_skeleton(skeleton_text(content).encode(), "x")
     frames, chosen = ntu.select_bodies(recording)
     assert chosen.tolist() == [1, 2]
-    np.testing.assert_array_equal(frames[:5], walk[:, [1, 2]])
+    np.testing.assert_allclose(frames[:5], walk[:, [1, 2]], rtol=1e-12)
     assert not frames[5].any()
 
 
@@ -154,7 +154,8 @@ def test_missing_lists_are_found_and_given(tmp_path):
         write_skeleton(data, name)
     write_missing_list(tmp_path / "NTU_RGBD_samples_with_missing_skeletons.txt", names[:1])
     write_missing_list(data / "my_missing_skeletons.txt", names[:2])
-    given = write_missing_list(tmp_path / "list.txt", [names[2] + ".skeleton", "S017C003P020R002A060"])
+    absent = "S017C003P020R002A060"
+    given = write_missing_list(tmp_path / "list.txt", [names[2] + ".skeleton", absent])
     source = ntu.open_source(data)
     assert [item.id for item in source.items] == names[2:]
     assert source.notes["missing_skipped"] == 2 and len(source.notes["missing_lists"]) == 2
@@ -207,7 +208,7 @@ FIRST_X = GOOD.splitlines()[4].split()[0]
         (GOOD.replace("3\n", "2\n", 1), "values follow its last frame"),
         (GOOD.replace("3\n", "999999999999\n", 1), "number of frames is 999999999999"),
         (GOOD.replace("3\n1\n", "3\n-1\n", 1), "number of bodies of frame 0 is -1"),
-        (GOOD.replace("3\n1\n", "3\n4000\n", 1), "frame 0 has a body of|ends|joints"),
+        (GOOD.replace("3\n1\n", "3\n4000\n", 1), "number of bodies of frame 0 is 4000"),
         (GOOD.replace("\n25\n", "\n24\n", 1), "a body of 24 joints, not 25"),
         (GOOD.replace(FIRST_X, "nan", 1), "NaN"),
         (GOOD.replace(FIRST_X, "1e300", 1), "absurdly large"),

@@ -5,7 +5,6 @@ import functools
 import io
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -251,7 +250,7 @@ def test_a_killed_run_leaves_nothing_that_opens_and_no_reader(tmp_path):
     assert list(tmp_path.glob("set.incomplete-*")) == [alive]
 
 
-def wait_until(condition, seconds: float) -> None:
+def wait_until(condition, seconds: int) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
@@ -309,7 +308,7 @@ def test_damage_within_a_record_file_is_found_on_reading(copy):
         ({"labels": [0]}, "does not fit its 20 records"),
         ({"class_names": ["a", "b"]}, "does not fit its 20 records"),
         ({"splits": {"xsub": {"train": [0, 20], "test": []}}}, "does not fit its 20 records"),
-        ({"shards": [{"file": "../elsewhere", "records": [1]}]}, "is missing"),
+        ({"shards": [{"file": "../elsewhere", "records": [1] * 20}]}, "is missing"),
         ({"shards": None}, "is damaged"),
         ({"splits": []}, "is damaged"),
         ({"layout": "octopus"}, "layout 'octopus' is not known"),
@@ -423,7 +422,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def run_progress(stream: io.StringIO, interval: float) -> str:
+def run_progress(stream: io.StringIO, interval: float | int) -> str:
     now = [0.0]
     with Progress(400, "train", start=100, stream=stream, interval=interval,
                   clock=lambda: now[0]) as progress:  # fmt: skip

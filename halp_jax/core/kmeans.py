@@ -55,8 +55,8 @@ class KMeansState(NamedTuple):
     iteration: Int[Array, ""]
 
 
-@functools.partial(jax.jit, static_argnames=(
-    "num_clusters", "init", "weight", "mean", "empty", "restarts", "tol", "max_iter"))
+@functools.partial(
+    jax.jit, static_argnames=("num_clusters", *CHOICES, "restarts", "tol", "max_iter"))
 def spherical_kmeans(
     key: Key[Array, ""], points: Points, num_clusters: int, *,
     centroids: Centroids | None = None, init: str = "kmeans++", weight: str = "distance",
@@ -73,10 +73,9 @@ def spherical_kmeans(
     restarts: runs side by side; the one with the lowest inertia is returned.
     A zero vector among the points has no direction: it gets a label, but no weight in anything.
     """
-    given = {"init": init, "weight": weight, "mean": mean, "empty": empty}
-    for name, known in CHOICES.items():
-        if given[name] not in known:
-            raise UserError(f"spherical_kmeans: {name}={given[name]!r}; choose from {known}")
+    for (name, known), value in zip(CHOICES.items(), (init, weight, mean, empty), strict=True):
+        if value not in known:
+            raise UserError(f"spherical_kmeans: {name}={value!r}; choose from {known}")
     if min(num_clusters, restarts, points.shape[0]) < 1:
         raise UserError("spherical_kmeans: it takes at least one cluster, restart and point")
     if centroids is not None and centroids.shape != (num_clusters, points.shape[1]):
@@ -151,8 +150,7 @@ def _descend_to_frechet_mean(
     """
     counts = jnp.maximum(jnp.sum(members, axis=0), 1)
     stop = RELEASED_STOP * points.shape[1] if released else FRECHET_STOP
-    first = points[jnp.argmax(members, axis=0)]
-    filled = jnp.any(members, axis=0)[:, None]
+    first, filled = points[jnp.argmax(members, axis=0)], jnp.any(members, axis=0)[:, None]
 
     def move(carry):
         mean, step, smallest, _, iteration = carry
@@ -162,20 +160,20 @@ def _descend_to_frechet_mean(
         scale = jnp.where(w < 1e-3, 1.0, w / jnp.maximum(sine, 1e-6))
         # log_m(x) = (w / sin w) (x - cos w m), averaged over the members
         radial = _matmul(scale * cosine, members) / counts
-        tangent = (_matmul(members.T, scale[:, None] * points) / counts[:, None]
-                   - radial[:, None] * mean)
+        ahead = _matmul(members.T, scale[:, None] * points) / counts[:, None]
+        tangent = ahead - radial[:, None] * mean
         length = jnp.linalg.norm(tangent, axis=1)
         active = (length**2 > stop) | (released & (iteration == 0))
         if not released:
             step = jnp.clip(1 / jnp.maximum(radial, 0.1), 1, 1.5)
-        travel = (step * length)[:, None]
-        ahead = step[:, None] * jnp.sinc(travel / jnp.pi) * tangent  # sinc(x) = sin(pi x) / (pi x)
-        mean = jnp.where(active[:, None], normalize(jnp.cos(travel) * mean + ahead), mean)
+        travel = (step * length)[:, None]  # and jnp.sinc(x) = sin(pi x) / (pi x)
+        moved = jnp.cos(travel) * mean + jnp.sinc(travel / jnp.pi) * step[:, None] * tangent
+        mean = jnp.where(active[:, None], normalize(moved), mean)
         step = jnp.where(length > smallest, step / 2, step)
         return mean, step, jnp.minimum(smallest, length), jnp.any(active), iteration + 1
 
-    carry = (jnp.where(filled & released, first, old), jnp.ones_like(counts), jnp.sqrt(counts),
-             jnp.array(True), jnp.array(0))
+    start = jnp.where(filled & released, first, old)
+    carry = (start, jnp.ones_like(counts), jnp.sqrt(counts), jnp.array(True), jnp.array(0))
     return jax.lax.while_loop(lambda c: c[3] & (c[4] < MEAN_MAX_ITER), move, carry)[0]
 
 

@@ -1,21 +1,22 @@
-"""The full objective of HaLP without the relaxation: solver "sphere".
+"""The full objective of HaLP without its relaxation: the solver "sphere".
 
-For a prototype p among prototypes p_j, the point that is as far from p as it can be and still
+For a prototype p among the prototypes p_j, the point that is as far from p as it can be and still
 ranks it first:
 
     z* = argmin_{|z| = 1} z.p   subject to   (p - p_j).z >= 0 for all j,
 
-that is the far end of p's Voronoi cell, a convex cone cut with the sphere. Two cases:
+the far end of p's Voronoi cell, which is a convex cone cut with the sphere. Two cases:
 
-  The cone reaches z.p < 0. Then z* is the normalised projection r of -p on the cone. By Moreau,
-  r = A'x - p with x = argmin_{x >= 0} |A'x - p|^2, rows of A the unit normals of the cone, and
-  z*.p = -|r|. Convex: solved by accelerated projected gradient, to the optimum.
-  r = 0: the cone lies in z.p >= 0 (the usual case where there are more prototypes than
-  dimensions). There z.p is quasi-concave, so z* is an extreme ray of the cone. Rays are found by
-  walking from p along great circles, from tie to tie, until no freedom is left; the best of many
-  walks is returned: in 2 and 3 dimensions all rays are seen, further up it is a heuristic.
+  The cone reaches z.p < 0: then z* is the normalised projection r of -p on it. By Moreau
+  r = A'x - p, x = argmin_{x >= 0} |A'x - p|^2, with the cone's unit normals as rows of A, and
+  z*.p = -|r|. Convex, solved to the global optimum by accelerated projected gradient.
 
-Independent of the anchor. For inspection, and to measure what the relaxations give up.
+  r = 0, the cone lies in z.p >= 0 (the usual case with more prototypes than dimensions): there
+  z.p is quasi-concave, so z* is an extreme ray of the cone. Rays are found by walks along great
+  circles, from tie to tie, until no freedom is left. The best of many walks is returned: exact in
+  2 and 3 dimensions, where they meet every ray, a good heuristic above.
+
+z* does not depend on the anchor. It is there to look at, and to measure what the relaxations cost.
 """
 
 from typing import NamedTuple
@@ -26,103 +27,120 @@ from jaxtyping import Array, Bool, Float
 
 from halp_jax.core.sphere import normalize
 
-NUM_WALKS = 512
-MAX_ITER = 3000
-TINY = 1e-6  # prototypes closer than this are one
-SHORT = 1e-4  # a shorter projection is no longer told from zero
-SLACK = 5e-6  # how far below 0 a constraint may be, in float32
+MAX_ITER = 3000  # of a projection; some 100 are usual
+ROUNDS, WALKS = 4, 128
+COINCIDE = 1e-6  # prototypes closer than this are one
+SHORT = 1e-4  # float32 does not tell a shorter projection from zero
+SLACK = 5e-6  # how far below zero a constraint may come out in float32
+
+Prototypes = Float[Array, "prototypes dim"]
 
 
 class Farthest(NamedTuple):
-    points: Float[Array, "prototypes dim"]
-    projected: Bool[Array, " prototypes"]  # True: global optimum, z.p < 0; False: best ray found
+    points: Prototypes
+    projected: Bool[Array, " prototypes"]  # True: first case; False: second
 
 
 @jax.jit
-def farthest_feasible(prototypes: Float[Array, "prototypes dim"]) -> Float[Array, "prototypes dim"]:
-    """For each prototype [prototypes, dim] the farthest point that it is still nearest to."""
+def farthest_feasible(prototypes: Prototypes) -> Prototypes:
+    """For each prototype [prototypes, dim] the farthest point of which it is still the nearest."""
     return solve_farthest(prototypes).points
 
 
 @jax.jit
-def solve_farthest(prototypes: Float[Array, "prototypes dim"]) -> Farthest:
-    """`farthest_feasible`, with the case each prototype fell in."""
-    prototypes = normalize(prototypes)
+def solve_farthest(prototypes: Prototypes) -> Farthest:
+    """`farthest_feasible`, and which case each prototype fell in."""
+    prototypes = normalize(prototypes.astype(jnp.float32))
     differences = prototypes[:, None] - prototypes[None]
-    apart = jnp.linalg.norm(differences, axis=-1, keepdims=True) > TINY
-    normals = jnp.where(apart, normalize(differences), 0.0)
-    project = jax.vmap(_project)
-    short = project(normals, -prototypes)
-    # A second projection, now of a unit vector, makes the point feasible to rounding.
-    far = normalize(project(normals, normalize(short)))
-    slack = jnp.min(jnp.einsum("mjd,md->mj", normals, far, precision="highest"), axis=1)
-    projected = (jnp.linalg.norm(short, axis=1) > SHORT) & (slack > -SLACK)
-    projected &= jnp.sum(far * prototypes, axis=1) < -SHORT
+    apart = jnp.linalg.norm(differences, axis=-1, keepdims=True) > COINCIDE
+    normals = jnp.where(apart, normalize(differences), 0.0)  # a zero row constrains nothing
+    short = jax.vmap(_project)(normals, -prototypes)
+    # z* is also where a projected gradient step leads back to itself. Taken from a unit vector,
+    # that step does not have the rounding error of a short projection, divided by its length.
+    far = normalize(jax.vmap(_project)(normals, normalize(short) - prototypes))
+    feasible = jax.vmap(_is_feasible)(normals, far[:, None])[:, 0]
+    descended = jnp.sum(far * prototypes, axis=1) < -SHORT
+    projected = (jnp.linalg.norm(short, axis=1) > SHORT) & feasible & descended
 
-    def walk(_):
-        return jax.lax.map(lambda args: _find_ray(*args), (normals, prototypes))
+    # The others one by one: that bounds the memory, and under vmap a loop over none costs nothing,
+    # where a cond would run.
+    others = jnp.argsort(projected)
 
-    rays = jax.lax.cond(jnp.all(projected), lambda _: far, walk, None)
-    return Farthest(jnp.where(projected[:, None], far, rays), projected)
+    def replace(i, far):
+        return far.at[others[i]].set(_find_ray(normals[others[i]], prototypes[others[i]]))
+
+    return Farthest(jax.lax.fori_loop(0, jnp.sum(~projected), replace, far), projected)
 
 
-def _project(normals, target):
-    """Projection of target on {z : normals z >= 0}: target + normals' x, x >= 0."""
-    gram = jnp.matmul(normals, normals.T, precision="highest")
-    slack = jnp.matmul(normals, target, precision="highest")
-    rate = 1 / jnp.maximum(jnp.max(jnp.sum(jnp.abs(gram), axis=1)), TINY)
+def _dot(a: Array, b: Array) -> Array:
+    """The product in full float32, which accelerators do not give by default."""
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _is_feasible(normals: Array, points: Array) -> Array:
+    return jnp.min(_dot(points, normals.T), axis=1) > -SLACK
+
+
+def _project(normals: Float[Array, "planes dim"], target: Float[Array, " dim"]) -> Array:
+    """Projection of target on {z : normals z >= 0}: target + normals' x with the best x >= 0."""
+    gram, offset = _dot(normals, normals.T), _dot(normals, target)
+    rate = 1 / jnp.maximum(jnp.max(jnp.sum(jnp.abs(gram), axis=1)), 1.0)
 
     def descend(carry):
         x, ahead, speed, _, iteration = carry
-        gradient = jnp.matmul(gram, ahead, precision="highest") + slack
-        new = jnp.maximum(ahead - rate * gradient, 0)
-        uphill = jnp.dot(ahead - new, new - x) > 0
-        speed = jnp.where(uphill, 1.0, speed)
+        new = jnp.maximum(ahead - rate * (_dot(gram, ahead) + offset), 0)
+        residual = jnp.max(jnp.abs(new - ahead)) / rate
+        speed = jnp.where(_dot(ahead - new, new - x) > 0, 1.0, speed)  # overshot: lose momentum
         faster = (1 + jnp.sqrt(1 + 4 * speed**2)) / 2
-        change = jnp.max(jnp.abs(new - ahead)) / rate
-        return new, new + (speed - 1) / faster * (new - x), faster, change, iteration + 1
+        return new, new + (speed - 1) / faster * (new - x), faster, residual, iteration + 1
 
-    zero = jnp.zeros_like(slack)
-    carry = (zero, zero, jnp.array(1.0), jnp.array(jnp.inf), jnp.array(0))
+    zero = jnp.zeros_like(offset)
+    carry = (zero, zero, jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0))
     x = jax.lax.while_loop(lambda c: (c[3] > 1e-7) & (c[4] < MAX_ITER), descend, carry)[0]
-    return target + jnp.matmul(x, normals, precision="highest")
+    return target + _dot(x, normals)
 
 
-def _find_ray(normals, prototype):
-    """The best end of NUM_WALKS walks; the prototype itself where there is no end."""
-    num, dim = normals.shape
-    moves = min(num - 1, dim - 1)
-    noise = jax.random.normal(jax.random.key(0), (NUM_WALKS, moves, dim))
-    pull = jnp.linspace(0, 2, NUM_WALKS)[:, None, None] * dim**0.5
-    ends = jax.vmap(_walk, (None, None, 0))(normals, prototype, noise - pull * prototype)
-    ends = jnp.concatenate([prototype[None], ends])
-    feasible = jnp.min(jnp.matmul(ends, normals.T, precision="highest"), axis=1) > -SLACK
-    return ends[jnp.argmin(jnp.where(feasible, ends @ prototype, jnp.inf))]
+def _find_ray(normals: Float[Array, "planes dim"], prototype: Float[Array, " dim"]) -> Array:
+    """The best end of the walks. Later rounds start between the best so far and the prototype."""
+    planes, dim = normals.shape
+    moves = min(planes - 1, dim - 1)
+    away = jnp.linspace(0, dim**0.5, WALKS)[:, None, None] * prototype
+    towards_best = jnp.linspace(0.05, 1, WALKS)[:, None] * prototype
+
+    def search(best, key):
+        directions = jax.random.normal(key, (WALKS, moves, dim)) - away
+        starts = normalize(best + towards_best)
+        ends = jax.vmap(_walk, (None, 0, 0))(normals, starts, directions)
+        ends = jnp.concatenate([best[None], ends])
+        cost = jnp.where(_is_feasible(normals, ends), _dot(ends, prototype), jnp.inf)
+        return ends[jnp.argmin(cost)], None
+
+    return jax.lax.scan(search, prototype, jax.random.split(jax.random.key(0), ROUNDS))[0]
 
 
-def _walk(normals, start, directions):
-    """Along each of the directions to the next tie, which is kept from there on."""
+def _walk(normals: Array, start: Array, directions: Array) -> Array:
+    """Goes from start in each direction [moves, dim] to the next tie, and keeps to it from then."""
 
-    def off(ties, vectors):
-        for _ in range(2):  # twice is enough
-            vectors = vectors - vectors @ ties.T @ ties
+    def free_of(ties, vectors):
+        for _ in range(2):  # once more, against rounding
+            vectors = vectors - _dot(_dot(vectors, ties.T), ties)
         return vectors
 
     def move(carry, args):
         z, ties = carry
         index, direction = args
-        direction = off(ties, direction)
-        direction = normalize(direction - (direction @ z) * z)
-        loose = off(ties, normals)
-        free = jnp.linalg.norm(loose, axis=1) > 1e-3
-        tie = jnp.arctan2(jnp.maximum(normals @ z, 0), -(normals @ direction))
-        tie = jnp.where(free, tie, jnp.inf)
+        direction = free_of(ties, direction)
+        direction = normalize(direction - _dot(direction, z) * z)
+        rest = free_of(ties, normals)
+        independent = jnp.linalg.norm(rest, axis=1) > 1e-3
+        tie = jnp.arctan2(jnp.maximum(_dot(normals, z), 0), -_dot(normals, direction))
+        tie = jnp.where(independent, tie, jnp.inf)
         first = jnp.argmin(tie)
-        moved = normalize(jnp.cos(tie[first]) * z + jnp.sin(tie[first]) * direction)
-        z = jnp.where(free[first], moved, z)
-        ties = ties.at[index].set(jnp.where(free[first], normalize(loose[first]), 0))
-        return (normalize(off(ties, z)), ties), None
+        arrived = normalize(jnp.cos(tie[first]) * z + jnp.sin(tie[first]) * direction)
+        z = jnp.where(independent[first], arrived, z)
+        ties = ties.at[index].set(jnp.where(independent[first], normalize(rest[first]), 0))
+        return (normalize(free_of(ties, z)), ties), None
 
-    moves = directions.shape[0]
-    ties = jnp.zeros((max(moves, 1), start.shape[0]))
+    moves, dim = directions.shape
+    ties = jnp.zeros((max(moves, 1), dim))  # orthonormal rows, filled one by one
     return jax.lax.scan(move, (start, ties), (jnp.arange(moves), directions))[0][0]

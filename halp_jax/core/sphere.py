@@ -56,8 +56,8 @@ def mean_slerp_weights(
 
 
 def tie_angle(
-    omega: Float[Array, "*batch"], d: Float[Array, "*batch"], n: Float[Array, "*batch"]
-) -> Float[Array, "*batch"]:
+    omega: Float[Array, "..."], d: Float[Array, "..."], n: Float[Array, "..."]
+) -> Float[Array, "..."]:
     """How far to walk from z_k to P_sel until P* and a rival P_j are equally similar (radians).
 
     d = z_k.(P* - P_j) >= 0, n = P_sel.(P_j - P*). Along the geodesic the lead of P* over P_j is

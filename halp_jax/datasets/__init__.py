@@ -5,25 +5,21 @@
 `pipeline` makes batches of it.
 """
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
+from halp_jax.datasets import ntu, pku, pyskl, synthetic
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.prepared import PreparedDataset, open_dataset
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 
-
-def _lazy(name):  # TEMPORARY until all readers are there
-    def f(*args, **options):
-        return importlib.import_module(f"halp_jax.datasets.{name}").open_source(*args, **options)
-    return f
-
-
 # Name of a format -> its reader. A further format is one more line here.
 READERS: dict[str, Callable[..., Source]] = {
-    name: _lazy(name) for name in ("ntu", "pku", "pyskl", "synthetic")
+    "ntu": ntu.open_source,
+    "pku": pku.open_source,
+    "pyskl": pyskl.open_source,
+    "synthetic": synthetic.open_source,
 }
 
 

@@ -54,35 +54,39 @@ class Clip:
 
 
 def check_clip(clip: Clip, layout: Layout, num_classes: int) -> Clip:
-    """Returns `clip` when it is sound: see the messages below for what that means.
+    """Returns `clip` when it is sound: see `find_damage` for what that means.
 
     Raises:
         DamagedClip: naming the clip and what is wrong with it.
     """
-
-    def fail(reason: str) -> None:
+    reason = find_damage(clip, layout, num_classes)
+    if reason:
         raise DamagedClip(f"clip {clip.name}: {reason}; replace the file or leave it out")
+    return clip
 
+
+def find_damage(clip: Clip, layout: Layout, num_classes: int) -> str | None:
+    """What is wrong with a clip, in words; None if nothing is."""
     frames = clip.frames
     if not isinstance(frames, np.ndarray) or frames.ndim != 4:
-        fail(f"frames must be an array [time, bodies, joints, xyz], not {np.shape(frames)}")
+        return f"frames must be an array [time, bodies, joints, xyz], not {np.shape(frames)}"
     if frames.dtype != np.float32:
-        fail(f"frames must be float32, not {frames.dtype}")
+        return f"frames must be float32, not {frames.dtype}"
     time, bodies, joints, axes = frames.shape
     if joints != layout.num_joints or axes != 3:
-        fail(f"{joints} joints of {axes} numbers, but {layout.name} has {layout.num_joints} of 3")
+        return f"{joints} joints of {axes} numbers, but {layout.name} has {layout.num_joints} of 3"
     if time == 0:
-        fail("it has no frames")
+        return "it has no frames"
     if time > MAX_FRAMES:
-        fail(f"it has {time} frames, more than the limit of {MAX_FRAMES}")
+        return f"it has {time} frames, more than the limit of {MAX_FRAMES}"
     if not 1 <= bodies <= layout.bodies:
-        fail(f"it has {bodies} bodies, but {layout.name} takes 1 to {layout.bodies}")
+        return f"it has {bodies} bodies, but {layout.name} takes 1 to {layout.bodies}"
     if not np.isfinite(frames).all():
-        fail("coordinates are NaN or infinite")
+        return "coordinates are NaN or infinite"
     if np.abs(frames).max() > MAX_COORDINATE:
-        fail(f"coordinates are larger than {MAX_COORDINATE:g} metres")
+        return f"coordinates are larger than {MAX_COORDINATE:g} metres"
     if not frames.any():
-        fail("every coordinate is zero, so there is no body in it")
+        return "every coordinate is zero, so there is no body in it"
     if not 0 <= clip.label < num_classes:
-        fail(f"its class is {clip.label}, but classes run from 0 to {num_classes - 1}")
-    return clip
+        return f"its class is {clip.label}, but classes run from 0 to {num_classes - 1}"
+    return None

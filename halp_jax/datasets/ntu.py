@@ -39,6 +39,7 @@ _BODY_VALUES, _JOINT_VALUES = 10, 12
 _POSE_VALUES = NTU25.num_joints * _JOINT_VALUES
 # The longest real file has 300 frames of less than 0.1 MB a second; these stop nonsense early.
 _MAX_FRAMES = 5_000
+_MAX_BODIES = 100
 _MAX_FILE_BYTES = 64 * 2**20
 # The released reader looks at this many bodies of a frame, in the order in which they are written.
 _SLOTS = 4
@@ -56,64 +57,76 @@ class Recording:
 
 
 def parse_name(name: str) -> tuple[int, int, int, int, int] | None:
-    """"S001C002P003R002A013" -> (setup, camera, subject, replication, action), or None."""
+    """ "S001C002P003R002A013" -> (setup, camera, subject, replication, action), or None."""
     match = _NAME.fullmatch(name)
     return tuple(int(number) for number in match.groups()) if match else None
 
 
 def parse_skeleton(data: bytes, where: str) -> Recording:
     """The bytes of a `.skeleton` file. Raises DamagedClip, which says what is wrong `where`."""
-
-    def damaged(reason: str) -> DamagedClip:
-        return DamagedClip(f"{where}: {reason}; fetch the file again or leave it out")
-
-    tokens = data.split()
     try:
-        values = np.fromstring(data, sep=" ")
+        return _parse_tokens(data.split(), _parse_numbers(data))
+    except _Damage as reason:
+        raise DamagedClip(f"{where}: {reason}; fetch the file again or leave it out") from None
+
+
+class _Damage(Exception):  # noqa: N818
+    """Why a file cannot be read, before it is known which."""
+
+
+def _parse_numbers(data: bytes) -> Float[np.ndarray, "tokens"]:
+    try:
+        return np.fromstring(data, sep=" ")
     except (ValueError, DeprecationWarning):
-        values = np.empty(0)
+        raise _Damage("it holds text that is no number") from None
+
+
+def _parse_count(tokens: list[bytes], position: int, what: str, most: int) -> int:
+    if position >= len(tokens):
+        raise _Damage(f"it ends before the {what}")
+    try:
+        number = int(tokens[position])
+    except ValueError:
+        number = -1
+    if not 0 <= number <= most:
+        raise _Damage(f"the {what} is {tokens[position][:20].decode('ascii', 'replace')}")
+    return number
+
+
+def _parse_tokens(tokens: list[bytes], values: Float[np.ndarray, "tokens"]) -> Recording:
+    """Walks over the counts alone; the coordinates are then taken from `values` in one step."""
     if len(values) != len(tokens):
-        raise damaged("it holds text that is no number")
-
-    position = 0
-
-    def count(what: str, most: int) -> int:
-        nonlocal position
-        if position >= len(tokens):
-            raise damaged(f"it ends before the {what}")
-        try:
-            number = int(tokens[position])
-        except ValueError:
-            number = -1
-        if not 0 <= number <= most:
-            raise damaged(f"the {what} is {tokens[position][:20].decode('ascii', 'replace')}")
-        position += 1
-        return number
-
+        raise _Damage("it holds text that is no number")
     frame, slot, ids, starts = [], [], [], []
-    num_frames = count("number of frames", _MAX_FRAMES)
+    num_frames = _parse_count(tokens, 0, "number of frames", _MAX_FRAMES)
+    position = 1
     for index in range(num_frames):
-        for body in range(count(f"number of bodies of frame {index}", len(tokens))):
-            ids.append(count(f"body id in frame {index}", 2**64))
-            position += _BODY_VALUES - 1
-            joints = count(f"number of joints in frame {index}", 1000)
+        what = f"number of bodies of frame {index}"
+        num_bodies = _parse_count(tokens, position, what, _MAX_BODIES)
+        position += 1
+        for body in range(num_bodies):
+            ids.append(_parse_count(tokens, position, f"body id in frame {index}", 2**64))
+            position += _BODY_VALUES
+            what = f"number of joints in frame {index}"
+            joints = _parse_count(tokens, position, what, 1000)
+            position += 1
             if joints != NTU25.num_joints:
-                raise damaged(f"frame {index} has a body of {joints} joints, not 25")
+                raise _Damage(f"frame {index} has a body of {joints} joints, not 25")
             if position + _POSE_VALUES > len(tokens):
-                raise damaged(f"it ends within frame {index} of {num_frames}")
+                raise _Damage(f"it ends within frame {index} of {num_frames}")
             frame.append(index)
             slot.append(body)
             starts.append(position)
             position += _POSE_VALUES
     if position < len(tokens):
-        raise damaged(f"{len(tokens) - position} values follow its last frame")
+        raise _Damage(f"{len(tokens) - position} values follow its last frame")
     if not starts:
-        raise damaged("no frame has a body in it")
+        raise _Damage("no frame has a body in it")
 
     rows = np.asarray(starts)[:, None] + np.arange(_POSE_VALUES)
     poses = values[rows].reshape(-1, NTU25.num_joints, _JOINT_VALUES)[..., :3]
     if not (np.abs(poses) <= MAX_COORDINATE).all():
-        raise damaged("coordinates are NaN, infinite or absurdly large")
+        raise _Damage("coordinates are NaN, infinite or absurdly large")
     return Recording(num_frames, np.asarray(frame), np.asarray(slot), tuple(ids), poses)
 
 
@@ -185,24 +198,19 @@ def read_item(item: Item, num_classes: int = 120, by: str = "id") -> list[Clip]:
     recording = parse_skeleton(read_bytes(path, _MAX_FILE_BYTES), str(path))
     frames, _ = select_bodies(recording, by)
     clip = Clip(
-        frames.astype(np.float32), action - 1, path.stem,
-        subject=subject, camera=camera, setup=setup,
-    )  # fmt: skip
+        frames.astype(np.float32), action - 1, path.stem, subject, camera=camera, setup=setup
+    )
     return [check_clip(clip, NTU25, num_classes)]
 
 
 def make_splits(infos: Sequence[ClipInfo], num_classes: int) -> Splits:
     """xsub and xview of NTU-60, or xsub and xset of NTU-120, by the papers' definitions."""
+    subjects = _TRAIN_SUBJECTS_60 if num_classes == _NTU60_CLASSES else _TRAIN_SUBJECTS_120
+    rules = {"xsub": lambda info: info.subject in subjects}
     if num_classes == _NTU60_CLASSES:
-        rules = {
-            "xsub": lambda info: info.subject in _TRAIN_SUBJECTS_60,
-            "xview": lambda info: info.camera in _TRAIN_CAMERAS,
-        }
+        rules["xview"] = lambda info: info.camera in _TRAIN_CAMERAS
     else:
-        rules = {
-            "xsub": lambda info: info.subject in _TRAIN_SUBJECTS_120,
-            "xset": lambda info: info.setup % 2 == 0,
-        }
+        rules["xset"] = lambda info: info.setup % 2 == 0
     return {
         benchmark: {
             "train": [info.name for info in infos if trains(info)],

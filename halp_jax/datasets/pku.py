@@ -56,7 +56,7 @@ _MAX_FILE_BYTES = 128 * 2**20
 
 
 def parse_video_name(name: str) -> dict[str, int]:
-    """"0105-M" -> performance 105, camera 1; "A01N02-L" -> performance 102, camera 0; else {}.
+    """ "0105-M" -> performance 105, camera 1; "A01N02-L" -> performance 102, camera 0; else {}.
 
     Videos of one performance show the same movements from several sides: a split of one's own
     must keep them together.
@@ -128,7 +128,7 @@ def read_item(item: Item) -> list[Clip]:
         raise DamagedClip(f"{label_path}: action {action} is not in 1..{len(ACTIONS)}; correct it")
     if not start < min(end, len(frames)):
         raise DamagedClip(
-            f"{label_path}: frames {start} to {end} are not in the {len(frames)} of the video; correct it"
+            f"{label_path}: frames {start} to {end} of a video of {len(frames)}; correct it"
         )
     # A few labels of the data set end after the last frame.
     clip = Clip(frames[start:end].copy(), action - 1, item.id, **fields)

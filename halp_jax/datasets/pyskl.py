@@ -134,22 +134,18 @@ def _find_pickle(path: Path) -> Path:
 
 def _check_annotation(annotation: Any, number: int) -> tuple[str, tuple[Any, int, str | None]]:
     """Name and (keypoint [bodies, time, joints, xyz], label, None), or the reason in the last."""
-
-    def damaged(name: str, reason: str) -> tuple[str, tuple[None, int, str]]:
-        return name, (None, -1, reason)
-
     name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
     if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-        return damaged(f"annotation {number}", "it has no frame_dir to name it")
+        return f"annotation {number}", (None, -1, "it has no frame_dir to name it")
     label = annotation.get("label")
     if not isinstance(label, int | np.integer) or not 0 <= label < _MAX_CLASSES:
-        return damaged(name, f"its label is {str(label)[:40]}, not a class number")
+        return name, (None, -1, f"its label is {str(label)[:40]}, not a class number")
     keypoint = annotation.get("keypoint")
     array = keypoint.array if isinstance(keypoint, PickledArray) else None
     if array is None or array.dtype.kind != "f":
-        return damaged(name, "its keypoint is no array of floating-point numbers")
+        return name, (None, -1, "its keypoint is no array of floating-point numbers")
     if array.ndim != 4 or array.shape[3] != 3 or array.size == 0:
-        return damaged(name, f"its keypoint is {array.shape}, not [bodies, time, joints, 3]")
+        return name, (None, -1, f"its keypoint is {array.shape}, not [bodies, time, joints, 3]")
     return name, (array, int(label), None)
 
 

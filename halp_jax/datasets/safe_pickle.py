@@ -95,9 +95,13 @@ def _empty_array(*_: Any) -> PickledArray:
     return PickledArray()
 
 
-def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
+def _array_of_buffer(
+    data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
+) -> PickledArray:
     made = PickledArray()
     made.array = _make_array(data, dtype, shape, "F" if order == "F" else "C")
+    if order == "K" and axes is not None:  # numpy 2.2 and up: a transposed array
+        made.array = made.array.transpose(axes)
     return made
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -165,7 +166,7 @@ def check_fit(
         jax.eval_shape(embed, variables, jax.ShapeDtypeStruct(shape, jnp.float32))
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, flax.errors.FlaxError) as error:
         raise UserError(
             f"the encoder does not fit clips of layout {layout.name} {shape[1:]} with the given "
             "streams and encoder settings; evaluate with those and the layout of its training"

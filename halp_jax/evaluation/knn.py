@@ -44,15 +44,12 @@ def nearest(
             keys, start = block
             # The full float32 product: on some devices the default one has 10 bits of mantissa.
             similarity = jnp.matmul(queries, keys.T, precision="highest")
-            index = start + jnp.arange(train_block, dtype=jnp.int32)
-            similarity = jnp.where(index < count, similarity, -jnp.inf)  # padding is never near
-            similarity, place = jax.lax.top_k(
-                jnp.concatenate([best_similarity, similarity], axis=1), k
-            )
-            index = jnp.concatenate(
-                [best_index, jnp.broadcast_to(index, (test_block, train_block))], axis=1
-            )
-            return (similarity, jnp.take_along_axis(index, place, axis=1)), None
+            padding = start + jnp.arange(train_block) >= count
+            similarity = jnp.where(padding, -jnp.inf, similarity)
+            candidates = jnp.concatenate([best_similarity, similarity], axis=1)
+            similarity, place = jax.lax.top_k(candidates, k)
+            known = jnp.take_along_axis(best_index, jnp.minimum(place, k - 1), axis=1)
+            return (similarity, jnp.where(place < k, known, start + place - k)), None
 
         nobody = (
             jnp.full((test_block, k), -jnp.inf, train.dtype),
@@ -88,8 +85,7 @@ def score(
     top5 is the share of test clips of which the right label is among those of the 5 nearest
     neighbours (a vote has no fifth place). Raises UserError when there are fewer than k neighbours.
     """
-    if not 1 <= k <= len(train):
-        raise UserError(f"knn.k is {k}; choose it from 1 to {len(train)}, the training clips")
+    _check_k(k, len(train))
     found = np.asarray(nearest(train, test, min(max(k, 5), len(train))))
     labels = train_labels.astype(np.int32)[found]
     predictions = np.asarray(vote(jnp.asarray(labels[:, :k]), num_classes))
@@ -97,7 +93,13 @@ def score(
     return table.summarize(predictions, test_labels, num_classes, top5=float(top5))
 
 
-def _make_extractor(config: ml_collections.ConfigDict, embed: feats.Embedding):
+def _check_k(k: int, count: int) -> None:
+    if not 1 <= k <= count:
+        raise UserError(f"knn.k is {k}; choose it from 1 to {count}, the number of training clips")
+
+
+def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding):
+    _check_k(config.knn.k, len(dataset.indices(config.data.split, "train")))
     return feats.make_extractor(
         embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed
     )
@@ -117,7 +119,9 @@ def evaluate(
     config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding, variables: PyTree
 ) -> dict[str, Any]:
     """The kNN protocol: the figures of `score`, best_top1 (the same as top1) and clip counts."""
-    figures = _evaluate(config, dataset, _make_extractor(config, embed), variables, progress=True)
+    figures = _evaluate(
+        config, dataset, _make_extractor(config, dataset, embed), variables, progress=True
+    )
     return figures | {"best_top1": figures["top1"]}
 
 
@@ -128,7 +132,8 @@ def make_knn_evaluator(
 
     Of several streams it looks at the first. The encoder is compiled once, on the first call.
     """
-    extract = _make_extractor(config, feats.make_embedding("trained", config, dataset.layout))
+    embed = feats.make_embedding("trained", config, dataset.layout)
+    extract = _make_extractor(config, dataset, embed)
 
     def evaluate_state(state: Any) -> dict[str, float]:
         figures = _evaluate(config, dataset, extract, (state.params, state.batch_stats))

@@ -10,12 +10,13 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import absl.logging
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
@@ -27,6 +28,27 @@ from halp_jax.skeletons.layout import get_layout
 CONFIG, CHECKPOINTS, DAMAGED = "config.json", "checkpoints", "damaged"
 ENCODER_FIELDS = ("params", "key_params", "batch_stats", "key_batch_stats")
 log = logging.getLogger("halp_jax")
+
+
+class Template(NamedTuple):
+    """What a state looks like, without its memory: structure, and shape and dtype of each leaf."""
+
+    structure: Any
+    leaves: dict[str, jax.ShapeDtypeStruct]
+
+
+def make_template(create: Callable[[], Any]) -> Template:
+    """The template of the state that `create()` would make; nothing is computed."""
+    structures, names = [], []
+
+    def leaves() -> list[Any]:
+        state = create()
+        structures.append(jax.tree.structure(state))
+        names.extend(_flatten(state))
+        return jax.tree.leaves(state)
+
+    shapes = jax.eval_shape(leaves)
+    return Template(structures[0], dict(zip(names, shapes, strict=True)))
 
 
 class _Damaged(Exception):
@@ -95,15 +117,15 @@ def save(
 
 
 def restore_latest(
-    manager: ocp.CheckpointManager, template: Any
+    manager: ocp.CheckpointManager, template: Template
 ) -> tuple[Any, int, dict[str, Any]] | None:
-    """The newest readable checkpoint as (state of numpy arrays, step, info), or None without any.
+    """The newest readable checkpoint as (state, step, info), or None without any.
 
     A damaged one is named in a warning, moved to `damaged/` of the workdir, and the one before it
     taken.
 
     Args:
-        template: a state of the same structure; arrays or `jax.ShapeDtypeStruct`.
+        template: of `make_template`.
 
     Raises:
         UserError: the checkpoint is of another architecture, or all are damaged.
@@ -125,7 +147,7 @@ def restore_latest(
 
 
 def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> tuple[Any, int]:
-    """The state of a run, from its own config alone: (state of numpy arrays, step).
+    """The state of a run, from its own config alone: (state, step).
 
     Args:
         step: which checkpoint; the newest readable one if None. Nothing in the workdir is changed.
@@ -137,7 +159,7 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
         for chosen in _choose(manager, workdir, step):
             try:
                 layout = get_layout(_read_info(manager, chosen)["layout"])
-                template = jax.eval_shape(functools.partial(moco.create_state, config, layout))
+                template = make_template(functools.partial(moco.create_state, config, layout))
                 return _read(manager, chosen, template)[0], chosen
             except _Damaged as damage:
                 log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
@@ -158,10 +180,11 @@ def warm_start(
     if path.parent.name == CHECKPOINTS and path.name.isdigit():
         path, step = path.parent.parent, int(path.name)
     fields = None if what == "all" else ENCODER_FIELDS
+    template = Template(jax.tree.structure(state), _flatten(state))
     with _open_reader(path) as manager:
         for chosen in _choose(manager, path, step):
             try:
-                return _read(manager, chosen, state, fields)
+                return _read(manager, chosen, template, fields)
             except _Damaged as damage:
                 log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
     raise UserError(f"no readable checkpoint in {path}: set init_from to another run")
@@ -212,12 +235,18 @@ def _read_info(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
 
 
 def _read(
-    manager: ocp.CheckpointManager, step: int, template: Any, fields: Iterable[str] | None = None
+    manager: ocp.CheckpointManager,
+    step: int,
+    template: Template,
+    fields: Iterable[str] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Fills the template (only some of its fields, if given) from one checkpoint; checks it all."""
+    """Fills the template (only some of its fields, if given) from one checkpoint; checks it all.
+
+    Leaves that are not read stay the template's own.
+    """
     info = _read_info(manager, step)
     where = f"{manager.directory}/{step}"
-    wanted = _flatten(template)
+    wanted = template.leaves
     chosen = {
         name: leaf
         for name, leaf in wanted.items()
@@ -249,13 +278,12 @@ def _read(
     for name, leaf in table.items():
         if _checksum(leaf) != list(stored[name]):
             raise _Damaged(f"the checksum of {name} is wrong")
-    leaves = [np.asarray(table[n]) if n in table else _keep(v) for n, v in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), info
-
-
-def _keep(leaf: Any) -> Any:
-    """A leaf that is not read: the template's own, or zeros of an empty shape."""
-    return np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+    leaves = []
+    for name, leaf in wanted.items():
+        empty = isinstance(leaf, jax.ShapeDtypeStruct) and not leaf.size  # nothing was stored
+        value = table.get(name, np.zeros(leaf.shape, leaf.dtype) if empty else leaf)
+        leaves.append(jnp.array(value))
+    return jax.tree.unflatten(template.structure, leaves), info
 
 
 def _set_aside(manager: ocp.CheckpointManager, step: int, damage: _Damaged) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import ml_collections
 
-from halp_jax.core.kmeans import MEANS
 from halp_jax.errors import UserError
 from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training.parallel import DRIVERS, check_batch_size
@@ -21,7 +20,7 @@ CHOICES = {
     "halp.solver": ("pairwise", "geodesic", "sphere"),
     "halp.estimator": ("sampled", "expected"),
     "halp.draw": ("released", "slide"),
-    "halp.kmeans_mean": MEANS,
+    "halp.kmeans_mean": ("frechet", "released", "chordal"),
     "train.parallel": DRIVERS,
 }
 AT_LEAST_ONE = (

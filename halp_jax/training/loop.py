@@ -191,7 +191,7 @@ def _begin(
     config: ml_collections.ConfigDict, layout: Any, info: dict[str, Any], manager: Any
 ) -> tuple[Any, dict[str, float]]:
     """The state to start from, and the figures of its step where it was saved with some."""
-    template = jax.eval_shape(lambda: moco.create_state(config, layout))
+    template = checkpoint.make_template(lambda: moco.create_state(config, layout))
     found = checkpoint.restore_latest(manager, template)
     if found:
         state, step, saved = found
