@@ -62,6 +62,7 @@ def evaluate(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dic
         raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
     dataset = datasets.open_dataset(config.data.dir)
     if args.encoder == "trained":
+        features.check_same_encoder(config, checkpoint.load_config(args.workdir))
         state, step = checkpoint.restore_state(args.workdir, args.step)
     elif args.encoder == "random":
         state, step = moco.create_state(config, dataset.layout), 0
@@ -70,13 +71,12 @@ def evaluate(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dic
     embed = features.make_embedding(args.encoder, config, dataset.layout, args.stream)
     features.check_fit(embed, variables, config, dataset.layout)
     figures = PROTOCOLS[args.protocol](config, dataset, embed, variables)
-    names, confusion = list(dataset.class_names), figures.pop("confusion").tolist()
-    figures["per_class"] = dict(zip(names, figures["per_class"], strict=True))
     return {
         "protocol": args.protocol, "encoder": args.encoder,
-        "stream": args.stream or config.streams[0], "split": config.data.split, **figures,
+        "stream": args.stream or config.streams[0], "split": config.data.split,
+        **table.name_classes(figures, dataset.class_names),
         "step": step, "seed": config.seed, "seconds": round(time.perf_counter() - start, 3),
-        "confusion": {"class_names": names, "counts": confusion}, "config": config.to_dict(),
+        "config": config.to_dict(),
     }  # fmt: skip
 
 

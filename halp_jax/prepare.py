@@ -85,7 +85,8 @@ def summary(dataset: PreparedDataset) -> str:
         f"{dataset.path}: {len(dataset)} clips of {dataset.num_classes} classes,"
         f" {dataset.layout.name}; splits: {splits or 'none'}"
     ]
-    lines += [f"{name}: {value}" for name, value in dataset.metadata["notes"].items()]
+    notes = dataset.metadata["notes"]
+    lines += [f"{name}: {value}" for name, value in notes.items() if value]
     damaged = dataset.metadata["damaged"]
     if damaged:
         lines.append(f"{len(damaged)} damaged, left out, named above and in {METADATA}")

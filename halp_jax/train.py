@@ -43,11 +43,12 @@ def parse_args(argv: list[str]) -> flags.FlagValues:
     )  # fmt: skip
     try:
         unknown = values(arguments)[1:]
-        missing = [name for name in ("config", "workdir") if not getattr(values, name)]
+        missing = [name for name in ("config", "workdir") if values[name].value is None]
+        if not missing:
+            values.config.lock()  # a file that could not be read fails only when it is used
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        text = str(error.args[0] if error.args and isinstance(error, KeyError) else error)
-        text = text.split("Error: ")[-1] if "Traceback" in text else text
-        reason = " ".join(text.replace("\\n", " ").split())
+        text = str(error).replace("\\n", " ").split("Error: ")[-1]  # without a config's traceback
+        reason = " ".join(text.split())
         raise UserError(f"bad option: {reason} (configs/default.py has all settings)") from error
     if unknown:
         raise UserError(f"unknown argument {unknown[0]!r}: write --config.section.field=value")

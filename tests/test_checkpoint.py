@@ -26,7 +26,7 @@ class State:
 
 
 def make_state(step=0, width=7):
-    """Leaves of several kinds, a nested tuple, an empty array, and floats without short decimals."""
+    """Leaves of several kinds, a nested tuple, an empty array, floats of many digits."""
     weights = jax.random.normal(jax.random.key(step), (300, width))
     return State(
         step=jnp.int32(step),

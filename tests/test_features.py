@@ -83,12 +83,11 @@ def test_encoder_features_are_those_of_encode(dataset, two_streams):
         jnp.asarray(dataset.frames[:5]), jnp.asarray(dataset.lengths[:5])
     )
     expected = moco.encode(config, dataset.layout, *variables, clips)
-    wanted = {"": expected[0], "mean": expected.mean(0)}
-    for stream, features_of_stream in wanted.items():
-        embed = features.make_embedding("trained", config, dataset.layout, stream)
-        extract = features.make_extractor(embed, crop=0.95, num_frames=6)
-        found = extract(variables, dataset.batches(np.arange(5), 4), 5)
-        np.testing.assert_allclose(found.values[0], features_of_stream, atol=1e-6)
+    embed = features.make_embedding("trained", config, dataset.layout, "bone")
+    extract = features.make_extractor(embed, crop=0.95, num_frames=6)
+    found = extract(variables, dataset.batches(np.arange(5), 4), 5)
+    np.testing.assert_allclose(found.values[0], expected[1], atol=1e-6)
+    assert float(abs(expected[1] - expected[0]).max()) > 0.01
 
 
 def test_raw_features_are_the_coordinates(dataset):

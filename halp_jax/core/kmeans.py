@@ -1,13 +1,13 @@
 """Spherical k-means in one jitted function: the prototypes of HaLP are its centroids.
 
 The released code runs geomstats 2.5's RiemannianKMeans on the CPU. This is the same algorithm on
-the device: k-means++ start, nearest centroid by angle, a mean on the sphere, stop when the mean
-angle by which the centroids moved is below `tol`. Works under jit, vmap and inside lax.cond.
+the device: k-means++ start, nearest centroid by angle, a mean on the sphere, and a stop when the
+centroids moved by less than `tol` on average. Works under jit, vmap and inside lax.cond.
 
 Means (`mean=`), all of them unit vectors m of a cluster {x}:
-  released  geomstats' gradient descent for the Frechet mean as the authors called it. It starts at
-            the first point of the cluster and ends once |mean log_m(x)|^2 <= 1e-4 * dim: at 128
-            dimensions 1 to 4 steps, some 0.05 to 0.2 rad short of the mean. Depends on the order.
+  released  geomstats' descent to the Frechet mean as the authors called it: from the first point
+            of the cluster until |mean log_m(x)|^2 <= 1e-4 * dim. At 128 dimensions that is 1 to 4
+            steps, and 0.05 to 0.2 rad short of the mean; it depends on the points' order.
   frechet   the mean that descent was after: argmin_m sum angle(x, m)^2.
   chordal   x summed and normalised: argmin_m sum (1 - cos), the textbook spherical k-means.
 `inertia` is the matching objective: sum angle^2 for the first two, sum (1 - cos) for chordal.
@@ -28,12 +28,10 @@ CHOICES = {
     "init": ("kmeans++", "random"),
     "weight": ("distance", "squared"),
     "mean": ("frechet", "released", "chordal"),
-    "empty": ("farthest", "random"),
-}
+    "empty": ("farthest", "random")}
 RELEASED_STOP = 1e-4  # squared length of the descent direction, per dimension (geomstats' default)
 FRECHET_STOP = 1e-8  # squared length, whatever the dimension: 1e-4 rad, a tenth of `tol`
 MEAN_MAX_ITER = 100
-
 Points = Float[Array, "num dim"]
 Centroids = Float[Array, "clusters dim"]
 # On accelerators the default product may round to bfloat16 or TF32: too coarse for ties.
@@ -51,7 +49,7 @@ class KMeansState(NamedTuple):
     centroids: Centroids
     labels: Int[Array, " num"]
     similarity: Float[Array, " num"]  # cosine to the nearest centroid
-    shift: Float[Array, ""]  # mean angle by which the last iteration moved the centroids (radians)
+    shift: Float[Array, ""]  # by how much the last iteration moved the centroids, mean angle, rad
     iteration: Int[Array, ""]
 
 
@@ -71,40 +69,41 @@ def spherical_kmeans(
     empty: a cluster without points moves to the point "farthest" from its centroid, which lowers
       the objective most and needs no random number, or to a "random" one (released).
     restarts: runs side by side; the one with the lowest inertia is returned.
-    A zero vector among the points has no direction: it gets a label, but no weight in anything.
+    A zero vector among the points has no direction: it gets a label, but no weight.
     """
     for (name, known), value in zip(CHOICES.items(), (init, weight, mean, empty), strict=True):
         if value not in known:
             raise UserError(f"spherical_kmeans: {name}={value!r}; choose from {known}")
     if min(num_clusters, restarts, points.shape[0]) < 1:
         raise UserError("spherical_kmeans: it takes at least one cluster, restart and point")
-    if centroids is not None and centroids.shape != (num_clusters, points.shape[1]):
-        raise UserError(f"spherical_kmeans: centroids {centroids.shape} for {num_clusters} "
-                        f"clusters of points {points.shape}")
+    shape = (num_clusters, points.shape[1])
+    if centroids is not None and centroids.shape != shape:
+        raise UserError(f"spherical_kmeans: centroids are {centroids.shape}, must be {shape}")
     points = normalize(points.astype(jnp.float32))
 
     def run(key: Key[Array, ""], start: Centroids) -> KMeansResult:
-        step = functools.partial(lloyd_step, points=points, mean=mean, empty=empty,
-                                 key=jax.random.fold_in(key, 1))
-        state = jax.lax.while_loop(lambda s: (s.iteration < max_iter) & (s.shift >= tol),
-                                   step, init_state(points, start))
+        state = jax.lax.while_loop(
+            lambda state: (state.iteration < max_iter) & (state.shift >= tol),
+            lambda state: lloyd_step(state, key, points, mean, empty), init_state(points, start))
         inertia = compute_inertia(points, state.similarity, mean)
         return KMeansResult(state.centroids, state.labels, inertia, state.iteration)
 
-    keys = [jax.random.fold_in(key, restart) for restart in range(restarts)]
-    starts = [_choose(key, points, num_clusters, init, weight) if i or centroids is None
-              else centroids for i, key in enumerate(keys)]
+    choose = functools.partial(_choose, points=points, num=num_clusters, init=init, weight=weight)
     if restarts == 1:
-        return run(keys[0], starts[0])
-    results = jax.vmap(run)(jnp.stack(keys), jnp.stack(starts))
+        return run(key, choose(key) if centroids is None else centroids)
+    # The first restart is the run without restarts; the others' numbers are not the iterations'.
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(-jnp.arange(restarts))
+    keys = keys.at[0].set(key)
+    starts = jax.vmap(choose)(keys)
+    results = jax.vmap(run)(keys, starts if centroids is None else starts.at[0].set(centroids))
     return jax.tree.map(lambda leaf: leaf[jnp.argmin(results.inertia)], results)
 
 
 def init_state(points: Points, centroids: Centroids) -> KMeansState:
     """The state before the first iteration; a zero centroid, without direction, becomes e_0."""
     centroids = normalize(centroids.astype(points.dtype))
-    zero = ~jnp.any(centroids, axis=1, keepdims=True)
-    centroids = jnp.where(zero, jnp.eye(1, points.shape[1]), centroids)
+    given = jnp.any(centroids, axis=1, keepdims=True)
+    centroids = jnp.where(given, centroids, jnp.eye(1, points.shape[1]))
     return KMeansState(centroids, *_assign(points, centroids), jnp.float32(jnp.inf), jnp.int32(0))
 
 
@@ -112,8 +111,7 @@ def lloyd_step(
     state: KMeansState, key: Key[Array, ""], points: Points, mean: str, empty: str
 ) -> KMeansState:
     """One iteration on unit points: means, a new place for the empty clusters, then labels."""
-    old = state.centroids
-    valid = jnp.any(points, axis=1)
+    old, valid = state.centroids, jnp.any(points, axis=1)
     members = jax.nn.one_hot(state.labels, old.shape[0], dtype=points.dtype) * valid[:, None]
     is_empty = ~jnp.any(members, axis=0) & jnp.any(valid)
     if mean == "chordal":
@@ -124,7 +122,7 @@ def lloyd_step(
 
     # Candidates best first, from the start again where there are fewer than empty clusters.
     cost = (state.similarity if empty == "farthest" else
-            jax.random.uniform(jax.random.fold_in(key, state.iteration), valid.shape))
+            jax.random.uniform(jax.random.fold_in(key, state.iteration + 1), valid.shape))
     order = jnp.argsort(jnp.where(valid, cost, jnp.inf))
     rank = (jnp.cumsum(is_empty) - 1) % jnp.maximum(jnp.sum(valid), 1)
     centroids = jnp.where(is_empty[:, None], points[order[rank]], centroids)
@@ -156,9 +154,8 @@ def _descend_to_frechet_mean(
         mean, step, smallest, _, iteration = carry
         cosine = jnp.clip(jnp.sum(_matmul(points, mean.T) * members, axis=1), -1, 1)
         w = jnp.arccos(cosine)
-        sine = jnp.sqrt((1 - cosine) * (1 + cosine))
-        scale = jnp.where(w < 1e-3, 1.0, w / jnp.maximum(sine, 1e-6))
         # log_m(x) = (w / sin w) (x - cos w m), averaged over the members
+        scale = jnp.where(w < 1e-3, 1.0, w / jnp.maximum(jnp.sin(w), 1e-6))
         radial = _matmul(scale * cosine, members) / counts
         ahead = _matmul(members.T, scale[:, None] * points) / counts[:, None]
         tangent = ahead - radial[:, None] * mean
@@ -172,25 +169,25 @@ def _descend_to_frechet_mean(
         step = jnp.where(length > smallest, step / 2, step)
         return mean, step, jnp.minimum(smallest, length), jnp.any(active), iteration + 1
 
-    start = jnp.where(filled & released, first, old)
-    carry = (start, jnp.ones_like(counts), jnp.sqrt(counts), jnp.array(True), jnp.array(0))
+    carry = (jnp.where(filled & released, first, old), jnp.ones_like(counts), jnp.sqrt(counts),
+             jnp.array(True), jnp.array(0))
     return jax.lax.while_loop(lambda c: c[3] & (c[4] < MEAN_MAX_ITER), move, carry)[0]
 
 
-def _choose(key: Array, points: Points, num_clusters: int, init: str, weight: str) -> Centroids:
+def _choose(key: Array, points: Points, num: int, init: str, weight: str) -> Centroids:
     """The starting centroids: some of the points, as long as there are enough each only once."""
     valid = jnp.any(points, axis=1)
     if init == "random":
         order = jnp.argsort(jax.random.uniform(key, valid.shape) + ~valid)
-        return points[order[jnp.arange(num_clusters) % jnp.maximum(jnp.sum(valid), 1)]]
+        return points[order[jnp.arange(num) % jnp.maximum(jnp.sum(valid), 1)]]
 
     def draw(closest, uniform):
         mass = jnp.cumsum(jnp.where(valid, closest**2 if weight == "squared" else closest, 0.0))
         chosen = points[jnp.argmax(mass > uniform * mass[-1])]
         return jnp.minimum(closest, _angle_of_chord(points - chosen)), chosen
 
-    everywhere = jnp.full(valid.shape, jnp.pi)  # the first is drawn uniformly
-    return jax.lax.scan(draw, everywhere, jax.random.uniform(key, (num_clusters,)))[1]
+    equal = jnp.full(valid.shape, jnp.pi)  # the first is drawn uniformly
+    return jax.lax.scan(draw, equal, jax.random.uniform(key, (num,)))[1]
 
 
 def _assign(points: Points, centroids: Centroids) -> tuple[Array, Array]:

@@ -76,11 +76,12 @@ def prepare_source(
     _check_out(out, overwrite)
     reading = Reading(source.read, source.layout, len(source.class_names), normalize)
     with _unfinished_folder(out) as folder:
+        writer = _tfds_writer(folder, source)  # before the clock starts: TensorFlow loads for long
         with (
             contextlib.closing(read_items(reading, source.items, workers)) as results,
             Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
         ):
-            infos, lengths, damaged = _write_clips(folder, source, results, strict, progress)
+            infos, lengths, damaged = _write_clips(writer, results, strict, progress)
         if not infos:
             raise UserError(
                 f"the {source.format} source has no sound clip, {len(damaged)} are damaged"
@@ -113,14 +114,9 @@ def prepare_source(
 
 
 def _write_clips(
-    folder: Path,
-    source: Source,
-    results: Iterator[ItemResult],
-    strict: bool,
-    progress: Progress,
+    writer: Any, results: Iterator[ItemResult], strict: bool, progress: Progress
 ) -> tuple[list[ClipInfo], list[int], list[dict[str, str]]]:
-    """Writes the tfds files. Returns the clips' infos, their lengths, and what was left out."""
-    writer = _tfds_writer(folder, source)
+    """Writes all sound clips. Returns their infos, their lengths, and what was left out."""
     infos, lengths, damaged, waiting, seen = [], [], [], [], set()
 
     def flush() -> None:

@@ -157,6 +157,22 @@ def make_extractor(
     return extract
 
 
+def check_same_encoder(
+    config: ml_collections.ConfigDict, trained: ml_collections.ConfigDict
+) -> None:
+    """Raises UserError when the settings of a trained encoder are not those of its training.
+
+    Shapes alone would not tell: the weights of both GRU directions look the same.
+    """
+    ours, theirs = config.to_dict(), trained.to_dict()  # ConfigDicts differ by being locked, too
+    for name in ("streams", "encoder"):
+        if ours[name] != theirs[name]:
+            raise UserError(
+                f"config.{name} is not that of the training run; leave it out, or evaluate "
+                "another run (the streams to look at are chosen by --stream)"
+            )
+
+
 def check_fit(
     embed: Embedding, variables: PyTree, config: ml_collections.ConfigDict, layout: Layout
 ) -> None:
@@ -168,8 +184,8 @@ def check_fit(
         raise
     except (TypeError, ValueError, flax.errors.FlaxError) as error:
         raise UserError(
-            f"the encoder does not fit clips of layout {layout.name} {shape[1:]} with the given "
-            "streams and encoder settings; evaluate with those and the layout of its training"
+            f"the encoder does not fit clips of layout {layout.name} {shape[1:]}; evaluate it on "
+            "the layout of its training"
         ) from error
 
 

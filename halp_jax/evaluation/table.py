@@ -5,7 +5,7 @@ Accuracies are shares in [0, 1] in files and functions; tables print them in per
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,15 @@ def summarize(
         "top5": top5,
         "per_class": [float(r / n) if n else None for r, n in zip(right, totals, strict=True)],
         "confusion": confusion,
+    }
+
+
+def name_classes(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The figures of `summarize`, ready for a file: accuracies by class name, plain numbers."""
+    return {
+        **figures,
+        "per_class": dict(zip(names, figures["per_class"], strict=True)),
+        "confusion": {"class_names": list(names), "counts": figures["confusion"].tolist()},
     }
 
 

@@ -112,10 +112,24 @@ def encode(
     frames: Float[Array, "batch t m v c"],
 ) -> Float[Array, "streams batch features"]:
     """Features of the top GRU layer in evaluation mode, a stream each."""
+    return _infer(config, layout, params, batch_stats, frames)[1]
 
+
+def embed(
+    config: ml_collections.ConfigDict,
+    layout: Layout,
+    params: Any,
+    batch_stats: Any,
+    frames: Float[Array, "batch t m v c"],
+) -> Float[Array, "streams batch dim"]:
+    """Points on the sphere, where queue, prototypes and positives live, in evaluation mode."""
+    return normalize(_infer(config, layout, params, batch_stats, frames)[0])
+
+
+def _infer(config, layout, params, batch_stats, frames):
     def one(params, batch_stats, x):
         variables = {"params": params, "batch_stats": batch_stats}
-        return make_encoder(config).apply(variables, x, train=False)[1]
+        return make_encoder(config).apply(variables, x, train=False)
 
     return jax.vmap(one)(params, batch_stats, stream_inputs(config, layout, frames))
 

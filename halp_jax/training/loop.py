@@ -6,12 +6,13 @@ NaN, and a run that is killed anywhere goes on as if it had not been.
 """
 
 import contextlib
+import io
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def train(
     *,
     dataset: Any,
     evaluators: Sequence[Evaluator] = (),
-    stream: TextIO | None = None,
+    stream: io.TextIOBase | None = None,
 ) -> Any:
     """Trains until `train.epochs` and returns the final state.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 IN_FLIGHT = 4  # steps that may wait on the device: enough to keep it busy, few enough to stop soon
 MUST_BE_FINITE = ("loss", "grad_norm")
+SCHEDULES = ("learning_rate", "mu")  # of these the newest value, of all others the average
 
 
 class Meter:
@@ -47,7 +48,7 @@ class Meter:
         self._waited += self._clock() - begin
         return batch
 
-    def add(self, metrics: dict[str, jax.Array]) -> None:
+    def add(self, metrics: dict[str, Any]) -> None:
         """Notes a step that was just sent to the device; waits for one of a few steps ago."""
         self._pending.append(metrics)
         self._timed += 1
@@ -64,6 +65,7 @@ class Meter:
         seconds, timed, waited = self._clock() - self._begin, self._timed, self._waited
         self.pause()
         figures = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        figures |= {name: float(steps[-1][name]) for name in SCHEDULES if name in steps[-1]}
         if timed and seconds > 0:
             figures["clips_per_s"] = self._clips * timed / seconds
             figures["model_tflops_per_s"] = self._flops * timed / seconds / 1e12

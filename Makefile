@@ -1,0 +1,29 @@
+# make demo   sets up .venv, pre-trains HaLP on the embedded data set, evaluates, draws: runs/demo
+# make test   sets up .venv, runs all tests
+# make lint   ruff
+PYTHON ?= python3
+PY := .venv/bin/python
+# Tests that compile much share two cores best as two processes of one thread each.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo test lint clean
+
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'halp_jax needs Python 3.11 or newer: make PYTHON=python3.12 ...')"
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements-dev.txt
+	$(PY) -m pip install -q --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: .venv/installed
+	$(PY) -m halp_jax.demo --workdir=runs/demo
+
+test: .venv/installed
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
+
+lint: .venv/installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,42 @@
+"""The demo: the embedded data set and a small BiGRU, minutes on two cores.
+
+    python -m halp_jax.prepare --format=synthetic --clips=1200 --out=runs/demo/data
+    python -m halp_jax.train --config=configs/demo.py --workdir=runs/demo --config.data.dir=runs/demo/data
+
+`make demo` types these, evaluates and draws. The rates fit a run of a thousand steps, not the
+paper's 280,000: a larger learning rate and a faster key encoder than in configs/halp.py.
+"""
+
+import runpy
+from pathlib import Path
+
+default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+
+
+def get_config():
+    config = default["get_config"]()
+    config.data.split = "xsub"
+    config.data.max_frames = 160
+    config.views.num_frames = 32
+    config.views.min_frames = 32
+    config.encoder.width = 64
+    config.moco.queue_size = 1024
+    config.moco.momentum = 0.99
+    config.halp.mu = 1.0
+    config.halp.start_epoch = 80
+    config.halp.ramp_epochs = 10
+    config.halp.solver = "geodesic"
+    config.halp.estimator = "expected"
+    config.optim.learning_rate = 0.05
+    config.optim.milestones = (100,)
+    config.train.epochs = 120
+    config.train.log_every = 9
+    config.checkpoint.every_epochs = 20
+    config.checkpoint.keep_every_epochs = 0
+    config.knn.every_epochs = 20
+    config.linear.learning_rate = 0.02
+    config.linear.num_crops = 4
+    config.linear.epochs = 40
+    config.linear.milestones = (25, 35)
+    config.linear.standardize = True  # the same probe for coordinates in metres and for features
+    return config

@@ -1,0 +1,141 @@
+"""The main job on the embedded data set: prepare, pre-train, evaluate, draw. `make demo` runs it.
+
+    python -m halp_jax.demo --workdir=runs/demo [--config.train.epochs=40 ...]
+
+It types the three commands that a user types (shown as it goes), so started again it goes on where
+it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from halp_jax import datasets, evaluate, train
+from halp_jax.core import hallucinate
+from halp_jax.datasets import pipeline
+from halp_jax.evaluation import table
+from halp_jax.methods import moco
+from halp_jax.skeletons import augment, draw, draw_sphere
+from halp_jax.training import checkpoint
+
+NUM_CLIPS = 1200
+CONFIG = Path(__file__).parents[1] / "configs" / "demo.py"
+NEXT = """
+The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
+    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60
+    python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \\
+        --config.data.dir=data/ntu60"""
+
+
+def prepare_data(out: Path) -> None:
+    """The embedded data set, once."""
+    import subprocess
+
+    if (out / "halp_dataset.json").exists():
+        return
+    command = ["-m", "halp_jax.prepare", "--format=synthetic", f"--clips={NUM_CLIPS}"]
+    type_out(*command, f"--out={out}")
+    # A process of its own: prepare reads flags and starts workers of its own.
+    subprocess.run([sys.executable, *command, f"--out={out}"], check=True)
+
+
+def type_out(*arguments: str) -> None:
+    print("\n$ python " + shlex.join(arguments), flush=True)
+
+
+def run_command(module, name: str, *arguments: str) -> None:
+    """Runs a command in this process, as its command line would; ends the demo where it fails."""
+    type_out("-m", f"halp_jax.{name}", *arguments)
+    status = module.main(list(arguments))
+    if status:
+        sys.exit(status)
+
+
+def draw_pictures(workdir: Path) -> list[Path]:
+    """clips.png: some test clips. positives.png, walk.png: what HaLP hallucinates from them."""
+    config = checkpoint.load_config(workdir)
+    dataset = datasets.open_dataset(config.data.dir)
+    state, _ = checkpoint.restore_state(workdir)
+    test = dataset.indices(config.data.split, "test")
+    by_class = [test[dataset.labels[test] == label] for label in range(dataset.num_classes)]
+    chosen = np.array([group[0] for group in by_class if len(group)][:12], np.int32)
+    batch = next(
+        pipeline.eval_batches(
+            dataset, chosen, batch_size=len(chosen), max_frames=config.data.max_frames
+        )
+    )
+    clips = [f[:n] for f, n in zip(batch["frames"], batch["length"], strict=True)]
+    names = [dataset.class_names[label] for label in batch["label"]]
+    paths = [workdir / name for name in ("clips.png", "positives.png", "walk.png")]
+    draw.save_figure(draw.draw_grid(clips, names, dataset.layout), paths[0])
+
+    views = jax.vmap(lambda f, n: augment.centre_crop(f, n, 0.95, config.views.num_frames))(
+        batch["frames"], batch["length"]
+    )
+    anchors = moco.embed(config, dataset.layout, state.key_params, state.key_batch_stats, views)[0]
+    prototypes, h = state.prototypes[0], config.halp
+    s, c = anchors @ prototypes.T, prototypes @ prototypes.T
+    keys = jax.random.split(jax.random.key(config.seed), len(anchors))
+
+    def one(key, s):
+        return hallucinate.hallucinate(
+            key, s, s, c, num_positives=8, solver="geodesic", draw=h.draw, lam=h.lam
+        )
+
+    r, z = jax.vmap(one)(keys, s)
+    figure = draw_sphere.draw_sphere(
+        *map(np.asarray, (anchors, prototypes)),
+        *map(np.asarray, (hallucinate.materialize(z, anchors, prototypes), z.kept, z.selected)),
+        title="hallucinated positives of twelve test clips",
+    )
+    draw.save_figure(figure, paths[1])
+    farthest = int(jnp.argmax(r.t_star[0] * (r.chance[0] > 0)))
+    t_star = float(r.t_star[0, farthest])
+    low, high = hallucinate.draw_range(h.draw, h.lam)
+    figure = draw_sphere.draw_great_circle(
+        np.asarray(anchors[0]),
+        np.asarray(prototypes),
+        farthest,
+        t_star,
+        (low * t_star, high * t_star),
+        title=f"the walk of one clip ({names[0]})",
+    )
+    draw.save_figure(figure, paths[2])
+    return paths
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else argv
+    workdir = Path("runs/demo")
+    overrides = []
+    for argument in arguments:
+        if argument.startswith("--workdir="):
+            workdir = Path(argument.removeprefix("--workdir="))
+        elif argument.startswith("--config."):
+            overrides.append(argument)
+        else:
+            print(f"error: unknown argument {argument!r}: --workdir=DIR --config.x=y only")
+            return 1
+    prepare_data(workdir / "data")
+    where = f"--workdir={workdir}"
+    data = f"--config.data.dir={workdir / 'data'}"
+    run_command(train, "train", f"--config={CONFIG}", where, data, *overrides)
+    for encoder in table.ROWS:
+        for protocol in ("knn", "linear"):
+            options = [where, f"--protocol={protocol}", f"--encoder={encoder}"]
+            run_command(evaluate, "evaluate", *options)
+    rows = table.gather([workdir])
+    (workdir / "table.md").write_text(table.format_table(rows, markdown=True) + "\n")
+    paths = draw_pictures(workdir)
+    print("\nAccuracy on unseen subjects, per cent:\n\n" + table.format_table(rows))
+    print("\nPictures: " + ", ".join(map(str, paths)))
+    print(NEXT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""The train command: what it refuses, that a killed run goes on; its reports and checks."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from _runs import prepare, small_config
+
+from halp_jax import train
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import NTU25
+from halp_jax.training import checkpoint, checks, meter, report, signals, watch
+
+ROOT = Path(__file__).parents[1]
+HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "baseline.py")
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([f"--config={HALP}", "--workdir=w"], "unknown variant ''.*ntu60_xsub, ntu60_xview"),
+        ([f"--config={HALP}:ntu", "--workdir=w"], "unknown variant 'ntu'"),
+        ([f"--config={HALP}:ntu60_xsub"], "--workdir is missing"),
+        (["--workdir=w"], "--config is missing"),
+        (["--config=nowhere.py", "--workdir=w"], "nowhere.py"),
+        ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.halp.nu=1"], "bad option.*'nu'.*has all settings"),
+        ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.halp.mu=much"], "float.*much"),
+        ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--lr=1"], "lr"),
+        ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "more"], "unknown argument 'more'"),
+        ([f"--config={HALP}:ntu60_xsub", "--workdir=w"], "data.dir is not set"),
+        (
+            [f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.data.dir=nowhere"],
+            "nowhere does not exist",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(options, said, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(options) == 1
+    error = capfd.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(said, error), error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("streams", ("joint", "colour"), "joint, motion, bone"),
+        ("streams", ("joint", "joint"), "each once"),
+        ("halp.estimator", "expected", "solver=geodesic"),
+        ("halp.solver", "plane", "pairwise, geodesic, sphere"),
+        ("halp.num_prototypes", 1, "at least 2"),
+        ("halp.num_prototypes", 300, "halp.queue_entries=32"),
+        ("halp.queue_entries", 64, "moco.queue_size=32"),
+        ("halp.lam", 1.5, r"\[0, 1\]"),
+        ("moco.queue_size", 33, "multiple of train.batch_size=8"),
+        ("moco.temperature", 0.0, "above 0"),
+        ("train.parallel", "threads", "pmap, shard_map"),
+        ("train.num_devices", 3, "does not divide over 3 devices"),
+        ("train.epochs", 0, "at least 1"),
+        ("optim.milestones", (5, 3), "rising"),
+        ("optim.learning_rate", float("nan"), "negative"),
+        ("views.crop", (0.5, 0.1), "low <= high"),
+    ],
+)
+def test_check_config_says_what_and_what_to_do(field, value, said):
+    config = small_config()
+    checks.check_config(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=said) as error:
+        checks.check_config(config)
+    assert field.rpartition(".")[2] in str(error.value)
+
+
+def test_released_settings():
+    from configs import baseline, halp
+
+    config = halp.get_config("ntu120_xset")
+    assert (config.data.split, config.train.epochs, config.halp.mu) == ("xset", 451, 2.0)
+    assert config.optim.milestones == (351,) and config.halp.start_epoch == 200
+    assert config.linear.learning_rate == 0.005
+    config = halp.get_config("pku2_xsub")
+    assert (config.data.split, config.train.epochs, config.halp.mu) == ("xsub", 1001, 1.0)
+    assert config.optim.milestones == (801,) and config.halp.start_epoch == 500
+    assert config.linear.learning_rate == 0.001
+    for variant in halp.VARIANTS:
+        config = halp.get_config(variant)
+        config.data.dir = "data"
+        checks.check_config(config)
+        without = baseline.get_config(variant)
+        assert without.halp.mu == 0
+        changes = checks.check_same_run(without, config, "w")
+        assert [change.split(":")[0] for change in changes] == ["data.dir", "halp.mu"]
+
+
+def test_a_step_costs_what_the_paper_size_does():
+    """64 clips, three layers of 2 x 1024: 1.47 TFLOP with the head and the queue left out."""
+    from configs import halp
+
+    config = halp.get_config("ntu60_xsub")
+    config.moco.queue_size = 0
+    cost = report.step_flops(config, NTU25)
+    assert cost == pytest.approx(1.47e12, rel=0.01)
+    config.streams = ("joint", "motion", "bone")
+    assert report.step_flops(config, NTU25) == 3 * cost
+    config.moco.queue_size = 16384
+    more = report.step_flops(config, NTU25) - 3 * cost  # logits and their gradient
+    assert more == 3 * 64 * 2 * (2 * 16384 * 128)
+
+
+def test_journal_forgets_what_a_resumed_run_writes_again(tmp_path):
+    with report.Journal(tmp_path, 0) as journal:
+        for step in (2, 4, 6):
+            journal.write(step, {"loss": step / 2, "bad": float("nan")})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 8, "lo')  # the run was killed as it wrote
+    with report.Journal(tmp_path, 4) as journal:
+        assert [record["step"] for record in journal.records] == [2, 4]
+        assert journal.has(4) and not journal.has(6)
+        journal.write(6, {"loss": 7.0})
+    text = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in text] == [
+        {"step": 2, "loss": 1.0, "bad": None},
+        {"step": 4, "loss": 2.0, "bad": None},
+        {"step": 6, "loss": 7.0},
+    ]
+
+
+def test_tensorboard_without_its_package_says_which(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match="pip install tensorboardX"):
+        report.Journal(tmp_path, 0, tensorboard=True)
+
+
+def test_tensorboard_gets_the_same_figures(tmp_path, monkeypatch):
+    class Writer:
+        def __init__(self, folder, purge_step):
+            self.calls = [(folder, purge_step)]
+            writers.append(self)
+
+        def add_scalar(self, *call):
+            self.calls.append(call)
+
+        def flush(self):
+            pass
+
+        def close(self):
+            self.calls.append("closed")
+
+    writers = []
+    package = type(sys)("tensorboardX")
+    package.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "tensorboardX", package)
+    with report.Journal(tmp_path, 4, tensorboard=True) as journal:
+        journal.write(6, {"loss": 7.0})
+    assert writers[0].calls == [(str(tmp_path / "tensorboard"), 5), ("loss", 7.0, 6), "closed"]
+
+
+def test_meter_averages_and_times_training_alone():
+    now = [0.0]
+    measure = meter.Meter(8, 1e12, clock=lambda: now[0])
+    now[0] = 100.0  # compilation
+    measure.pause()
+    for step in range(4):
+        now[0] += 0.5
+        measure.add({"loss": np.float32(step), "mu": np.float32(step)})
+    figures, bad = measure.flush()
+    assert figures == {
+        "loss": 1.5, "mu": 3.0, "clips_per_s": 16.0, "model_tflops_per_s": 2.0, "input_wait": 0.0,
+    }  # fmt: skip
+    assert bad is None
+    for value in (1.0, np.inf, 1.0, 1.0):
+        measure.add({"loss": np.float32(value), "grad_norm": np.float32(1)})
+    assert measure.flush()[1] == 2
+
+
+def curve(before, during, mu=1.0):
+    """Lines of metrics.jsonl: contrast accuracies without and with HaLP."""
+    values = [(a, 0.0) for a in before] + [(a, mu) for a in during]
+    return [
+        {"step": 10 * i, "contrast_accuracy": a, "mu": m} for i, (a, m) in enumerate(values)
+    ]
+
+
+def test_collapse_is_seen_and_health_is_not_blamed():
+    assert "fell from 60.0% before HaLP came on (step 100) to 20.0%" in watch.find_collapse(
+        curve([0.6] * 10, [0.2] * 10)
+    )
+    assert "has not learnt enough" in watch.find_collapse(curve([0.02] * 4, [0.015] * 12))
+    slow = watch.find_collapse(curve([0.6], [0.6, *[0.1] * 20]))
+    assert "later --config.halp.start_epoch" in slow
+    assert watch.find_collapse(curve([0.6] * 10, [0.5] * 30)) is None
+    assert watch.find_collapse(curve([0.6] * 10, [0.2] * 3)) is None  # too early to say
+    assert watch.find_collapse(curve([0.6, 0.1] * 10, [])) is None
+    assert watch.find_collapse([{"step": 0, "knn_top1": 0.1}]) is None
+
+
+def test_second_signal_acts_at_once():
+    with signals.StopRequest() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(signals.Interrupted):
+            with stop.interruptible():
+                raise AssertionError("must not begin")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+
+def start(options, tmp_path):
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    return subprocess.Popen(
+        [sys.executable, "-m", "halp_jax.train", *options],
+        cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_run_killed_with_sigkill_goes_on_bitwise(tmp_path):
+    """The command itself: a whole run here; one that is killed, and then goes on to the end."""
+    config = small_config()
+    config.halp.mu = 0.0  # compiles sooner; tests/test_loop.py has it
+    data = tmp_path / "set"
+    prepare(data)
+    (tmp_path / "config.py").write_text(
+        f"from ml_collections import ConfigDict\n"
+        f"def get_config(): return ConfigDict({config.to_dict()!r})\n"
+    )
+    options = [
+        f"--config={tmp_path / 'config.py'}", f"--config.data.dir={data}",
+        "--config.train.epochs=100", "--config.train.log_every=5",
+        "--config.checkpoint.every_epochs=5", "--config.knn.every_epochs=50",
+    ]  # fmt: skip
+
+    def command(workdir):
+        return start([*options, f"--workdir={tmp_path / workdir}"], tmp_path)
+
+    assert train.main([*options, f"--workdir={tmp_path / 'whole'}"]) == 0
+    killed = command("killed")
+    deadline = time.monotonic() + 120
+    while not any(r["step"] >= 30 for r in report.read_metrics(tmp_path / "killed")):
+        assert killed.poll() is None and time.monotonic() < deadline, killed.stderr.read()
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(20) == -signal.SIGKILL
+    killed.stderr.close()
+    assert max(r["step"] for r in report.read_metrics(tmp_path / "killed")) < 300
+
+    again = command("killed")
+    assert again.wait(120) == 0
+    said = again.stderr.read()
+    again.stderr.close()
+    assert "going on from step" in said
+
+    state, step = checkpoint.restore_state(tmp_path / "killed")
+    other, _ = checkpoint.restore_state(tmp_path / "whole")
+    assert step == 300
+    for leaf, reference in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
+        assert np.asarray(leaf).tobytes() == np.asarray(reference).tobytes()
+    records = [report.read_metrics(tmp_path / workdir) for workdir in ("killed", "whole")]
+    assert len({record["step"] for record in records[0]}) == len(records[0])
+    knn = [[r["knn_top1"] for r in lines if "knn_top1" in r] for lines in records]
+    assert knn[0] == knn[1] and len(knn[0]) == 3
