@@ -38,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
     encoder.direction = "forward"  # released: both streams run forward; or "bidirectional", the textbook's
+    encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.dim = 128  # of the embedding that the contrastive loss sees
 
     config.moco = moco = ml_collections.ConfigDict()

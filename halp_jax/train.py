@@ -37,10 +37,8 @@ def parse_args(argv: list[str]) -> flags.FlagValues:
         flag_values=values, sys_argv=arguments, lock_config=True,
     )  # fmt: skip
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_bool(
-        "distributed", False, "One of several processes that train together (Slurm, TPU pod).",
-        flag_values=values,
-    )  # fmt: skip
+    about = "One of several processes that train together (Slurm, TPU pod)."
+    flags.DEFINE_bool("distributed", False, about, flag_values=values)
     try:
         unknown = values(arguments)[1:]
         missing = [name for name in ("config", "workdir") if values[name].value is None]
@@ -53,9 +51,7 @@ def parse_args(argv: list[str]) -> flags.FlagValues:
     if unknown:
         raise UserError(f"unknown argument {unknown[0]!r}: write --config.section.field=value")
     if missing:
-        raise UserError(
-            f"--{missing[0]} is missing: --config=configs/halp.py:ntu60_xsub --workdir=runs/halp"
-        )
+        raise UserError(f"--{missing[0]} is missing: give both --config=FILE and --workdir=DIR")
     return values
 
 
@@ -74,8 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     pipeline.quiet_tensorflow()
     log = logging.getLogger("halp_jax")  # the project's own messages, without date and file
-    log.addHandler(handler := logging.StreamHandler())
     log.setLevel(logging.INFO)
+    log.addHandler(handler := logging.StreamHandler())
     try:
         options = parse_args(argv)
         if options.distributed:

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+
 from configs import default
 
 NUM_LAYERS = 3

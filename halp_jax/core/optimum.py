@@ -54,14 +54,17 @@ def solve_farthest(prototypes: Prototypes) -> Farthest:
     differences = prototypes[:, None] - prototypes[None]
     apart = jnp.linalg.norm(differences, axis=-1, keepdims=True) > COINCIDE
     normals = jnp.where(apart, normalize(differences), 0.0)  # a zero row constrains nothing
-    short = jax.vmap(_project)(normals, -prototypes)
-    # z* is also where a projected gradient step leads back to itself. Taken from a unit vector,
-    # that step does not have the rounding error of a short projection, divided by its length.
-    far = normalize(jax.vmap(_project)(normals, normalize(short) - prototypes))
+
+    def descend(z, _):
+        projection = jax.vmap(_project)(normals, z - prototypes)
+        return normalize(projection), jnp.linalg.norm(projection, axis=1)
+
+    # Projects -p, and then once more: z* is also where a projected gradient step leads back to
+    # itself, and from a unit vector that step has not the rounding error of a short projection.
+    far, length = jax.lax.scan(descend, jnp.zeros_like(prototypes), length=2)
     feasible = jax.vmap(_is_feasible)(normals, far[:, None])[:, 0]
     descended = jnp.sum(far * prototypes, axis=1) < -SHORT
-    projected = (jnp.linalg.norm(short, axis=1) > SHORT) & feasible & descended
-
+    projected = (length[0] > SHORT) & feasible & descended
     # The others one by one: that bounds the memory, and under vmap a loop over none costs nothing,
     # where a cond would run.
     others = jnp.argsort(projected)

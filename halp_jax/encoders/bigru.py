@@ -4,7 +4,8 @@ The released code (moco/GRU.py) feeds its bidirectional GRU one frame at a time 
 state, so both streams of a layer run FORWARD in time, each on the concatenation of the two below,
 and the feature is the top layer's last frame. The paper's tables are of that network
 (`direction="forward"`). `direction="bidirectional"` is the textbook's: the second stream runs
-backward, and the feature joins the final states of both.
+backward, and the feature joins the final states of both. `pooling="mean"` (not the authors') takes
+the mean over all frames instead of the last one: every frame has a short way to the loss.
 """
 
 import flax.linen as nn
@@ -60,6 +61,7 @@ class BiGRU(nn.Module):
     num_layers: int = 3
     direction: str = "forward"
     dim: int = 128
+    pooling: str = "last"
     axis_name: str | None = None
 
     @nn.compact
@@ -68,6 +70,8 @@ class BiGRU(nn.Module):
     ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch two_widths"]]:
         if self.direction not in ("forward", "bidirectional"):
             raise ValueError(f"unknown direction {self.direction!r}: forward or bidirectional")
+        if self.pooling not in ("last", "mean"):
+            raise ValueError(f"unknown pooling {self.pooling!r}: last or mean")
         backward = self.direction == "bidirectional"
         x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
         x = jnp.swapaxes(x, 0, 1)
@@ -75,5 +79,8 @@ class BiGRU(nn.Module):
             first, second = GRULayer(self.width, backward, name=f"layer{i}")(x)
             x = jnp.concatenate([first, second], axis=-1)
         self.sow("intermediates", "frames", x)  # for tests and for looking inside
-        feature = jnp.concatenate([first[-1], second[0 if backward else -1]], axis=-1)
+        if self.pooling == "mean":
+            feature = jnp.mean(x, axis=0)
+        else:
+            feature = jnp.concatenate([first[-1], second[0 if backward else -1]], axis=-1)
         return MLPHead(self.dim, name="head")(feature), feature

@@ -49,7 +49,7 @@ class TrainState:
 
 def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
     e = config.encoder
-    return BiGRU(e.width, e.num_layers, e.direction, e.dim, axis_name)
+    return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, axis_name)
 
 
 def make_optimizer(

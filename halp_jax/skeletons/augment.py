@@ -72,7 +72,11 @@ def random_crop(
 def transform(
     frames: Float[Array, "time bodies joints xyz"], matrix: Float[Array, "3 3"]
 ) -> Float[Array, "time bodies joints xyz"]:
-    """Every coordinate row vector x becomes x @ matrix."""
+    """Every coordinate row vector x becomes x @ matrix.
+
+    (The released shear multiplies column vectors. Its matrix is drawn alike above and below the
+    diagonal, so the views have the same distribution.)
+    """
     return jnp.einsum("tmvc,cd->tmvd", frames, matrix)
 
 

@@ -17,6 +17,7 @@ from halp_jax.training.parallel import DRIVERS, check_batch_size
 CHOICES = {
     "init_what": ("all", "encoder"),
     "encoder.direction": ("forward", "bidirectional"),
+    "encoder.pooling": ("last", "mean"),
     "halp.solver": ("pairwise", "geodesic", "sphere"),
     "halp.estimator": ("sampled", "expected"),
     "halp.draw": ("released", "slide"),

@@ -28,7 +28,7 @@ from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
 
 USED = ("frames", "length")  # leaves of a batch that the step reads
-SHOWN = ("loss", "contrast_accuracy", "mu", "kept", "model_tflops_per_s")  # in the progress line
+SHOWN = ("epoch", "loss", "contrast_accuracy", "mu", "kept", "model_tflops_per_s")  # in the progress line
 log = logging.getLogger("halp_jax")
 
 Evaluator = Callable[[Any], dict[str, float]]  # state -> figures, as evaluation.knn makes them

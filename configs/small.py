@@ -1,0 +1,60 @@
+"""Sets of about a thousand clips: settings found on PKU-MMD's two-person actions (RESULTS.md).
+
+    python -m halp_jax.train --config=configs/small.py:baseline --workdir=runs/moco \\
+        --config.data.dir=data/pku2p --config.data.split=xperf
+    python -m halp_jax.train --config=configs/small.py:halp --workdir=runs/halp \\
+        --config.data.dir=data/pku2p --config.data.split=xperf --config.init_from=runs/moco
+
+Variants: baseline (MoCo for 40 epochs), halp (the paper's, 20 epochs more), halp_expected (geodesic
+solver, positives integrated instead of drawn), moco_longer (the baseline for as many epochs as
+HaLP). The last three go on from a baseline with --config.init_from.
+
+The paper's run has 280,000 steps; forty epochs of a thousand clips have 700. What a long run can
+afford (a slow key encoder, hard views, a small rate) keeps a short one from learning, and the mean
+over frames gives every frame a short way to the loss.
+"""
+
+import runpy
+from pathlib import Path
+
+default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+
+BASELINE_EPOCHS, MORE_EPOCHS = 40, 20
+VARIANTS = ("baseline", "moco_longer", "halp", "halp_expected")
+
+
+def get_config(variant: str = "baseline"):
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    config = default["get_config"]()
+    config.data.split = "xsub"
+    config.data.max_frames = 256
+    config.views.num_frames = config.views.min_frames = 32
+    config.views.crop = (0.5, 1.0)
+    config.views.shear = 0.3
+    config.views.num_corrupted_joints = 8
+    config.encoder.width = 128
+    config.encoder.pooling = "mean"
+    config.moco.queue_size = 1024
+    config.moco.momentum = 0.99
+    config.moco.temperature = 0.1
+    config.optim.learning_rate = 0.1
+    config.optim.milestones = (50,)
+    config.train.epochs = BASELINE_EPOCHS
+    config.train.log_every = 10
+    config.checkpoint.every_epochs = 20
+    config.checkpoint.keep_every_epochs = 0
+    config.knn.every_epochs = 20
+    config.linear.learning_rate = 0.05
+    config.linear.num_crops = 4
+    config.linear.epochs = 60
+    config.linear.milestones = (40, 50)
+    config.linear.standardize = True  # raw coordinates and features under one probe
+    if variant != "baseline":
+        config.train.epochs = BASELINE_EPOCHS + MORE_EPOCHS
+    if variant.startswith("halp"):
+        config.halp.mu = 1.0
+        config.halp.start_epoch = BASELINE_EPOCHS
+    if variant == "halp_expected":
+        config.halp.solver, config.halp.estimator = "geodesic", "expected"
+    return config

@@ -1,0 +1,59 @@
+"""The memory queue and InfoNCE."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from halp_jax.core.contrast import info_nce
+from halp_jax.core.queue import create_queue, newest, push
+
+
+def rows(first, count):
+    return jnp.arange(first, first + count, dtype=jnp.float32)[:, None] * jnp.ones((1, 3))
+
+
+def test_oldest_keys_are_overwritten_first():
+    queue = create_queue(jax.random.key(0), 8, 3)
+    np.testing.assert_allclose(jnp.linalg.norm(queue.keys, axis=1), 1.0, atol=1e-6)
+    assert int(queue.pushed) == 0
+    for step in range(5):  # 20 keys into 8 places
+        queue = push(queue, rows(4 * step, 4))
+    assert sorted(np.asarray(queue.keys[:, 0])) == list(range(12, 20))
+    assert int(queue.pushed) == 20 and int(queue.head) == 4
+
+
+@pytest.mark.parametrize("pushes", [1, 2, 3, 5])
+def test_newest_come_in_order_also_across_the_seam(pushes):
+    queue = create_queue(jax.random.key(0), 12, 3)
+    for step in range(pushes):
+        queue = push(queue, rows(4 * step, 4))
+    count = min(8, 4 * pushes)
+    np.testing.assert_array_equal(
+        newest(queue, count)[:, 0], np.arange(4 * pushes - count, 4 * pushes)
+    )
+
+
+def test_misfits_are_refused():
+    queue = create_queue(jax.random.key(0), 10, 3)
+    with pytest.raises(ValueError, match="no multiple of the batch of 4"):
+        push(queue, rows(0, 4))
+    with pytest.raises(ValueError, match="newest 11 of a queue of 10"):
+        newest(queue, 11)
+
+
+def test_info_nce_is_the_cross_entropy_of_the_key():
+    rng = np.random.default_rng(0)
+    q, k, n = (rng.normal(size=s).astype(np.float32) for s in ((6, 5), (6, 5), (9, 5)))
+    logits = np.concatenate([np.sum(q * k, 1, keepdims=True), q @ n.T], axis=1) / 0.3
+    wanted = np.mean(np.log(np.exp(logits).sum(1)) - logits[:, 0])
+    loss, accuracy = info_nce(jnp.asarray(q), jnp.asarray(k), jnp.asarray(n), 0.3)
+    assert float(loss) == pytest.approx(wanted, rel=1e-5)
+    assert float(accuracy) == pytest.approx(np.mean(logits.argmax(1) == 0))
+
+
+def test_info_nce_teaches_the_query_alone():
+    q, k, n = rows(1, 2), rows(3, 2), rows(5, 4)
+    to_q, to_k, to_n = jax.grad(lambda *x: info_nce(*x, 10.0)[0], (0, 1, 2))(q, k, n)
+    assert float(jnp.max(jnp.abs(to_q))) > 0
+    assert float(jnp.max(jnp.abs(to_k))) == float(jnp.max(jnp.abs(to_n))) == 0
