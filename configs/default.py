@@ -60,7 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
     halp.num_prototypes = 20  # M
     halp.update_every = 10  # steps between two k-means
     halp.queue_entries = 256  # newest keys that k-means clusters
-    halp.kmeans_mean = "frechet"  # centroid of a cluster: released Frechet mean, or "chordal"
+    halp.kmeans_mean = "released"  # geomstats' early-stopped mean; "frechet": the exact one; "chordal"
     halp.kmeans_warm_start = False  # start from the last prototypes instead of k-means++
     halp.kmeans_restarts = 1
     halp.kmeans_tol = 1e-3  # stop when centroids move less, mean geodesic distance (radians)

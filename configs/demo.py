@@ -25,6 +25,7 @@ def get_config():
     config.halp.mu = 1.0
     config.halp.start_epoch = 80
     config.halp.ramp_epochs = 10
+    config.halp.kmeans_mean = "frechet"
     config.halp.solver = "geodesic"
     config.halp.estimator = "expected"
     config.optim.learning_rate = 0.05

@@ -1,5 +1,6 @@
 """Checkpoints: bitwise, of the right run, and never a damaged one."""
 
+import gc
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods import moco
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
+from halp_jax.training.tree import make_template
 
 
 @flax.struct.dataclass
@@ -37,11 +39,20 @@ def make_state(step=0, width=7):
 
 
 def template(**options):
-    return checkpoint.make_template(lambda: make_state(**options))
+    return make_template(lambda: make_state(**options))
 
 
-# tensorstore reads all leaves at once; when a file is damaged, all but the first failure are lost.
-lost_failures = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+ignore_lost = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def lost_failures():
+    """tensorstore reads all leaves at once; of a damaged file all failures but the first are lost.
+
+    They are told when they are freed: here, and not in the test that comes next.
+    """
+    yield
+    gc.collect()
 
 
 def assert_bitwise(state, other):
@@ -97,7 +108,7 @@ def test_saved_is_what_was_passed_even_if_its_memory_is_used_again(tmp_path):
         state = make_state(10).replace(queue=jnp.ones((1000, 1000)))
         checkpoint.save(manager, 10, state)
         overwrite(state.queue)
-    big = checkpoint.make_template(lambda: make_state().replace(queue=jnp.ones((1000, 1000))))
+    big = make_template(lambda: make_state().replace(queue=jnp.ones((1000, 1000))))
     assert latest(tmp_path, big)[0].queue.min() == 1
 
 
@@ -117,7 +128,8 @@ def test_a_step_that_is_there_is_not_written_again(tmp_path):
     assert_bitwise(latest(tmp_path)[0], make_state(10))
 
 
-@lost_failures
+@ignore_lost
+@pytest.mark.usefixtures("lost_failures")
 @pytest.mark.parametrize("how", ["flipped bit", "cut short", "info gone"])
 def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, how, caplog):
     write(tmp_path, [10, 20])
@@ -132,7 +144,8 @@ def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, how, caplog):
     assert_bitwise(latest(tmp_path)[0], make_state(20))
 
 
-@lost_failures
+@ignore_lost
+@pytest.mark.usefixtures("lost_failures")
 def test_all_damaged_is_said_in_one_line(tmp_path):
     write(tmp_path, [10])
     damage(tmp_path, 10, "cut short")
@@ -144,10 +157,10 @@ def test_another_architecture_names_the_leaf_and_harms_nothing(tmp_path):
     write(tmp_path, [10])
     with pytest.raises(UserError, match=r"params/gru/0/half of bfloat16\[300, 7\].*\[300, 9\]"):
         latest(tmp_path, template(width=9))
-    more = checkpoint.make_template(lambda: make_state().replace(queue=jnp.ones(2)))
+    more = make_template(lambda: make_state().replace(queue=jnp.ones(2)))
     with pytest.raises(UserError, match="10 has no queue"):
         latest(tmp_path, more)
-    fewer = checkpoint.make_template(lambda: make_state().replace(opt_state=()))
+    fewer = make_template(lambda: make_state().replace(opt_state=()))
     with pytest.raises(UserError, match="has opt_state/0, which this config lacks"):
         latest(tmp_path, fewer)
     assert latest(tmp_path)[1] == 10
@@ -187,7 +200,8 @@ def test_warm_start_takes_all_or_the_encoder(tmp_path):
     assert not (tmp_path / "damaged").exists()
 
 
-@lost_failures
+@ignore_lost
+@pytest.mark.usefixtures("lost_failures")
 def test_run_is_restored_from_its_own_config(tmp_path):
     config = small_config()
     checkpoint.save_config(tmp_path, config)

@@ -187,9 +187,7 @@ def test_meter_averages_and_times_training_alone():
 def curve(before, during, mu=1.0):
     """Lines of metrics.jsonl: contrast accuracies without and with HaLP."""
     values = [(a, 0.0) for a in before] + [(a, mu) for a in during]
-    return [
-        {"step": 10 * i, "contrast_accuracy": a, "mu": m} for i, (a, m) in enumerate(values)
-    ]
+    return [{"step": 10 * i, "contrast_accuracy": a, "mu": m} for i, (a, m) in enumerate(values)]
 
 
 def test_collapse_is_seen_and_health_is_not_blamed():

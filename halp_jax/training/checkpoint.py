@@ -9,10 +9,9 @@ import functools
 import json
 import logging
 import os
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import absl.logging
 import jax
@@ -24,31 +23,11 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import get_layout
+from halp_jax.training.tree import Template, checksum, flatten, make_template
 
 CONFIG, CHECKPOINTS, DAMAGED = "config.json", "checkpoints", "damaged"
 ENCODER_FIELDS = ("params", "key_params", "batch_stats", "key_batch_stats")
 log = logging.getLogger("halp_jax")
-
-
-class Template(NamedTuple):
-    """What a state looks like, without its memory: structure, and shape and dtype of each leaf."""
-
-    structure: Any
-    leaves: dict[str, jax.ShapeDtypeStruct]
-
-
-def make_template(create: Callable[[], Any]) -> Template:
-    """The template of the state that `create()` would make; nothing is computed."""
-    structures, names = [], []
-
-    def leaves() -> list[Any]:
-        state = create()
-        structures.append(jax.tree.structure(state))
-        names.extend(_flatten(state))
-        return jax.tree.leaves(state)
-
-    shapes = jax.eval_shape(leaves)
-    return Template(structures[0], dict(zip(names, shapes, strict=True)))
 
 
 class _Damaged(Exception):
@@ -108,8 +87,8 @@ def save(
     """
     if step in manager.all_steps():
         return
-    table = {name: np.array(leaf) for name, leaf in _flatten(state).items() if leaf.size}
-    info = {**(info or {}), "checksums": {name: _checksum(leaf) for name, leaf in table.items()}}
+    table = {name: np.array(leaf) for name, leaf in flatten(state).items() if leaf.size}
+    info = {**(info or {}), "checksums": {name: checksum(leaf) for name, leaf in table.items()}}
     manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.PyTreeSave(table), info=ocp.args.JsonSave(info)),
@@ -180,7 +159,7 @@ def warm_start(
     if path.parent.name == CHECKPOINTS and path.name.isdigit():
         path, step = path.parent.parent, int(path.name)
     fields = None if what == "all" else ENCODER_FIELDS
-    template = Template(jax.tree.structure(state), _flatten(state))
+    template = Template(jax.tree.structure(state), flatten(state))
     with _open_reader(path) as manager:
         for chosen in _choose(manager, path, step):
             try:
@@ -276,7 +255,7 @@ def _read(
     except Exception as error:
         raise _Damaged(_one_line(error)) from error
     for name, leaf in table.items():
-        if _checksum(leaf) != list(stored[name]):
+        if checksum(leaf) != list(stored[name]):
             raise _Damaged(f"the checksum of {name} is wrong")
     leaves = []
     for name, leaf in wanted.items():
@@ -302,17 +281,6 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, damage: _Damaged) -> N
         target.parent.mkdir(exist_ok=True)
         source.rename(target)
     manager.reload()
-
-
-def _flatten(tree: Any) -> dict[str, Any]:
-    """Any pytree as {"params/gru/kernel": leaf}, in jax's order of leaves."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _checksum(leaf: np.ndarray) -> list[Any]:
-    array = np.ascontiguousarray(leaf)
-    return [zlib.crc32(array.reshape(-1).view(np.uint8)), str(leaf.dtype), list(leaf.shape)]
 
 
 def _with_tuples(value: Any) -> Any:

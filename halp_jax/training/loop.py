@@ -26,9 +26,11 @@ from halp_jax.progress import Progress
 from halp_jax.training import checkpoint, checks, parallel, report, watch
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
+from halp_jax.training.tree import make_template
 
 USED = ("frames", "length")  # leaves of a batch that the step reads
-SHOWN = ("epoch", "loss", "contrast_accuracy", "mu", "kept", "model_tflops_per_s")  # in the progress line
+# Figures of the progress line.
+SHOWN = ("epoch", "loss", "contrast_accuracy", "mu", "kept", "model_tflops_per_s")
 log = logging.getLogger("halp_jax")
 
 Evaluator = Callable[[Any], dict[str, float]]  # state -> figures, as evaluation.knn makes them
@@ -192,7 +194,7 @@ def _begin(
     config: ml_collections.ConfigDict, layout: Any, info: dict[str, Any], manager: Any
 ) -> tuple[Any, dict[str, float]]:
     """The state to start from, and the figures of its step where it was saved with some."""
-    template = checkpoint.make_template(lambda: moco.create_state(config, layout))
+    template = make_template(lambda: moco.create_state(config, layout))
     found = checkpoint.restore_latest(manager, template)
     if found:
         state, step, saved = found
