@@ -20,9 +20,9 @@ from halp_jax import evaluate, train
 CONFIG = "configs/small.py"
 LONGER = ("moco_longer", "halp", "halp_expected")
 PROTOCOLS = ("knn", "linear")
-ROWS = {"raw": "raw coordinates", "random": "random encoder", "baseline": "MoCo, 40 epochs"}
-ROWS |= {"moco_longer": "MoCo, 60 epochs", "halp": "HaLP from 40, 60 epochs"}
-ROWS |= {"halp_expected": "HaLP geodesic, expected"}
+ROWS = {"raw": "raw coordinates", "random": "random encoder", "baseline": "MoCo, 30 epochs"}
+ROWS |= {"moco_longer": "MoCo, 45 epochs", "halp": "HaLP from 30, 45 epochs"}
+ROWS |= {"halp_expected": "HaLP geodesic expected, 45 epochs"}
 
 
 def call(module, *arguments: str) -> None:
@@ -81,7 +81,7 @@ def report(out: Path) -> str:
         cells = [found.get((t, row, p), {}) for t in tasks for p in PROTOCOLS]
         if any(cells):
             lines.append(f"| {title} | " + " | ".join(map(spread, cells)) + " |")
-    lines += ["", "Paired by seed, difference to MoCo of 60 epochs, 95 % interval (Student's t):", ""]
+    lines += ["", "Paired by seed, difference to MoCo of 45 epochs, 95 % interval (Student's t):", ""]
     for task in tasks:
         for protocol in PROTOCOLS:
             for row in ("halp", "halp_expected"):

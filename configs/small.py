@@ -5,11 +5,11 @@
     python -m halp_jax.train --config=configs/small.py:halp --workdir=runs/halp \\
         --config.data.dir=data/pku2p --config.data.split=xperf --config.init_from=runs/moco
 
-Variants: baseline (MoCo for 40 epochs), halp (the paper's, 20 epochs more), halp_expected (geodesic
+Variants: baseline (MoCo for 30 epochs), halp (the paper's, 15 epochs more), halp_expected (geodesic
 solver, positives integrated instead of drawn), moco_longer (the baseline for as many epochs as
 HaLP). The last three go on from a baseline with --config.init_from.
 
-The paper's run has 280,000 steps; forty epochs of a thousand clips have 700. What a long run can
+The paper's run has 280,000 steps; 45 epochs of a thousand clips have 700. What a long run can
 afford (a slow key encoder, hard views, a small rate) keeps a short one from learning, and the mean
 over frames gives every frame a short way to the loss.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 default = runpy.run_path(str(Path(__file__).with_name("default.py")))
 
-BASELINE_EPOCHS, MORE_EPOCHS = 40, 20
+BASELINE_EPOCHS, MORE_EPOCHS = 30, 15
 VARIANTS = ("baseline", "moco_longer", "halp", "halp_expected")
 
 
@@ -39,12 +39,13 @@ def get_config(variant: str = "baseline"):
     config.moco.momentum = 0.99
     config.moco.temperature = 0.1
     config.optim.learning_rate = 0.1
-    config.optim.milestones = (50,)
+    config.optim.milestones = (38,)
     config.train.epochs = BASELINE_EPOCHS
     config.train.log_every = 10
-    config.checkpoint.every_epochs = 20
+    config.checkpoint.every_epochs = 15
     config.checkpoint.keep_every_epochs = 0
-    config.knn.every_epochs = 20
+    config.knn.every_epochs = 15
+    config.halp.kmeans_mean = "frechet"
     config.linear.learning_rate = 0.05
     config.linear.num_crops = 4
     config.linear.epochs = 60
