@@ -22,7 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_what = "all"
 
     config.data = data = ml_collections.ConfigDict()
-    data.dir = config_dict.placeholder(str)  # folder that `python -m halp_jax.prepare --out=...` wrote
+    data.dir = config_dict.placeholder(
+        str
+    )  # folder that `python -m halp_jax.prepare --out=...` wrote
     data.split = "xsub"  # benchmark: xsub, xview, xset, xperf ... `prepare` prints those it found
     data.max_frames = 300  # longer clips keep their first max_frames frames (released: 300)
 
@@ -37,7 +39,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.encoder = encoder = ml_collections.ConfigDict()
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
-    encoder.direction = "forward"  # released: both streams run forward; or "bidirectional", the textbook's
+    encoder.direction = (
+        "forward"  # released: both streams run forward; or "bidirectional", the textbook's
+    )
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.dim = 128  # of the embedding that the contrastive loss sees
 
@@ -52,15 +56,21 @@ def get_config() -> ml_collections.ConfigDict:
     halp.mu = 0.0  # weight of the HaLP loss; 0 is the MoCo baseline (released HaLP: 2, PKU-II: 1)
     halp.start_epoch = 200  # plain MoCo before this epoch
     halp.ramp_epochs = 0  # mu grows linearly from 0 over so many epochs (released: 0)
-    halp.solver = "pairwise"  # the paper's; "geodesic" keeps every positive; "sphere" is the full objective
-    halp.estimator = "sampled"  # the paper's; "expected" integrates t and the prototype (geodesic solver)
+    halp.solver = (
+        "pairwise"  # the paper's; "geodesic" keeps every positive; "sphere" is the full objective
+    )
+    halp.estimator = (
+        "sampled"  # the paper's; "expected" integrates t and the prototype (geodesic solver)
+    )
     halp.draw = "released"  # t ~ U((1-lam) t*, t*); "slide": t ~ U(0, lam t*)
     halp.lam = 0.8  # lambda of either draw
     halp.num_positives = 100  # G, a sample
     halp.num_prototypes = 20  # M
     halp.update_every = 10  # steps between two k-means
     halp.queue_entries = 256  # newest keys that k-means clusters
-    halp.kmeans_mean = "released"  # geomstats' early-stopped mean; "frechet": the exact one; "chordal"
+    halp.kmeans_mean = (
+        "released"  # geomstats' early-stopped mean; "frechet": the exact one; "chordal"
+    )
     halp.kmeans_warm_start = False  # start from the last prototypes instead of k-means++
     halp.kmeans_restarts = 1
     halp.kmeans_tol = 1e-3  # stop when centroids move less, mean geodesic distance (radians)
@@ -85,9 +95,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_epochs = 10
     checkpoint.keep = 2  # newest ones kept
-    checkpoint.keep_every_epochs = 100  # and every one at a multiple of this, for warm starts; 0: none
+    checkpoint.keep_every_epochs = (
+        100  # and every one at a multiple of this, for warm starts; 0: none
+    )
 
-    config.knn = knn = ml_collections.ConfigDict()  # nearest neighbours, cosine, on encoder features
+    config.knn = knn = (
+        ml_collections.ConfigDict()
+    )  # nearest neighbours, cosine, on encoder features
     knn.every_epochs = 10  # during training; 0: never
     knn.k = 1
     knn.crop = 0.95  # centre crop, training and test clips
@@ -103,7 +117,11 @@ def get_config() -> ml_collections.ConfigDict:
     linear.factor = 0.1
     linear.crop = (0.5, 1.0)  # random temporal crop of training clips
     linear.test_crop = 0.95  # centre crop of test clips
-    linear.num_crops = 80  # distinct random crops a clip; 80 = a new one every epoch (released), fewer are reused
-    linear.standardize = False  # features to zero mean, unit variance of the training set (released: no)
+    linear.num_crops = (
+        80  # distinct random crops a clip; 80 = a new one every epoch (released), fewer are reused
+    )
+    linear.standardize = (
+        False  # features to zero mean, unit variance of the training set (released: no)
+    )
     linear.eval_every = 5  # epochs between two looks at the test set
     return config

@@ -31,7 +31,12 @@ def define_flags() -> None:
     flags.DEFINE_string("source", None, "Folder or file to read.")
     flags.DEFINE_string("out", None, "Folder to write.", required=True)
     flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Reader processes.", 0)
-    flags.DEFINE_enum("normalize", "view", list(NORMALIZERS), "View-invariant, or as it is.")
+    flags.DEFINE_enum(
+        "normalize",
+        "view",
+        list(NORMALIZERS),
+        "View-invariant; the same with the released quirks; as it is.",
+    )
     flags.DEFINE_bool("strict", False, "Stop at the first damaged clip.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there, at the very end.")
     flags.DEFINE_string("missing", None, "ntu: lists of damaged samples, separated by commas.")
@@ -56,7 +61,7 @@ def main(argv: list[str]) -> int:
             overwrite=FLAGS.overwrite,
         )
     except UserError as error:
-        print(f"prepare: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"prepare: stopped; nothing was written to {FLAGS.out}", file=sys.stderr)

@@ -64,9 +64,7 @@ def test_joint_corruption_replayed(golden, case):
 @pytest.mark.parametrize("view", [0, 1])
 def test_whole_view_of_the_feeder_replayed(golden, item, view):
     g = golden("feeder")
-    drawn = {
-        k.split("/")[-1]: v for k, v in g.items() if k.startswith(f"item{item}/view{view}/")
-    }
+    drawn = {k.split("/")[-1]: v for k, v in g.items() if k.startswith(f"item{item}/view{view}/")}
     out = augment.crop(ours(g[f"item{item}/clip"]), int(drawn["start"]), int(drawn["length"]))
     if "Shear" in drawn:
         out = augment.transform(out, jnp.asarray(drawn["Shear"].T, jnp.float32))

@@ -93,9 +93,7 @@ def test_grid_names_every_clip_and_labels_stay_apart():
     assert ink(figure) > 0.01
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(synthetic.CLASS_NAMES[:4])
     texts = [
-        text.get_window_extent()
-        for axes in figure.axes
-        for text in (*axes.texts, axes._left_title)
+        text.get_window_extent() for axes in figure.axes for text in (*axes.texts, axes._left_title)
     ]
     assert len(texts) == 4 * 5
     assert not any(a.overlaps(b) for a, b in itertools.combinations(texts, 2))

@@ -130,7 +130,5 @@ def test_batch_statistics_are_those_of_the_global_batch():
         axis_name="data",
     )(x.reshape(4, 2, 5, 6))
     np.testing.assert_allclose(spread[0].reshape(y.shape), y, atol=1e-5)
-    for leaf in jax.tree.leaves(
-        jax.tree.map(lambda a, b: a - b[None], spread[1], new)
-    ):
+    for leaf in jax.tree.leaves(jax.tree.map(lambda a, b: a - b[None], spread[1], new)):
         assert float(jnp.max(jnp.abs(leaf))) < 1e-5

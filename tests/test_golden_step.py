@@ -1,5 +1,7 @@
 """One training step against the authors' code: losses, gradients, and the state it leaves."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def recorded_state(golden, c) -> moco.TrainState:
     arrays = golden("single_state")
     params, stats = from_torch(arrays, "encoder_q.")
     key_params, key_stats = from_torch(arrays, "encoder_k.")
-    state = moco.create_state(c, NTU25)
+    state = jax.jit(lambda: moco.create_state(c, NTU25))()
     # The optimiser's momentum was recorded for the biases and the head; the rest started at zero or
     # is not compared.
     before = {k.removeprefix("momentum_before/"): v for k, v in golden("step_baseline").items()}
@@ -58,9 +60,9 @@ def replayed_halp(reference):
     def halp(key, z_q, z_k, prototypes, *, temperature, **_):
         s, c = z_k @ prototypes.T, prototypes @ prototypes.T
         r = jax.vmap(lambda s: hallucinate.reach(s, s, c, "pairwise"))(s)
-        z = jax.vmap(
-            lambda r, s, i, u: hallucinate.place_positives(r, s, c, i, u, "pairwise")
-        )(r, s, selected, share)
+        z = jax.vmap(lambda r, s, i, u: hallucinate.place_positives(r, s, c, i, u, "pairwise"))(
+            r, s, selected, share
+        )
         points = hallucinate.materialize(z, z_k, prototypes)
         toward = jnp.einsum("bd,bgd->bg", z_q, points)
         loss = -jnp.sum(toward * z.kept) / jnp.sum(z.kept) / temperature
@@ -69,25 +71,30 @@ def replayed_halp(reference):
     return halp
 
 
-def run(golden, name):
+@functools.cache
+def recorded_run(golden, name):
+    """The recorded step replayed: (reference, state before, state after, metrics)."""
     reference = golden(name)
     c = config(mu=0.0 if name == "step_baseline" else 2.0, streams=(RUNS[name],))
-    state, inputs = recorded_state(golden, c), golden("inputs")
+    state = recorded_state(golden, c)
+    return reference, state, *replay(golden, c, name, state)
+
+
+def replay(golden, c, name, state):
+    inputs = golden("inputs")
     x_q = moco.stream_inputs(c, NTU25, clips(inputs["im_q"]))
     x_k = moco.stream_inputs(c, NTU25, clips(inputs["im_k"]))
-    halp = hallucinate.halp_loss if name == "step_baseline" else replayed_halp(reference)
-    update = moco.make_update(c, 1000, halp)
-    spread = jax.vmap(
-        update, in_axes=(None, 0, 0, None), axis_name=moco.AXIS, axis_size=1, out_axes=(0, 0)
+    halp = hallucinate.halp_loss if name == "step_baseline" else replayed_halp(golden(name))
+    update = jax.vmap(
+        moco.make_update(c, 1000, halp), (None, 0, 0, None), axis_name=moco.AXIS, axis_size=1
     )
-    after, metrics = jax.jit(spread)(state, x_q[None], x_k[None], jax.random.key(0))
-    after, metrics = jax.tree.map(lambda x: x[0], (after, metrics))
-    return reference, state, after, metrics
+    result = jax.jit(update)(state, x_q[None], x_k[None], jax.random.key(0))
+    return jax.tree.map(lambda x: x[0], result)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_losses(golden, name):
-    reference, _, _, metrics = run(golden, name)
+    reference, _, _, metrics = recorded_run(golden, name)
     assert relative_error(metrics["loss_cl"], reference["loss_infonce"]) < 1e-5
     assert relative_error(metrics["loss"], reference["loss_total"]) < 1e-5
     if name != "step_baseline":
@@ -102,17 +109,9 @@ def test_gradients_of_every_parameter(golden, name):
     c = config(mu=0.0 if name == "step_baseline" else 2.0)
     # A rate of one makes the difference of the parameters the gradient, to their rounding.
     c.optim.learning_rate, c.optim.momentum, c.optim.weight_decay = 1.0, 0.0, 0.0
-    state, inputs = recorded_state(golden, c), golden("inputs")
+    state = recorded_state(golden, c)
     state = state.replace(opt_state=moco.make_optimizer(c, 1000).init(state.params))
-    x_q = moco.stream_inputs(c, NTU25, clips(inputs["im_q"]))
-    x_k = moco.stream_inputs(c, NTU25, clips(inputs["im_k"]))
-    halp = hallucinate.halp_loss if name == "step_baseline" else replayed_halp(reference)
-    update = jax.vmap(
-        moco.make_update(c, 1000, halp), (None, 0, 0, None), axis_name=moco.AXIS, axis_size=1
-    )
-    after = jax.tree.map(
-        lambda x: x[0], jax.jit(update)(state, x_q[None], x_k[None], jax.random.key(0))[0]
-    )
+    after, _ = replay(golden, c, name, state)
     ours = jax.tree.map(lambda a, b: (a - b)[0], state.params, after.params)
     gradients = {k.removeprefix("grad/"): v for k, v in reference.items() if k.startswith("grad/")}
     theirs, _ = from_torch(gradients, "encoder_q.")
@@ -123,7 +122,7 @@ def test_gradients_of_every_parameter(golden, name):
 
 @pytest.mark.parametrize("name", ["step_baseline", "step_halp"])
 def test_state_after_the_step(golden, name):
-    reference, before, after, _ = run(golden, name)
+    reference, before, after, _ = recorded_run(golden, name)
     theirs = {k.removeprefix("after_step/"): v for k, v in reference.items() if "after_step/" in k}
     names = {
         "layer0": "encoder.gru.bias_ih_l0", "layer1": "encoder.gru.bias_ih_l1",
@@ -141,7 +140,7 @@ def test_state_after_the_step(golden, name):
 
 
 def test_key_encoder_queue_and_statistics_after_the_step(golden):
-    reference, before, after, _ = run(golden, "step_halp")
+    reference, before, after, _ = recorded_run(golden, "step_halp")
     theirs = {
         k.removeprefix("after_forward/"): v
         for k, v in reference.items()
@@ -163,7 +162,7 @@ def test_key_encoder_queue_and_statistics_after_the_step(golden):
 
 def test_query_key_and_logits(golden):
     """q, k and the logits, from the same parameters as the recorded forward pass."""
-    reference, before, after, _ = run(golden, "step_halp")
+    reference, before, after, _ = recorded_run(golden, "step_halp")
     c = config()
     encoder = moco.make_encoder(c)
     inputs = golden("inputs")
@@ -175,6 +174,7 @@ def test_query_key_and_logits(golden):
         z = encoder.apply(variables, x, train=True, mutable=["batch_stats"])[0][0]
         return z / jnp.linalg.norm(z, axis=1, keepdims=True)
 
+    embed = jax.jit(embed)
     q = embed(before.params, before.batch_stats, inputs["im_q"])
     k = embed(after.key_params, before.key_batch_stats, inputs["im_k"])
     assert relative_error(q, reference["q"]) < 1e-5

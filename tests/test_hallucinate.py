@@ -102,9 +102,7 @@ def test_deviation_arctan2_where_the_released_arctan_walks_backwards(golden):
 
 
 # Few sizes, so that few programs are compiled; the numbers are new in each example.
-sizes = st.tuples(
-    st.integers(0, 10_000), st.sampled_from((2, 3, 24)), st.sampled_from((2, 5, 12))
-)
+sizes = st.tuples(st.integers(0, 10_000), st.sampled_from((2, 3, 24)), st.sampled_from((2, 5, 12)))
 
 
 @settings(deadline=None, max_examples=30)
@@ -235,7 +233,9 @@ def test_expected_weights_equal_quadrature():
     t0, t1, omega = 0.1, 0.7, 1.3
     middle = (np.arange(4000) + 0.5) / 4000 * (t1 - t0) + t0
     a, b = sphere.mean_slerp_weights(jnp.array(t0), jnp.array(t1), jnp.array(omega))
-    assert float(a) == pytest.approx(np.mean(np.sin((1 - middle) * omega)) / np.sin(omega), rel=1e-6)
+    assert float(a) == pytest.approx(
+        np.mean(np.sin((1 - middle) * omega)) / np.sin(omega), rel=1e-6
+    )
     assert float(b) == pytest.approx(np.mean(np.sin(middle * omega)) / np.sin(omega), rel=1e-6)
 
 
@@ -309,9 +309,9 @@ def test_no_array_of_batch_by_positives_by_dim():
     """The compiled loss holds nothing as large as the positives themselves."""
     z_q, z_k, p = points(0, 64, 128), points(1, 64, 128), points(2, 20, 128)
     keys = jax.random.split(jax.random.key(0), 64)
-    program = jax.make_jaxpr(
-        jax.grad(lambda q: halp_loss(keys, q, z_k, p, temperature=0.07)[0])
-    )(z_q)
+    program = jax.make_jaxpr(jax.grad(lambda q: halp_loss(keys, q, z_k, p, temperature=0.07)[0]))(
+        z_q
+    )
     largest = 0
 
     def visit(jaxpr):

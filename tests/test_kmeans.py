@@ -48,8 +48,13 @@ CASES = ["clustered/given", "clustered/kmeans++", "uniform/given", "uniform/kmea
 def load_case(golden, case):
     if not case:
         arrays = golden("proto_update")
-        return (arrays["queue_features"], arrays["init_centroids"], arrays["centroids"],
-                arrays["labels"], arrays["inertia"])
+        return (
+            arrays["queue_features"],
+            arrays["init_centroids"],
+            arrays["centroids"],
+            arrays["labels"],
+            arrays["inertia"],
+        )
     arrays = golden("kmeans")
     names = ("init_centroids", "centroids", "labels", "inertia_geomstats")
     return (arrays[case.split("/")[0] + "/X"], *(arrays[f"{case}/{name}"] for name in names))
@@ -83,8 +88,7 @@ def test_frechet_is_the_mean_that_the_released_one_stops_short_of(golden, case):
         mean = ours.centroids[cluster].astype(np.float64)
         members = points[labels == cluster]
         w = np.arccos(np.clip(members @ mean, -1, 1))[:, None]
-        logs = np.where(w < 1e-3, 1, w / np.sin(np.maximum(w, 1e-3))) * (
-            members - np.cos(w) * mean)
+        logs = np.where(w < 1e-3, 1, w / np.sin(np.maximum(w, 1e-3))) * (members - np.cos(w) * mean)
         assert np.linalg.norm(logs.mean(0)) < 3e-4
 
 
@@ -96,8 +100,11 @@ def textbook_lloyd(points, centroids, iterations=100):
         labels = np.argmax(points @ centroids.T, axis=1)
         sums = np.array([points[labels == k].sum(0) for k in range(len(centroids))])
         filled = np.linalg.norm(sums, axis=1) > 0
-        centroids = np.where(filled[:, None], sums / np.linalg.norm(
-            np.where(filled[:, None], sums, 1), axis=1, keepdims=True), centroids)
+        centroids = np.where(
+            filled[:, None],
+            sums / np.linalg.norm(np.where(filled[:, None], sums, 1), axis=1, keepdims=True),
+            centroids,
+        )
     return np.sum(1 - np.max(points @ centroids.T, axis=1))
 
 
@@ -115,8 +122,9 @@ def test_separate_clusters_are_found_as_by_scikit_learn():
     theirs = KMeans(5, n_init=5, random_state=0).fit(points)
     ours = run(points, restarts=6)
     assert adjusted_rand_score(theirs.labels_, ours.labels) == 1
-    np.testing.assert_allclose(ours.centroids[ours.labels],
-                               unit(theirs.cluster_centers_)[theirs.labels_], atol=2e-3)
+    np.testing.assert_allclose(
+        ours.centroids[ours.labels], unit(theirs.cluster_centers_)[theirs.labels_], atol=2e-3
+    )
 
 
 # Properties --------------------------------------------------------------------------------------
@@ -134,8 +142,12 @@ def trace_objective(points, centroids, mean, empty):
 
 
 @few(max_examples=25)
-@given(seeds, st.sampled_from([2, 16]),
-       st.sampled_from([("frechet", "farthest"), ("chordal", "random")]), st.booleans())
+@given(
+    seeds,
+    st.sampled_from([2, 16]),
+    st.sampled_from([("frechet", "farthest"), ("chordal", "random")]),
+    st.booleans(),
+)
 def test_objective_never_rises(seed, dim, rules, duplicates):
     mean, empty = rules
     points = np.pad(make_points(seed, num=40, dim=dim), [(0, 0), (0, 16 - dim)])
@@ -147,8 +159,10 @@ def test_objective_never_rises(seed, dim, rules, duplicates):
 
 
 @few(max_examples=20)
-@given(seeds, st.sampled_from(
-    [("frechet", "kmeans++"), ("released", "random"), ("chordal", "kmeans++")]))
+@given(
+    seeds,
+    st.sampled_from([("frechet", "kmeans++"), ("released", "random"), ("chordal", "kmeans++")]),
+)
 def test_centroids_are_unit_and_labels_nearest(seed, rules):
     mean, init = rules
     points = 3 * make_points(seed)  # not unit on purpose
@@ -206,9 +220,11 @@ def test_plus_plus_draws_by_distance_or_its_square():
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     keys = jax.random.split(KEY, 6000)
     for weight, expected in (("distance", 2 / 2.5), ("squared", 4 / 4.25)):
-        draws = np.asarray(jax.vmap(
-            lambda key, weight=weight: _choose(key, jnp.asarray(points), 2, "kmeans++", weight)
-        )(keys))
+        draws = np.asarray(
+            jax.vmap(
+                lambda key, weight=weight: _choose(key, jnp.asarray(points), 2, "kmeans++", weight)
+            )(keys)
+        )
         from_first = draws[np.all(draws[:, 0] == points[0], axis=1), 1]
         assert abs(len(from_first) / len(keys) - 1 / 3) < 0.03  # the first uniformly
         assert abs(np.mean(np.all(from_first == points[2], axis=1)) - expected) < 0.03
@@ -232,18 +248,29 @@ def test_farthest_point_takes_the_empty_cluster():
     np.testing.assert_allclose(result.centroids[1], points[3], atol=1e-6)
 
 
-@pytest.mark.parametrize("num_clusters, mean, init, empty", [
-    (4, "frechet", "kmeans++", "farthest"), (4, "released", "random", "random"),
-    (4, "chordal", "kmeans++", "random"), (1, "frechet", "kmeans++", "farthest")])
+@pytest.mark.parametrize(
+    "num_clusters, mean, init, empty",
+    [
+        (4, "frechet", "kmeans++", "farthest"),
+        (4, "released", "random", "random"),
+        (4, "chordal", "kmeans++", "random"),
+        (1, "frechet", "kmeans++", "farthest"),
+    ],
+)
 def test_degenerate_points_give_finite_unit_centroids(num_clusters, mean, init, empty):
-    points = np.stack([
-        np.ones((6, 3)),  # one distinct point
-        np.zeros((6, 3)),  # no direction at all
-        np.eye(3)[[0, 0, 1, 1, 2, 2]] * [[1], [2], [1], [1], [0], [0]],  # two, and zeros
-        np.eye(3)[[0] * 6] * [[1], [-1], [1], [-1], [1], [-1]],  # antipodal: no mean
-    ]).astype(np.float32)
-    result = jax.vmap(lambda x: spherical_kmeans(
-        KEY, x, num_clusters, mean=mean, init=init, empty=empty, max_iter=10))(points)
+    points = np.stack(
+        [
+            np.ones((6, 3)),  # one distinct point
+            np.zeros((6, 3)),  # no direction at all
+            np.eye(3)[[0, 0, 1, 1, 2, 2]] * [[1], [2], [1], [1], [0], [0]],  # two, and zeros
+            np.eye(3)[[0] * 6] * [[1], [-1], [1], [-1], [1], [-1]],  # antipodal: no mean
+        ]
+    ).astype(np.float32)
+    result = jax.vmap(
+        lambda x: spherical_kmeans(
+            KEY, x, num_clusters, mean=mean, init=init, empty=empty, max_iter=10
+        )
+    )(points)
     assert all(np.all(np.isfinite(leaf)) for leaf in result)
     np.testing.assert_allclose(np.linalg.norm(result.centroids, axis=-1), 1, atol=1e-5)
 
@@ -286,10 +313,17 @@ def test_works_under_vmap_and_in_cond_of_a_jitted_step():
     np.testing.assert_allclose(update(10, kept), each, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [
-    {"mean": "median"}, {"init": "k-means"}, {"weight": "cubed"}, {"empty": "drop"},
-    {"restarts": 0}, {"centroids": np.ones((4, 8), np.float32)},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mean": "median"},
+        {"init": "k-means"},
+        {"weight": "cubed"},
+        {"empty": "drop"},
+        {"restarts": 0},
+        {"centroids": np.ones((4, 8), np.float32)},
+    ],
+)
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(UserError, match="spherical_kmeans"):
         spherical_kmeans(KEY, make_points(0), 5, **settings)

@@ -31,8 +31,9 @@ def solve_exactly(prototypes: np.ndarray, index: int) -> float:
     best = np.inf
     for ties in itertools.combinations(normals, len(p) - 1):
         z = np.linalg.svd(np.array(ties))[2][-1]
-        best = min([best, *(sign * z @ p for sign in (-1, 1)
-                            if np.min(sign * normals @ z) > -1e-9)])
+        best = min(
+            [best, *(sign * z @ p for sign in (-1, 1) if np.min(sign * normals @ z) > -1e-9)]
+        )
     return best
 
 
@@ -48,8 +49,9 @@ def solve(prototypes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.sampled_from([(12, 2), (12, 3)]),
-       st.sampled_from([None, 0.5, 0.05]))
+@given(
+    st.integers(0, 10**6), st.sampled_from([(12, 2), (12, 3)]), st.sampled_from([None, 0.5, 0.05])
+)
 def test_low_dimensions_against_all_extreme_rays(seed, size, spread):
     prototypes = make_prototypes(seed, *size, spread)
     points, projected = solve(prototypes)
@@ -61,8 +63,11 @@ def test_low_dimensions_against_all_extreme_rays(seed, size, spread):
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.sampled_from([(2, 2), (5, 8), (20, 128)]),
-       st.sampled_from([None, 0.5, 0.05]))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([(2, 2), (5, 8), (20, 128)]),
+    st.sampled_from([None, 0.5, 0.05]),
+)
 def test_high_dimensions_against_nnls(seed, size, spread):
     prototypes = make_prototypes(seed, *size, spread)
     points, projected = solve(prototypes)
@@ -83,11 +88,19 @@ def test_between_no_worse_than_slsqp_from_many_starts():
         normals = np.delete(p - prototypes, m, axis=0)
         for _ in range(15):
             found = minimize(
-                lambda z, p=p: z @ p, p + 0.5 * rng.normal(size=p.size), jac=lambda z, p=p: p,
-                method="SLSQP", constraints=[
-                    {"type": "ineq", "fun": lambda z, a=normals: a @ z,
-                     "jac": lambda z, a=normals: a},
-                    {"type": "eq", "fun": lambda z: z @ z - 1, "jac": lambda z: 2 * z}])
+                lambda z, p=p: z @ p,
+                p + 0.5 * rng.normal(size=p.size),
+                jac=lambda z, p=p: p,
+                method="SLSQP",
+                constraints=[
+                    {
+                        "type": "ineq",
+                        "fun": lambda z, a=normals: a @ z,
+                        "jac": lambda z, a=normals: a,
+                    },
+                    {"type": "eq", "fun": lambda z: z @ z - 1, "jac": lambda z: 2 * z},
+                ],
+            )
             if found.success and np.min(normals @ found.x) > -1e-7:
                 assert points[m] @ p < found.fun + 1e-3
 
@@ -114,13 +127,17 @@ def test_turns_with_the_prototypes():
 E0, E1 = np.eye(4, dtype=np.float32)[:2]
 
 
-@pytest.mark.parametrize("prototypes, objective", [
-    ([E0], [-1]),  # alone: the opposite point
-    ([E0, E0, E0, E0], [-1] * 4),  # duplicates do not constrain
-    ([E0, E0, E1, E1], [-(0.5**0.5)] * 4),
-    ([E0, E0, -E0, -E0], [0] * 4),  # half spheres
-    ([E0, -E0, E1, -E1], [0] * 4),  # the cone holds whole lines
-], ids=["one", "same", "pair", "antipodal", "lines"])
+@pytest.mark.parametrize(
+    "prototypes, objective",
+    [
+        ([E0], [-1]),  # alone: the opposite point
+        ([E0, E0, E0, E0], [-1] * 4),  # duplicates do not constrain
+        ([E0, E0, E1, E1], [-(0.5**0.5)] * 4),
+        ([E0, E0, -E0, -E0], [0] * 4),  # half spheres
+        ([E0, -E0, E1, -E1], [0] * 4),  # the cone holds whole lines
+    ],
+    ids=["one", "same", "pair", "antipodal", "lines"],
+)
 def test_corners(prototypes, objective):
     prototypes = np.array(prototypes)
     points, projected = solve(prototypes)

@@ -128,18 +128,14 @@ def test_processes_share_out_the_batch_of_one(dataset, count):
     whole = take(dataset, 7)
     parts = [take(dataset, 7, process_index=p, process_count=count) for p in range(count)]
     for step, batch in enumerate(whole):
-        joined = {
-            name: np.concatenate([part[step][name] for part in parts]) for name in batch
-        }
+        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
         assert_same(joined, batch)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 30])
 def test_eval_gives_every_clip_once_in_order(dataset, batch_size):
     indices = np.array([4, 2, 22, 9, 0, 11, 17])
-    batches = list(
-        eval_batches(dataset, indices, batch_size=batch_size, max_frames=MAX_FRAMES)
-    )
+    batches = list(eval_batches(dataset, indices, batch_size=batch_size, max_frames=MAX_FRAMES))
     assert len(batches) == -(-7 // batch_size)
     index = np.concatenate([batch["index"] for batch in batches])
     valid = np.concatenate([batch["valid"] for batch in batches])

@@ -385,7 +385,7 @@ def test_command_prepares_the_embedded_data_set(command, tmp_path, capsys):
 def test_command_says_what_is_wrong_in_one_line(command, tmp_path, capsys, arguments, message):
     assert command(*arguments, f"--out={tmp_path / 'set'}") == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("prepare: ") and message in line
+    assert line.startswith("error: ") and message in line
 
 
 def test_interrupt_ends_in_one_line(command, monkeypatch, tmp_path, capsys):

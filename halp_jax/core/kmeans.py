@@ -28,7 +28,8 @@ CHOICES = {
     "init": ("kmeans++", "random"),
     "weight": ("distance", "squared"),
     "mean": ("frechet", "released", "chordal"),
-    "empty": ("farthest", "random")}
+    "empty": ("farthest", "random"),
+}
 RELEASED_STOP = 1e-4  # squared length of the descent direction, per dimension (geomstats' default)
 FRECHET_STOP = 1e-8  # squared length, whatever the dimension: 1e-4 rad, a tenth of `tol`
 MEAN_MAX_ITER = 100
@@ -54,12 +55,21 @@ class KMeansState(NamedTuple):
 
 
 @functools.partial(
-    jax.jit, static_argnames=("num_clusters", *CHOICES, "restarts", "tol", "max_iter"))
+    jax.jit, static_argnames=("num_clusters", *CHOICES, "restarts", "tol", "max_iter")
+)
 def spherical_kmeans(
-    key: Key[Array, ""], points: Points, num_clusters: int, *,
-    centroids: Centroids | None = None, init: str = "kmeans++", weight: str = "distance",
-    mean: str = "frechet", empty: str = "farthest",
-    restarts: int = 1, tol: float = 1e-3, max_iter: int = 100,
+    key: Key[Array, ""],
+    points: Points,
+    num_clusters: int,
+    *,
+    centroids: Centroids | None = None,
+    init: str = "kmeans++",
+    weight: str = "distance",
+    mean: str = "frechet",
+    empty: str = "farthest",
+    restarts: int = 1,
+    tol: float = 1e-3,
+    max_iter: int = 100,
 ) -> KMeansResult:
     """Clusters points [num, dim] (normalised here) around `num_clusters` unit centroids.
 
@@ -84,7 +94,9 @@ def spherical_kmeans(
     def run(key: Key[Array, ""], start: Centroids) -> KMeansResult:
         state = jax.lax.while_loop(
             lambda state: (state.iteration < max_iter) & (state.shift >= tol),
-            lambda state: lloyd_step(state, key, points, mean, empty), init_state(points, start))
+            lambda state: lloyd_step(state, key, points, mean, empty),
+            init_state(points, start),
+        )
         inertia = compute_inertia(points, state.similarity, mean)
         return KMeansResult(state.centroids, state.labels, inertia, state.iteration)
 
@@ -121,8 +133,11 @@ def lloyd_step(
         centroids = _descend_to_frechet_mean(points, members, old, released=mean == "released")
 
     # Candidates best first, from the start again where there are fewer than empty clusters.
-    cost = (state.similarity if empty == "farthest" else
-            jax.random.uniform(jax.random.fold_in(key, state.iteration + 1), valid.shape))
+    cost = (
+        state.similarity
+        if empty == "farthest"
+        else jax.random.uniform(jax.random.fold_in(key, state.iteration + 1), valid.shape)
+    )
     order = jnp.argsort(jnp.where(valid, cost, jnp.inf))
     rank = (jnp.cumsum(is_empty) - 1) % jnp.maximum(jnp.sum(valid), 1)
     centroids = jnp.where(is_empty[:, None], points[order[rank]], centroids)
@@ -169,8 +184,13 @@ def _descend_to_frechet_mean(
         step = jnp.where(length > smallest, step / 2, step)
         return mean, step, jnp.minimum(smallest, length), jnp.any(active), iteration + 1
 
-    carry = (jnp.where(filled & released, first, old), jnp.ones_like(counts), jnp.sqrt(counts),
-             jnp.array(True), jnp.array(0))
+    carry = (
+        jnp.where(filled & released, first, old),
+        jnp.ones_like(counts),
+        jnp.sqrt(counts),
+        jnp.array(True),
+        jnp.array(0),
+    )
     return jax.lax.while_loop(lambda c: c[3] & (c[4] < MEAN_MAX_ITER), move, carry)[0]
 
 

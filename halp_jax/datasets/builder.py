@@ -57,7 +57,8 @@ def prepare_source(
         source: what `halp_jax.datasets.open_source` gives.
         out_dir: a folder that does not exist yet (or see `overwrite`).
         workers: reader processes; with 0 or 1 everything happens in this one.
-        normalize: "view" for the view-invariant normalisation, "none" for coordinates as they are.
+        normalize: "view" for the view-invariant normalisation, "released" for the same with the
+            released code's handling of gaps, "none" for coordinates as they are.
         strict: stop at the first damaged clip instead of leaving it out.
         overwrite: replace a data set that is there, at the very end.
 

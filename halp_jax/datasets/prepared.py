@@ -95,9 +95,7 @@ class PreparedDataset:
         records = []
         for number in numbers:
             length = int(size[number])
-            data = os.pread(
-                self._shard_files[file[number]], HEADER + length, int(start[number])
-            )
+            data = os.pread(self._shard_files[file[number]], HEADER + length, int(start[number]))
             if len(data) != HEADER + length or struct.unpack("<Q", data[:8])[0] != length:
                 path = self.path / self.metadata["shards"][file[number]]["file"]
                 raise UserError(

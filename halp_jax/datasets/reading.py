@@ -5,6 +5,7 @@ reported, not raised: whoever reads the results decides whether to go on.
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -31,7 +32,11 @@ def _keep(frames: Float[np.ndarray, "..."], layout: Layout) -> Float[np.ndarray,
     return frames
 
 
-NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {"view": normalize_clip, "none": _keep}
+NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {
+    "view": normalize_clip,
+    "released": functools.partial(normalize_clip, as_released=True),
+    "none": _keep,
+}
 
 
 @dataclasses.dataclass(frozen=True)

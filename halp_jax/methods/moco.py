@@ -35,16 +35,17 @@ AXIS = "data"  # the mapped axis over which the batch is spread
 @flax.struct.dataclass
 class TrainState:
     """Everything a run is. Leaves have a leading axis of S streams, but for `step` and `opt_state`'s
-    counters."""
+    counters. (No shapes are annotated: templates and maps of a state hold other things than arrays.)
+    """
 
-    step: Int[Array, "*devices"]
+    step: Any  # int32 scalar
     params: Any
     key_params: Any  # of the momentum encoder
     batch_stats: Any
     key_batch_stats: Any
     opt_state: Any
     queue: MemoryQueue
-    prototypes: Float[Array, "*devices streams m dim"]  # zeros until the first k-means
+    prototypes: Any  # [streams, m, dim], zeros until the first k-means
 
 
 def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
@@ -77,7 +78,8 @@ def create_state(config: ml_collections.ConfigDict, layout: Layout) -> TrainStat
         queue = create_queue(key_queue, config.moco.queue_size, config.encoder.dim)
         return variables["params"], variables["batch_stats"], queue
 
-    params, batch_stats, queue = jax.vmap(one_stream)(_stream_ids(config))
+    # Jitted, for eagerly each of the encoder's many small operations would be compiled by itself.
+    params, batch_stats, queue = jax.jit(jax.vmap(one_stream))(_stream_ids(config))
     copy = jax.tree.map(jnp.array, (params, batch_stats))  # donated states must not share leaves
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -87,9 +89,7 @@ def create_state(config: ml_collections.ConfigDict, layout: Layout) -> TrainStat
         key_batch_stats=copy[1],
         opt_state=make_optimizer(config, 1).init(params),
         queue=queue,
-        prototypes=jnp.zeros(
-            (len(config.streams), config.halp.num_prototypes, config.encoder.dim)
-        ),
+        prototypes=jnp.zeros((len(config.streams), config.halp.num_prototypes, config.encoder.dim)),
     )
 
 

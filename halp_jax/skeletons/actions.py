@@ -127,19 +127,33 @@ ACTIONS = (
     Action(
         "jump",
         (
-            (0, {}), (0.32, _CROUCH), (0.43, _STRETCH), (0.51, _STRETCH | {"lift": 0.26}),
-            (0.59, _STRETCH), (0.70, _CROUCH), (1, {}),
+            (0, {}),
+            (0.32, _CROUCH),
+            (0.43, _STRETCH),
+            (0.51, _STRETCH | {"lift": 0.26}),
+            (0.59, _STRETCH),
+            (0.70, _CROUCH),
+            (1, {}),
         ),
     ),  # fmt: skip
     Action(
         "bow",
-        ((0, {}), (0.42, {"bend": 34, "waist": 18, "lean": 22, "nod": 14}),
-         (0.58, {"bend": 34, "waist": 18, "lean": 22, "nod": 14}), (1, {})),
+        (
+            (0, {}),
+            (0.42, {"bend": 34, "waist": 18, "lean": 22, "nod": 14}),
+            (0.58, {"bend": 34, "waist": 18, "lean": 22, "nod": 14}),
+            (1, {}),
+        ),
     ),  # fmt: skip
     Action(
         "kick",
-        ((0, {}), (0.40, {"hip": -24, "knee": 62}), (0.53, {"hip": 66, "knee": 8, "lean": -8}),
-         (0.70, {"hip": 30, "knee": 40}), (1, {})),
+        (
+            (0, {}),
+            (0.40, {"hip": -24, "knee": 62}),
+            (0.53, {"hip": 66, "knee": 8, "lean": -8}),
+            (0.70, {"hip": 30, "knee": 40}),
+            (1, {}),
+        ),
     ),  # fmt: skip
     Action(
         "walk forward",
@@ -155,11 +169,17 @@ ACTIONS = (
     ),
     Action(
         "turn around",
-        ((0, {"heading": 0}), (0.1, _STEP | {"heading": 4}), (0.9, _STEP | {"heading": 166}),
-         (1, {"heading": 170})),
+        (
+            (0, {"heading": 0}),
+            (0.1, _STEP | {"heading": 4}),
+            (0.9, _STEP | {"heading": 166}),
+            (1, {"heading": 170}),
+        ),
         swings=(
-            Swing("knee", 22), Swing("far_knee", 22, 0.5),
-            Swing("hip", 11), Swing("far_hip", 11, 0.5),
+            Swing("knee", 22),
+            Swing("far_knee", 22, 0.5),
+            Swing("hip", 11),
+            Swing("far_hip", 11, 0.5),
         ),
         beats=(1.5, 3.0),
     ),  # fmt: skip
@@ -181,15 +201,25 @@ ACTIONS = (
     Action(
         "push",
         ((0, {}), (0.40, _DRAWN), (0.54, _REACH | {"bend": 10}), (0.66, _REACH), (1, {})),
-        partner=((0, {}), (0.46, {}), (0.60, {"go": -0.30, "bend": -12, "nod": 8}),
-                 (0.80, {"go": -0.38}), (1, {"go": -0.38})),
+        partner=(
+            (0, {}),
+            (0.46, {}),
+            (0.60, {"go": -0.30, "bend": -12, "nod": 8}),
+            (0.80, {"go": -0.38}),
+            (1, {"go": -0.38}),
+        ),
         gap=0.86,
     ),  # fmt: skip
     Action(
         "pull",
         ((0, {}), (0.34, _REACH | {"bend": 8}), (0.46, _REACH), (0.60, _DRAWN), (1, {})),
-        partner=((0, {}), (0.46, {}), (0.60, {"go": 0.26, "bend": 12, "nod": -8}),
-                 (0.80, {"go": 0.22}), (1, {"go": 0.22})),
+        partner=(
+            (0, {}),
+            (0.46, {}),
+            (0.60, {"go": 0.26, "bend": 12, "nod": -8}),
+            (0.80, {"go": 0.22}),
+            (1, {"go": 0.22}),
+        ),
         gap=1.02,
     ),  # fmt: skip
 )

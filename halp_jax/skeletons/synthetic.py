@@ -92,9 +92,7 @@ def make_scene(seed: int, index: int) -> Scene:
     motion = _act(rng, action, people, moments)
     frames = place_before_camera(rng, motion, camera, setup)
     frames, lost, missing = sense(rng, frames)
-    return Scene(
-        motion, frames, lost, missing, label, subject, camera, setup, performance
-    )
+    return Scene(motion, frames, lost, missing, label, subject, camera, setup, performance)
 
 
 def _generator(seed: int, *words: int) -> np.random.Generator:
