@@ -24,6 +24,7 @@ from halp_jax.core.kmeans import spherical_kmeans
 from halp_jax.core.queue import MemoryQueue, create_queue, newest, push
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.bigru import BiGRU
+from halp_jax.methods.figures import name_figures, spread
 from halp_jax.methods.schedule import ramp, step_decay
 from halp_jax.skeletons.augment import ViewSettings, random_view
 from halp_jax.skeletons.layout import Layout
@@ -290,26 +291,6 @@ def sample_keys(key, batch: int):
     """A key for each local sample, by its place in the global batch."""
     place = jax.lax.axis_index(AXIS) * batch + jnp.arange(batch)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(place)
-
-
-def spread(z_q: Float[Array, "batch dim"], z_k: Float[Array, "batch dim"]) -> dict[str, Array]:
-    """Alignment and uniformity (Wang & Isola 2020) of the local batch."""
-    alignment = jnp.mean(jnp.sum(jnp.square(z_q - z_k), axis=-1))
-    pairs = 2.0 - 2.0 * z_k @ z_k.T
-    others = ~jnp.eye(z_k.shape[0], dtype=bool)
-    mean = jnp.sum(jnp.exp(-2.0 * pairs) * others) / jnp.maximum(jnp.sum(others), 1)
-    return jax.lax.stop_gradient(
-        {"alignment": alignment, "uniformity": jnp.log(jnp.maximum(mean, 1e-30))}
-    )
-
-
-def name_figures(streams: tuple[str, ...], figures: dict[str, Array]) -> dict[str, Array]:
-    """The mean over streams of each figure [S], and with several streams each one's own too."""
-    named = {name: jnp.mean(value) for name, value in figures.items()}
-    if len(streams) > 1:
-        for name, value in figures.items():
-            named |= {f"{name}_{stream}": value[i] for i, stream in enumerate(streams)}
-    return named
 
 
 def _stream_ids(config: ml_collections.ConfigDict) -> Int[Array, "streams"]:
