@@ -1,7 +1,7 @@
 """The runs on real clips of RESULTS.md: raw coordinates, random encoder, MoCo, HaLP; paired by seed.
 
     python benchmarks/real_clips.py --out=runs/real --tasks=pku2p:xperf,nwucla:xsub --seeds=0,1,2
-    python benchmarks/real_clips.py --out=runs/real --report
+    python benchmarks/real_clips.py --out=runs/real --report      (--record keeps the figures)
 
 Types the three commands of the package for each (data set, split, seed); started again it does only
 what is missing. Data sets are folders that `halp_jax.prepare` wrote under --data. For each seed one
@@ -18,6 +18,7 @@ from scipy import stats
 from halp_jax import evaluate, train
 
 CONFIG = "configs/small.py"
+RECORD = Path(__file__).with_name("real_clips.jsonl")  # the evaluations behind RESULTS.md
 LONGER = ("moco_longer", "halp", "halp_expected")
 PROTOCOLS = ("knn", "linear")
 ROWS = {"raw": "raw coordinates", "random": "random encoder", "baseline": "MoCo, 30 epochs"}
@@ -60,16 +61,27 @@ def run(task: str, seed: int, args: argparse.Namespace) -> None:
         assess(workdir, "trained")
 
 
-def read(out: Path) -> dict:
-    """(task, row, protocol) -> {seed: top1}."""
-    found: dict = {}
+def collect(out: Path) -> dict:
+    """{(task, row, protocol, seed): line} of the finished evaluations, with the recorded ones."""
+    lines = (
+        [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
+    )
     for path in sorted(out.glob("*/*/*/eval/*.json")):
         result = json.loads(path.read_text())
         name, split, member = path.parts[-5:-2]
         row, _, seed = member.rpartition("_")
         row, seed = (row, int(seed)) if seed.isdigit() else (member, 0)
-        cell = found.setdefault((f"{name}:{split}", row, result["protocol"]), {})
-        cell[seed] = 100 * result["top1"]
+        line = {"task": f"{name}:{split}", "row": row, "protocol": result["protocol"], "seed": seed}
+        line |= {key: result[key] for key in ("top1", "top5", "best_top1", "num_test", "step")}
+        lines.append(line)
+    return {(x["task"], x["row"], x["protocol"], x["seed"]): x for x in lines}
+
+
+def read(out: Path) -> dict:
+    """(task, row, protocol) -> {seed: top1 in per cent}."""
+    found: dict = {}
+    for (*cell, seed), line in collect(out).items():
+        found.setdefault(tuple(cell), {})[seed] = 100 * line["top1"]
     return found
 
 
@@ -122,11 +134,15 @@ def main() -> None:
     parser.add_argument("--tasks", default="pku2p:xperf")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--variants", default=",".join(LONGER))
-    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--report", action="store_true", help="only print the table")
+    parser.add_argument("--record", action="store_true", help=f"add what is done to {RECORD.name}")
     args, args.override = parser.parse_known_args()
     args.seeds = [int(s) for s in args.seeds.split(",")]
     args.variants = args.variants.split(",")
-    if not args.report:
+    if args.record:
+        lines = collect(Path(args.out))
+        RECORD.write_text("".join(json.dumps(lines[key]) + "\n" for key in sorted(lines)))
+    elif not args.report:
         for seed in args.seeds:
             for task in args.tasks.split(","):
                 run(task, seed, args)

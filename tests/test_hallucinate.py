@@ -112,11 +112,13 @@ def test_pairwise_t_star_is_a_tie_and_positives_are_on_the_sphere(size):
     z_k, p = points(seed, 4, dim), points(seed + 1, m, dim)
     r = reach_all(z_k, p, "pairwise")
     z = walk(z_k, p, r, 1.0)
-    np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, atol=2e-3)
     z, p, r = np.asarray(z), np.asarray(p), jax.tree.map(np.asarray, r)
     to_nearest = np.einsum("bmd,bd->bm", z, p[r.nearest])
     to_selected = np.einsum("bmd,md->bm", z, p)
-    np.testing.assert_allclose(to_nearest, to_selected, atol=2e-4)
+    # Opposite the anchor there is no one geodesic; float32 cosines see that within a milliradian.
+    usual = r.omega < np.pi - 1e-2
+    np.testing.assert_allclose(np.linalg.norm(z, axis=-1)[usual], 1.0, atol=1e-3)
+    np.testing.assert_allclose(to_nearest[usual], to_selected[usual], atol=2e-4)
     assert np.all((r.t_star >= 0) & (r.t_star <= 1))
     np.testing.assert_allclose(np.sum(r.chance, axis=1), 1.0, atol=1e-5)
     assert not np.any(np.take_along_axis(r.chance, r.nearest[:, None], axis=1))

@@ -1,5 +1,6 @@
 """The train command: what it refuses, that a killed run goes on; its reports and checks."""
 
+import functools
 import json
 import os
 import re
@@ -203,7 +204,12 @@ def test_collapse_is_seen_and_health_is_not_blamed():
     assert watch.find_collapse([{"step": 0, "knn_top1": 0.1}]) is None
 
 
-def test_second_signal_acts_at_once():
+def test_second_signal_acts_at_once(request):
+    # A shell's background job ignores Ctrl-C; this test needs Python's own handler.
+    request.addfinalizer(
+        functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+    )
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with signals.StopRequest() as stop:
         assert stop.received is None
         os.kill(os.getpid(), signal.SIGINT)
