@@ -24,7 +24,7 @@ __all__ = ["draw_great_circle", "draw_sphere", "save_figure"]
 # Okabe and Ito's palette without yellow. Colour and marker count up together, so that seven times
 # seven prototypes stay apart, and seven do in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "h")  # no cross: that is a refused positive
 _GREY = "0.65"
 _ARC_POINTS = 48
 
