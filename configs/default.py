@@ -90,7 +90,8 @@ def get_config() -> ml_collections.ConfigDict:
     train.parallel = "pmap"  # or "shard_map": the same step, the other driver
     train.num_devices = 0  # 0: all of them
     train.log_every = 20  # steps between two lines of metrics.jsonl
-    train.tensorboard = False  # also write TensorBoard events (needs the extra `tensorboard`)
+    train.tensorboard = False  # also write TensorBoard events (pip install tensorboardX)
+    train.wandb = False  # also log to Weights & Biases (pip install wandb)
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_epochs = 10

@@ -143,6 +143,35 @@ def test_tensorboard_without_its_package_says_which(tmp_path, monkeypatch):
         report.Journal(tmp_path, 0, tensorboard=True)
 
 
+def test_wandb_without_its_package_says_which(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        report.Journal(tmp_path, 0, wandb=True)
+
+
+def test_wandb_gets_the_same_figures_and_goes_on_in_the_same_run(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def log(self, values, step):
+            calls.append((values, step))
+
+        def finish(self):
+            calls.append("finished")
+
+    package = type(sys)("wandb")
+    package.init = lambda **given: calls.append(given) or Run()
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    (tmp_path / "config.json").write_text('{"seed": 3}')
+    for step in (4, 6):
+        with report.Journal(tmp_path, step - 1, wandb=True) as journal:
+            journal.write(step, {"loss": 7.0})
+    first, second = calls[0], calls[3]
+    assert first["config"] == {"seed": 3} and first["name"] == tmp_path.name
+    assert first["id"] == second["id"] and second["resume"] == "allow"
+    assert calls[1:3] == [({"loss": 7.0}, 4), "finished"]
+
+
 def test_tensorboard_gets_the_same_figures(tmp_path, monkeypatch):
     class Writer:
         def __init__(self, folder, purge_step):

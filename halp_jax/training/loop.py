@@ -88,7 +88,13 @@ def train(
         state, figures = _begin(config, dataset.layout, info, manager)
         step = int(state.step)
         journal = stack.enter_context(
-            report.Journal(workdir, step, tensorboard=config.train.tensorboard, enabled=main)
+            report.Journal(
+                workdir,
+                step,
+                tensorboard=config.train.tensorboard,
+                wandb=config.train.wandb,
+                enabled=main,
+            )  # fmt: skip
         )
         stream = stream if main else stack.enter_context(open(os.devnull, "w"))
         progress = stack.enter_context(

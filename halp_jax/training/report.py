@@ -1,9 +1,10 @@
-"""What a run says: `metrics.jsonl`, TensorBoard if asked for, and the cost of a step.
+"""What a run says: `metrics.jsonl`, TensorBoard or W&B if asked for, and the cost of a step.
 
 `metrics.jsonl` holds one flat JSON object a line, each with `step`. A run that is resumed at step s
 drops the lines after s first, so that no step stands there twice.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -45,7 +46,7 @@ def truncate_metrics(workdir: str | os.PathLike[str], last_step: int) -> list[di
 
 
 class Journal:
-    """The metrics of a run: appended to `metrics.jsonl`, and to TensorBoard if asked for.
+    """The metrics of a run: appended to `metrics.jsonl`, and to TensorBoard or W&B if asked for.
 
     Attributes:
         records: the lines so far, those of the runs before this one too.
@@ -57,6 +58,7 @@ class Journal:
         last_step: int,
         *,
         tensorboard: bool = False,
+        wandb: bool = False,
         enabled: bool = True,
     ):
         """Forgets the lines after `last_step`. Not `enabled`, it only keeps `records`."""
@@ -64,6 +66,7 @@ class Journal:
         self._enabled = enabled
         self.records = truncate_metrics(workdir, last_step) if enabled else []
         self._board = open_tensorboard(workdir, last_step) if tensorboard and enabled else None
+        self._wandb = open_wandb(workdir) if wandb and enabled else None
 
     def has(self, step: int) -> bool:
         return any(record["step"] == step for record in self.records)
@@ -82,6 +85,8 @@ class Journal:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
             self._board.flush()
+        if self._wandb:
+            self._wandb.log(dict(values), step=step)
 
     def __enter__(self) -> "Journal":
         return self
@@ -89,6 +94,8 @@ class Journal:
     def __exit__(self, *exception: object) -> None:
         if self._board:
             self._board.close()
+        if self._wandb:
+            self._wandb.finish()
 
 
 def open_tensorboard(workdir: str | os.PathLike[str], last_step: int) -> Any:
@@ -101,6 +108,26 @@ def open_tensorboard(workdir: str | os.PathLike[str], last_step: int) -> Any:
             "or leave it False (metrics.jsonl is always written)"
         ) from None
     return SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=last_step + 1)
+
+
+def open_wandb(workdir: str | os.PathLike[str]) -> Any:
+    """A Weights & Biases run named after the workdir; started again, the same run goes on.
+
+    Where and whether it uploads is wandb's own setting (WANDB_MODE=offline keeps it in the workdir).
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise UserError(
+            "train.wandb=True needs the package wandb: pip install wandb, or leave it False "
+            "(metrics.jsonl is always written)"
+        ) from None
+    path = Path(workdir).resolve()
+    identity = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    config = json.loads((path / "config.json").read_text())
+    return wandb.init(
+        project="halp_jax", name=path.name, id=identity, resume="allow", dir=path, config=config
+    )
 
 
 def encoder_flops(config: ml_collections.ConfigDict, layout: Layout) -> float:
