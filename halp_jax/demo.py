@@ -7,6 +7,7 @@ it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
 """
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,8 +34,6 @@ The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
 
 def prepare_data(out: Path) -> None:
     """The embedded data set, once."""
-    import subprocess
-
     if (out / "halp_dataset.json").exists():
         return
     command = ["-m", "halp_jax.prepare", "--format=synthetic", f"--clips={NUM_CLIPS}"]
@@ -118,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
         elif argument.startswith("--config."):
             overrides.append(argument)
         else:
-            print(f"error: unknown argument {argument!r}: --workdir=DIR --config.x=y only")
+            message = f"unknown argument {argument!r}: --workdir=DIR and --config.x=y only"
+            print(f"error: {message}", file=sys.stderr)
             return 1
     prepare_data(workdir / "data")
     where = f"--workdir={workdir}"

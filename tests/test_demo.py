@@ -1,0 +1,37 @@
+"""The demo from end to end, on few clips: the commands it types, its table and its pictures."""
+
+import jax
+import pytest
+
+from halp_jax import demo
+
+SMALL = {
+    "train.epochs": 3, "train.batch_size": 20, "encoder.width": 8, "encoder.num_layers": 1,
+    "moco.queue_size": 40, "halp.start_epoch": 1, "halp.queue_entries": 40,
+    "halp.num_prototypes": 4, "halp.update_every": 2, "views.num_frames": 8,
+    "linear.epochs": 2, "linear.num_crops": 1, "linear.batch_size": 20,
+    "train.num_devices": 1, "checkpoint.every_epochs": 1, "knn.every_epochs": 0,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys, request):
+    request.addfinalizer(lambda: jax.config.update("jax_disable_most_optimizations", False))
+    jax.config.update("jax_disable_most_optimizations", True)
+    monkeypatch.setattr(demo, "NUM_CLIPS", 120)
+    arguments = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    assert demo.main([f"--workdir={tmp_path}", *arguments]) == 0
+    shown = capsys.readouterr().out
+    for row in ("raw coordinates", "random encoder", "pre-trained"):
+        (line,) = [line for line in shown.splitlines() if line.startswith(row + "  ")][-1:]
+        values = [float(value) for value in line.removeprefix(row).split()]
+        assert len(values) == 2 and all(0 <= value <= 100 for value in values)
+    assert "configs/halp.py:ntu60_xsub" in shown  # what to do next
+    for picture in ("clips.png", "positives.png", "walk.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+    assert "| pre-trained" in (tmp_path / "table.md").read_text()
+
+
+def test_demo_refuses_what_it_does_not_know(capsys):
+    assert demo.main(["--clips=5"]) == 1
+    assert "unknown argument '--clips=5'" in capsys.readouterr().err
