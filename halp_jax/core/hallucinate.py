@@ -174,9 +174,10 @@ def halp_loss(
     """
     anchors, prototypes = jax.lax.stop_gradient((anchors, prototypes))
     targets = walk_targets(prototypes, solver)
-    s, to_target = anchors @ prototypes.T, anchors @ targets.T
-    c = targets @ prototypes.T
-    query_to_target = queries @ targets.T
+    s = sphere.similarities(anchors, prototypes)
+    to_target = sphere.similarities(anchors, targets)
+    c = sphere.similarities(targets, prototypes)
+    query_to_target = sphere.similarities(queries, targets)
     query_to_anchor = jnp.sum(queries * anchors, axis=-1)
 
     if estimator == "expected":

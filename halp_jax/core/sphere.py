@@ -19,6 +19,11 @@ def normalize(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     return jnp.where(square > 0, x / jnp.sqrt(safe), 0.0)
 
 
+def similarities(x: Float[Array, "n dim"], y: Float[Array, "m dim"]) -> Float[Array, "n m"]:
+    """sim of every x with every y, in full float32, which accelerators do not give by default."""
+    return jnp.matmul(x, y.T, precision="highest")
+
+
 def angle(cosine: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """The angle W in [0, pi] between two points of which the inner product is given (radians)."""
     return jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
