@@ -25,7 +25,7 @@ from halp_jax.core.queue import MemoryQueue, create_queue, newest, push
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.bigru import BiGRU
 from halp_jax.methods.figures import name_figures, spread
-from halp_jax.methods.schedule import ramp, step_decay
+from halp_jax.methods.schedule import Schedule, ramp, step_decay
 from halp_jax.skeletons.augment import ViewSettings, random_view
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS, make_stream, to_features
@@ -54,16 +54,19 @@ def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None
     return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, axis_name)
 
 
+def make_learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> Schedule:
+    o = config.optim
+    return step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
+
+
 def make_optimizer(
     config: ml_collections.ConfigDict, steps_per_epoch: int
 ) -> optax.GradientTransformation:
     """SGD with momentum and weight decay on all parameters, in torch.optim.SGD's order."""
-    o = config.optim
-    rate = step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
     return optax.chain(
-        optax.add_decayed_weights(o.weight_decay),
-        optax.trace(decay=o.momentum),
-        optax.scale_by_learning_rate(rate),
+        optax.add_decayed_weights(config.optim.weight_decay),
+        optax.trace(decay=config.optim.momentum),
+        optax.scale_by_learning_rate(make_learning_rate(config, steps_per_epoch)),
     )
 
 
@@ -171,10 +174,8 @@ def make_update(config: ml_collections.ConfigDict, steps_per_epoch: int, halp=ha
     """
     encoder = make_encoder(config, AXIS)
     optimizer = make_optimizer(config, steps_per_epoch)
-    o, h, tau = config.optim, config.halp, config.moco.temperature
-    learning_rate = step_decay(
-        o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs
-    )
+    h, tau = config.halp, config.moco.temperature
+    learning_rate = make_learning_rate(config, steps_per_epoch)
     mu_at = ramp(h.mu, h.start_epoch, h.ramp_epochs, steps_per_epoch)
 
     def encode_one(params, batch_stats, x):

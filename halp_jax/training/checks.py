@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import ml_collections
 
+from halp_jax.core import hallucinate, kmeans
 from halp_jax.errors import UserError
 from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training.parallel import DRIVERS, check_batch_size
@@ -18,10 +19,10 @@ CHOICES = {
     "init_what": ("all", "encoder"),
     "encoder.direction": ("forward", "bidirectional"),
     "encoder.pooling": ("last", "mean"),
-    "halp.solver": ("pairwise", "geodesic", "sphere"),
-    "halp.estimator": ("sampled", "expected"),
-    "halp.draw": ("released", "slide"),
-    "halp.kmeans_mean": ("frechet", "released", "chordal"),
+    "halp.solver": get_args(hallucinate.Solver),
+    "halp.estimator": get_args(hallucinate.Estimator),
+    "halp.draw": get_args(hallucinate.Draw),
+    "halp.kmeans_mean": kmeans.CHOICES["mean"],
     "train.parallel": DRIVERS,
 }
 AT_LEAST_ONE = (

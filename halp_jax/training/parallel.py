@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halp_jax.errors import UserError
+from halp_jax.methods.moco import AXIS
 
-AXIS = "data"
 DRIVERS = ("pmap", "shard_map")
 
 
