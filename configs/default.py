@@ -76,6 +76,14 @@ def get_config() -> ml_collections.ConfigDict:
     halp.kmeans_tol = 1e-3  # stop when centroids move less, mean geodesic distance (radians)
     halp.kmeans_max_iterations = 100
 
+    config.cmd = cmd = (
+        ml_collections.ConfigDict()
+    )  # mutual distillation between two or more streams
+    cmd.nu = 0.0  # weight of the CMD loss; 0 is none (released CMD: 1)
+    cmd.topk = 8192  # neighbours in the queue that a teacher passes on; at most moco.queue_size
+    cmd.teacher_temperature = 0.05
+    cmd.student_temperature = 0.1
+
     config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
     optim.learning_rate = 0.01
     optim.momentum = 0.9
@@ -123,6 +131,9 @@ def get_config() -> ml_collections.ConfigDict:
     )
     linear.standardize = (
         False  # features to zero mean, unit variance of the training set (released: no)
+    )
+    linear.weights = ml_collections.ConfigDict(  # of the streams' scores in --stream=ensemble
+        {"joint": 0.6, "motion": 0.4, "bone": 0.6}  # AimCLR's
     )
     linear.eval_every = 5  # epochs between two looks at the test set
     return config

@@ -3,6 +3,8 @@
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=knn
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=linear --config.linear.epochs=40
     python -m halp_jax.evaluate --workdir=runs/raw --protocol=knn --encoder=raw --config=FILE.py
+    python -m halp_jax.evaluate --workdir=runs/cmd --protocol=linear --stream=joint,mean,ensemble
+    python -m halp_jax.evaluate --workdir=runs/joint --join=runs/bone --protocol=knn --stream=concat
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
 --config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
@@ -11,6 +13,7 @@ Settings are those of the run (WORKDIR/config.json) or, for encoders without tra
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -20,8 +23,9 @@ from ml_collections import config_flags
 from halp_jax import datasets
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, knn, linear, table
+from halp_jax.evaluation import features, knn, linear, streams, table
 from halp_jax.methods import moco
+from halp_jax.skeletons.layout import Layout
 from halp_jax.training import checkpoint
 
 PROTOCOLS = {"knn": knn.evaluate, "linear": linear.evaluate}
@@ -34,12 +38,17 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
     parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
-    parser.add_argument("--stream", default="", help="joint, motion, bone, mean or concat")
+    about = "one or more of joint, motion, bone, mean, concat, ensemble; default: the first there"
+    parser.add_argument("--stream", default="", help=about)
+    about = "another run, whose streams stand beside this run's; may be repeated"
+    parser.add_argument("--join", action="append", default=[], metavar="DIR", help=about)
     parser.add_argument("--step", type=int, help="checkpoint to load; default: the last")
     args, rest = parser.parse_known_args(argv)
     from_file = any(arg.split("=")[0] == "--config" for arg in rest)
     if from_file and args.encoder == "trained":
         raise UserError("a trained encoder has its run's config; give --config.field=value instead")
+    if args.join and args.encoder != "trained":
+        raise UserError(f"--join joins trained runs; --encoder={args.encoder} has none")
     default = None if from_file else checkpoint.load_config(args.workdir)
     define = config_flags.DEFINE_config_file if from_file else config_flags.DEFINE_config_dict
     values, command = flags.FlagValues(), ["evaluate", *rest]
@@ -55,42 +64,58 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     return args, config
 
 
-def evaluate(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Runs one protocol -> what its JSON file holds."""
-    start, step, variables = time.perf_counter(), None, ()
+def load_encoder(args: argparse.Namespace, config: ml_collections.ConfigDict, layout: Layout):
+    """(config, variables, step) of the encoder that the options name; joined runs as one."""
+    if args.encoder == "raw":
+        return config, (), None
+    if args.encoder == "random":
+        state = moco.create_state(config, layout)
+        return config, (state.params, state.batch_stats), 0
+    features.check_same_encoder(config, checkpoint.load_config(args.workdir))
+    state, step = checkpoint.restore_state(args.workdir, args.step)
+    runs = [(config, (state.params, state.batch_stats))]
+    for workdir in args.join:
+        state, _ = checkpoint.restore_state(workdir)
+        runs.append((checkpoint.load_config(workdir), (state.params, state.batch_stats)))
+    return *streams.join(runs), step
+
+
+def evaluate(
+    args: argparse.Namespace, config: ml_collections.ConfigDict
+) -> Iterator[dict[str, Any]]:
+    """Runs one protocol -> for each stream that was asked for, what its JSON file holds."""
+    start = time.perf_counter()
     if not config.data.dir:
         raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
     dataset = datasets.open_dataset(config.data.dir)
-    if args.encoder == "trained":
-        features.check_same_encoder(config, checkpoint.load_config(args.workdir))
-        state, step = checkpoint.restore_state(args.workdir, args.step)
-    elif args.encoder == "random":
-        state, step = moco.create_state(config, dataset.layout), 0
-    if args.encoder != "raw":
-        variables = (state.params, state.batch_stats)
-    embed = features.make_embedding(args.encoder, config, dataset.layout, args.stream)
-    features.check_fit(embed, variables, config, dataset.layout)
-    figures = PROTOCOLS[args.protocol](config, dataset, embed, variables)
-    return {
-        "protocol": args.protocol, "encoder": args.encoder,
-        "stream": args.stream or config.streams[0], "split": config.data.split,
-        **table.name_classes(figures, dataset.class_names),
-        "step": step, "seed": config.seed, "seconds": round(time.perf_counter() - start, 3),
-        "config": config.to_dict(),
-    }  # fmt: skip
+    config, variables, step = load_encoder(args, config, dataset.layout)
+    looks = streams.parse_looks(args.stream, config.streams)
+    needed = streams.find_needed(looks, config.streams)
+    embed = features.make_embedding(args.encoder, config, dataset.layout, needed)
+    encoder = features.Encoder(embed, variables, needed)
+    features.check_fit(encoder, config, dataset.layout)
+    for look, figures in PROTOCOLS[args.protocol](config, dataset, encoder, looks).items():
+        yield {
+            "protocol": args.protocol, "encoder": args.encoder, "stream": look,
+            "split": config.data.split, **table.name_classes(figures, dataset.class_names),
+            "step": step, "seed": config.seed, "joined": args.join,
+            "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
+        }  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
     pipeline.quiet_tensorflow()
+    rows, result, path = {}, {}, None
     try:
         args, config = parse_args(sys.argv[1:] if argv is None else argv)
-        result = evaluate(args, config)
-        path = table.write_result(args.workdir, result)
+        for result in evaluate(args, config):
+            path = table.write_result(args.workdir, result)
+            shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
+            rows[f"{table.row_name(result)}, {args.protocol}"] = shown
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
-    print(table.format_table({f"{table.ROWS[args.encoder]}, {args.protocol}": shown}))
+    print(table.format_table(rows))
     print(f"{result['num_test']} test clips of {result['split']}, {result['seconds']} s: {path}")
     return 0
 

@@ -1,10 +1,12 @@
 """The released code's arrays as ours: torch names and layouts of one single-stream model."""
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from configs import default
+from halp_jax.core import hallucinate
 
 NUM_LAYERS = 3
 
@@ -59,6 +61,36 @@ def config(mu: float = 0.0, streams: tuple[str, ...] = ("joint",)) -> ml_collect
     c.halp.mu, c.halp.start_epoch, c.halp.num_positives = mu, 0, 10
     c.train.batch_size = 8
     return c
+
+
+def replayed_halp(draws, prototypes=None):
+    """halp_loss with recorded draws in place of its own.
+
+    `draws`: for each stream the arrays "selected_target" and "zero_one"; with more than one, the
+    streams' `prototypes` [S, m, dim] tell which of them the (vmapped) call is about.
+    """
+    selected = jnp.stack([jnp.asarray(d["selected_target"]).reshape(8, 10) for d in draws])
+    shares = jnp.stack([1.0 - jnp.asarray(d["zero_one"]).reshape(8, 10) for d in draws])
+
+    def halp(key, z_q, z_k, p, *, temperature, **_):
+        stream = 0
+        if prototypes is not None:
+            stream = jnp.argmin(jnp.sum(jnp.square(prototypes - p), axis=(1, 2)))
+        s, c = z_k @ p.T, p @ p.T
+        r = jax.vmap(lambda s: hallucinate.reach(s, s, c, "pairwise"))(s)
+        z = jax.vmap(lambda r, s, i, u: hallucinate.place_positives(r, s, c, i, u, "pairwise"))(
+            r, s, selected[stream], shares[stream]
+        )
+        points = hallucinate.materialize(z, z_k, p)
+        toward = jnp.einsum("bd,bgd->bg", z_q, points)
+        loss = -jnp.sum(toward * z.kept) / jnp.sum(z.kept) / temperature
+        return loss, {"kept": jnp.mean(z.kept.astype(jnp.float32))}
+
+    return halp
+
+
+def recorded_draws(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name: arrays[f"{prefix}/{name}"] for name in ("selected_target", "zero_one")}
 
 
 def relative_error(ours, theirs) -> float:

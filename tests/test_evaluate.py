@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 KEYS = {
     "protocol", "encoder", "stream", "split", "top1", "top5", "best_top1", "step", "seed",
-    "num_train", "num_test", "seconds", "config", "per_class", "confusion",
+    "num_train", "num_test", "seconds", "joined", "config", "per_class", "confusion",
 }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_untrained_encoders_need_no_run(tmp_path):
     options = ["--protocol=knn", "--encoder=raw", "--config=configs/default.py"]
     options += ["--config.data.dir=fake", "--config.data.max_frames=12", "--stream=concat"]
     assert run(tmp_path / "new", *options) == 0
-    result = read(tmp_path / "new", "knn_raw")
+    result = read(tmp_path / "new", "knn_raw_concat")
     assert result["top1"] > 0.7 and result["stream"] == "concat"
 
 
@@ -106,6 +106,9 @@ def test_untrained_encoders_need_no_run(tmp_path):
         (["--protocol=knn", "--config.knn.k=99"], "knn.k is 99"),
         (["--protocol=knn", "--config.data.dir=nowhere"], "nowhere does not exist"),
         (["--protocol=knn", "--stream=bone"], "no stream 'bone'"),
+        (["--protocol=knn", "--stream=ensemble"], "--stream=mean or concat"),
+        (["--protocol=knn", "--join=nowhere"], "nowhere"),
+        (["--protocol=knn", "--encoder=raw", "--join=nowhere"], "joins trained runs"),
         (["--protocol=knn", "--config.encoder.direction=bidirectional"], "config.encoder is not"),
         (["--protocol=knn", "--config.streams=('bone',)"], "config.streams is not"),
         (["--protocol=knn", "--step=3"], "step 3"),
@@ -127,9 +130,12 @@ def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().err
 
 
+CONFIG = {"knn": {"k": 1}, "streams": ["joint", "bone"]}
+
+
 def result(top1, **changes):
     fields = {"protocol": "knn", "encoder": "trained", "split": "xsub", "stream": "joint"}
-    return {**fields, "top1": top1, "config": {"knn": {"k": 1}}, **changes}
+    return {**fields, "top1": top1, "config": CONFIG, **changes}
 
 
 def test_gather_gives_mean_and_deviation_over_runs(tmp_path):

@@ -30,17 +30,6 @@ def flat(variables, clips):
     return clips.reshape(len(clips), -1)
 
 
-def test_select_stream():
-    values = jnp.arange(12.0).reshape(3, 2, 2)
-    names = ("joint", "motion", "bone")
-    np.testing.assert_array_equal(features.select_stream(values, "motion", names), values[1])
-    np.testing.assert_array_equal(features.select_stream(values, "mean", names), values.mean(0))
-    joined = features.select_stream(values, "concat", names)
-    np.testing.assert_array_equal(joined, [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]])
-    with pytest.raises(UserError, match="no stream 'bone'; use one of joint, mean, concat"):
-        features.select_stream(values[:1], "bone", ("joint",))
-
-
 def test_centre_crops_of_all_clips_in_order_without_padding(dataset):
     extract = features.make_extractor(flat, crop=0.95, num_frames=6)
     indices = np.array([4, 21, 0, 9, 3])
@@ -83,7 +72,7 @@ def test_encoder_features_are_those_of_encode(dataset, two_streams):
         jnp.asarray(dataset.frames[:5]), jnp.asarray(dataset.lengths[:5])
     )
     expected = moco.encode(config, dataset.layout, *variables, clips)
-    embed = features.make_embedding("trained", config, dataset.layout, "bone")
+    embed = features.make_embedding("trained", config, dataset.layout, ("bone",))
     extract = features.make_extractor(embed, crop=0.95, num_frames=6)
     found = extract(variables, dataset.batches(np.arange(5), 4), 5)
     np.testing.assert_allclose(found.values[0], expected[1], atol=1e-6)
@@ -97,7 +86,7 @@ def test_raw_features_are_the_coordinates(dataset):
     assert raw.shape == (2, 3, 12 * 150)
     np.testing.assert_allclose(np.sort(raw[0]), np.sort(clips.reshape(3, -1)))
     assert float(abs(raw[1, :, -150:]).max()) == 0  # motion of the last frame
-    embed = features.make_embedding("raw", config, dataset.layout, "motion")
+    embed = features.make_embedding("raw", config, dataset.layout, ("motion",))
     np.testing.assert_array_equal(embed((), clips), raw[1])
 
 
@@ -137,6 +126,6 @@ def test_an_encoder_of_another_layout_is_named(dataset, two_streams):
     config, variables = two_streams
     embed = features.make_embedding("trained", config, KINECT20)
     with pytest.raises(UserError, match="does not fit clips of layout kinect20"):
-        features.check_fit(embed, variables, config, KINECT20)
+        features.check_fit(features.Encoder(embed, variables, ("joint",)), config, KINECT20)
     fitting = features.make_embedding("trained", config, dataset.layout)
-    features.check_fit(fitting, variables, config, dataset.layout)
+    features.check_fit(features.Encoder(fitting, variables, ("joint",)), config, dataset.layout)

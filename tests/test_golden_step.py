@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from _released import clips, config, from_torch, relative_error
+from _released import clips, config, from_torch, recorded_draws, relative_error, replayed_halp
 
 from halp_jax.core import hallucinate
 from halp_jax.core.queue import MemoryQueue
@@ -52,25 +52,6 @@ def recorded_state(golden, c) -> moco.TrainState:
     )
 
 
-def replayed_halp(reference):
-    """halp_loss with the recorded draws in place of its own."""
-    selected = jnp.asarray(reference["gen/selected_target"]).reshape(8, 10)
-    share = 1.0 - jnp.asarray(reference["gen/zero_one"]).reshape(8, 10)
-
-    def halp(key, z_q, z_k, prototypes, *, temperature, **_):
-        s, c = z_k @ prototypes.T, prototypes @ prototypes.T
-        r = jax.vmap(lambda s: hallucinate.reach(s, s, c, "pairwise"))(s)
-        z = jax.vmap(lambda r, s, i, u: hallucinate.place_positives(r, s, c, i, u, "pairwise"))(
-            r, s, selected, share
-        )
-        points = hallucinate.materialize(z, z_k, prototypes)
-        toward = jnp.einsum("bd,bgd->bg", z_q, points)
-        loss = -jnp.sum(toward * z.kept) / jnp.sum(z.kept) / temperature
-        return loss, {"kept": jnp.mean(z.kept.astype(jnp.float32))}
-
-    return halp
-
-
 @functools.cache
 def recorded_run(golden, name):
     """The recorded step replayed: (reference, state before, state after, metrics)."""
@@ -84,7 +65,11 @@ def replay(golden, c, name, state):
     inputs = golden("inputs")
     x_q = moco.stream_inputs(c, NTU25, clips(inputs["im_q"]))
     x_k = moco.stream_inputs(c, NTU25, clips(inputs["im_k"]))
-    halp = hallucinate.halp_loss if name == "step_baseline" else replayed_halp(golden(name))
+    halp = (
+        hallucinate.halp_loss
+        if name == "step_baseline"
+        else replayed_halp([recorded_draws(golden(name), "gen")])
+    )
     update = jax.vmap(
         moco.make_update(c, 1000, halp), (None, 0, 0, None), axis_name=moco.AXIS, axis_size=1
     )

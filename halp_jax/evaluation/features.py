@@ -4,8 +4,9 @@ A batch of clips goes to the device once; every crop of it is made and encoded t
 shared among this process' devices. Released settings: last-layer GRU features before the head,
 centre crop 0.95 for nearest neighbours and tests, random crops U(0.5, 1) to train a classifier.
 
-An embedding is a function (variables, clips [batch, time, bodies, joints, 3]) -> [batch, features];
-the variables are an argument, so that one compiled program serves every checkpoint of a run.
+An embedding is a function (variables, clips [batch, time, bodies, joints, 3]) -> [batch, features],
+several streams' features side by side; the variables are an argument, so that one compiled program
+serves every checkpoint of a run.
 """
 
 import os
@@ -42,23 +43,6 @@ class Features(NamedTuple):
     index: Int[np.ndarray, "clips"]
 
 
-def select_stream(
-    features: Float[Array, "streams batch features"], stream: str, names: tuple[str, ...]
-) -> Float[Array, "batch selected"]:
-    """One stream's features by its name, or all streams' "mean" or "concat"enation.
-
-    Raises UserError for a stream that `names`, the streams of axis 0, does not hold.
-    """
-    if stream == "mean":
-        return jnp.mean(features, axis=0)
-    if stream == "concat":
-        return jnp.concatenate(list(features), axis=-1)
-    if stream not in names:
-        known = ", ".join((*names, "mean", "concat"))
-        raise UserError(f"this encoder has no stream {stream!r}; use one of {known}")
-    return features[names.index(stream)]
-
-
 def raw_features(
     config: ml_collections.ConfigDict,
     layout: Layout,
@@ -69,22 +53,38 @@ def raw_features(
     return inputs.reshape(*inputs.shape[:2], -1)
 
 
-def make_embedding(
-    encoder: str, config: ml_collections.ConfigDict, layout: Layout, stream: str = ""
-) -> Embedding:
-    """The embedding of `encoder`: variables = (params, batch_stats), or () for "raw".
+class Encoder(NamedTuple):
+    """What a protocol evaluates: features of `streams`, side by side."""
 
-    `stream` is one of config.streams (default: their first), "mean" or "concat".
+    embed: Embedding
+    variables: PyTree  # (params, batch_stats), or () for raw coordinates
+    streams: tuple[str, ...]
+
+
+def make_embedding(
+    kind: str,
+    config: ml_collections.ConfigDict,
+    layout: Layout,
+    streams: tuple[str, ...] = (),
+) -> Embedding:
+    """The embedding of one of ENCODERS: variables = (params, batch_stats), or () for "raw".
+
+    Only `streams` are encoded, of the variables' config.streams (default: their first).
     """
     names = tuple(config.streams)
-    stream = stream or names[0]
+    streams = streams or names[:1]
+    chosen = ml_collections.ConfigDict(config)
+    with chosen.unlocked():
+        chosen.streams = streams
+    places = np.array([names.index(stream) for stream in streams])
 
     def embed(variables, clips):
-        if encoder == "raw":
-            return select_stream(raw_features(config, layout, clips), stream, names)
-        params, batch_stats = variables
-        features = moco.encode(config, layout, params, batch_stats, clips)
-        return select_stream(features, stream, names)
+        if kind == "raw":
+            features = raw_features(chosen, layout, clips)
+        else:
+            variables = jax.tree.map(lambda leaf: leaf[places], variables)
+            features = moco.encode(chosen, layout, *variables, clips)
+        return jnp.concatenate(list(features), axis=-1)
 
     return embed
 
@@ -173,13 +173,12 @@ def check_same_encoder(
             )
 
 
-def check_fit(
-    embed: Embedding, variables: PyTree, config: ml_collections.ConfigDict, layout: Layout
-) -> None:
+def check_fit(encoder: Encoder, config: ml_collections.ConfigDict, layout: Layout) -> None:
     """Raises UserError when the encoder does not take clips of this layout, or not this config."""
     shape = (1, config.views.num_frames, layout.bodies, layout.num_joints, 3)
     try:
-        jax.eval_shape(embed, variables, jax.ShapeDtypeStruct(shape, jnp.float32))
+        clips = jax.ShapeDtypeStruct(shape, jnp.float32)
+        jax.eval_shape(encoder.embed, encoder.variables, clips)
     except UserError:
         raise
     except (TypeError, ValueError, flax.errors.FlaxError) as error:

@@ -4,19 +4,19 @@ Released settings: k = 1, last-layer features, centre crop 0.95 of training and 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from halp_jax.core.sphere import normalize
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
-from halp_jax.evaluation import table
+from halp_jax.evaluation import streams, table
 
 
 @functools.partial(jax.jit, static_argnames=("k", "train_block", "test_block"))
@@ -105,24 +105,47 @@ def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feat
     )
 
 
-def _evaluate(config, dataset, extract, variables, progress=False) -> dict[str, Any]:
+def _evaluate(
+    config, dataset, extract, variables, encoded, looks, progress=False
+) -> dict[str, dict[str, Any]]:
     split = functools.partial(feats.extract_split, config, dataset, progress=progress)
     train, test = split("train", extract, variables), split("test", extract, variables)
-    figures = score(
-        train.values[0], train.labels, test.values[0], test.labels,
-        num_classes=dataset.num_classes, k=config.knn.k,
-    )  # fmt: skip
-    return figures | {"num_train": len(train.labels), "num_test": len(test.labels)}
+    counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
+
+    def look_at(look):
+        return score(
+            streams.select(train.values[0], look, encoded), train.labels,
+            streams.select(test.values[0], look, encoded), test.labels,
+            num_classes=dataset.num_classes, k=config.knn.k,
+        )  # fmt: skip
+
+    return {look: look_at(look) | counts for look in looks}
 
 
 def evaluate(
-    config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding, variables: PyTree
-) -> dict[str, Any]:
-    """The kNN protocol: the figures of `score`, best_top1 (the same as top1) and clip counts."""
-    figures = _evaluate(
-        config, dataset, _make_extractor(config, dataset, embed), variables, progress=True
+    config: ml_collections.ConfigDict,
+    dataset: Any,
+    encoder: feats.Encoder,
+    looks: Sequence[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """The kNN protocol: look -> the figures of `score`, best_top1 (the same as top1), clip counts.
+
+    `looks`: streams of the encoder, "mean" or "concat"; the encoder's first stream if empty.
+    """
+    if "ensemble" in looks:
+        raise UserError(
+            "neighbours have no scores to add up: --stream=mean or concat, not ensemble"
+        )
+    results = _evaluate(
+        config,
+        dataset,
+        _make_extractor(config, dataset, encoder.embed),
+        encoder.variables,
+        encoder.streams,
+        looks or encoder.streams[:1],
+        progress=True,
     )
-    return figures | {"best_top1": figures["top1"]}
+    return {look: figures | {"best_top1": figures["top1"]} for look, figures in results.items()}
 
 
 def make_knn_evaluator(
@@ -132,11 +155,13 @@ def make_knn_evaluator(
 
     Of several streams it looks at the first. The encoder is compiled once, on the first call.
     """
-    embed = feats.make_embedding("trained", config, dataset.layout)
+    first = tuple(config.streams[:1])
+    embed = feats.make_embedding("trained", config, dataset.layout, first)
     extract = _make_extractor(config, dataset, embed)
 
     def evaluate_state(state: Any) -> dict[str, float]:
-        figures = _evaluate(config, dataset, extract, (state.params, state.batch_stats))
+        variables = (state.params, state.batch_stats)
+        figures = _evaluate(config, dataset, extract, variables, first, first)[first[0]]
         return {"knn_top1": figures["top1"]}
 
     return evaluate_state

@@ -6,6 +6,8 @@ its loss being the mean over the clips it has. Unlike the released code, which r
 its looks at the test set, `top1` is of the last epoch; `best_top1` is the best look.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +15,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key
 
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
-from halp_jax.evaluation import table
+from halp_jax.evaluation import streams, table
 
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
 
@@ -70,29 +72,29 @@ def train_probe(
     train: Float[Array, "crops clips features"],
     train_labels: Int[Array, "clips"],
     test: Float[Array, "queries features"],
-    test_labels: Int[Array, "queries"],
     num_classes: int,
-) -> tuple[Probe, Int[Array, "epochs"], Float[Array, "queries classes"]]:
+) -> tuple[Probe, Float[Array, "looks queries classes"]]:
     """The whole training as one program on the device; epoch e sees crop e % crops.
 
-    Returns the last epoch's probe, how many test clips were right after each epoch (-1 where nobody
-    looked: every `eval_every` epochs and after the last one somebody does), and the test logits of
-    the last epoch. With `standardize` the probe applies to features of zero mean, unit variance.
+    Returns the last epoch's probe and the test logits of every look, after the epochs that
+    `look_epochs` names. With `standardize` the probe applies to features of zero mean, unit variance.
     """
     num_crops, count, dim = train.shape
     batch_size, epochs = min(settings.batch_size, count), settings.epochs
     steps = -(-count // batch_size)
     optimizer = make_optimizer(settings, steps)
     init_key, shuffle_key = jax.random.split(key)
+    looks = look_epochs(settings)
 
-    def run(train, train_labels, test, test_labels):
+    def run(train, train_labels, test):
         mean, scale = jnp.zeros(dim), jnp.ones(dim)
         if settings.standardize:
             mean, deviation = jnp.mean(train, (0, 1)), jnp.std(train, (0, 1))
             scale = jnp.where(deviation > 0, deviation, 1.0)  # a constant feature stays, at zero
         test = (test - mean) / scale
 
-        def epoch_step(carry, epoch):
+        def epoch_step(carry_and_seen, epoch):
+            carry, seen = carry_and_seen
             # The same order whatever the device: a permutation drawn from the epoch alone.
             order = jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), count)
             padding = steps * batch_size - count
@@ -108,62 +110,85 @@ def train_probe(
                 return (optax.apply_updates(probe, updates), state), None
 
             carry, _ = jax.lax.scan(step, carry, (order, valid.reshape(order.shape)))
-            done = epoch + 1
-            right = jax.lax.cond(
-                (done % settings.eval_every == 0) | (done == epochs),
-                lambda probe: jnp.sum(jnp.argmax(apply_probe(probe, test), 1) == test_labels),
-                lambda probe: -1,
-                carry[0],
+            place = jnp.searchsorted(jnp.array(looks), epoch + 1)
+            seen = jax.lax.cond(
+                jnp.array(looks)[place] == epoch + 1,
+                lambda: seen.at[place].set(apply_probe(carry[0], test)),
+                lambda: seen,
             )
-            return carry, right
+            return (carry, seen), None
 
         probe = init_probe(init_key, dim, num_classes)
-        carry = (probe, optimizer.init(probe))
-        (probe, _), right = jax.lax.scan(epoch_step, carry, jnp.arange(epochs))
-        return probe, right, apply_probe(probe, test)
+        seen = jnp.zeros((len(looks), len(test), num_classes))
+        carry = ((probe, optimizer.init(probe)), seen)
+        ((probe, _), seen), _ = jax.lax.scan(epoch_step, carry, jnp.arange(epochs))
+        return probe, seen
 
-    return jax.jit(run)(train, train_labels, test, test_labels)
+    return jax.jit(run)(train, train_labels, test)
 
 
-def score(
+def look_epochs(settings: ml_collections.ConfigDict) -> list[int]:
+    """Epochs after which the test set is looked at: every `eval_every` and the last one."""
+    every = range(settings.eval_every, settings.epochs + 1, settings.eval_every)
+    return sorted({*every, settings.epochs})
+
+
+def train_logits(
     settings: ml_collections.ConfigDict,
     seed: int,
     train: Float[np.ndarray, "crops clips features"],
     train_labels: Int[np.ndarray, "clips"],
     test: Float[np.ndarray, "queries features"],
-    test_labels: Int[np.ndarray, "queries"],
     *,
     num_classes: int,
-) -> dict[str, Any]:
-    """Trains a probe and tests it -> the figures of `table.summarize`, best_top1 and history.
+) -> Float[np.ndarray, "looks queries classes"]:
+    """Trains a probe -> its test logits at every look.
 
-    top5: the right label is among the 5 largest logits. history: [epochs done, top1] of every look.
     Raises UserError when the features do not fit in the device's memory.
     """
     memory = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in memory:
         feats.check_memory(train.shape, memory["bytes_limit"], "of the device")
-    _, right, logits = train_probe(
+    _, logits = train_probe(
         settings,
         jax.random.fold_in(jax.random.key(seed), _PROBE_KEY),
         jnp.asarray(train),
         jnp.asarray(train_labels, jnp.int32),
         jnp.asarray(test),
-        jnp.asarray(test_labels, jnp.int32),
         num_classes,
     )
-    right, logits = np.asarray(right), np.asarray(logits)
-    largest = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-    top5 = np.mean(np.any(largest == test_labels[:, None], axis=1))
-    figures = table.summarize(largest[:, 0], test_labels, num_classes, top5=float(top5))
-    history = [[int(e) + 1, int(right[e]) / len(test_labels)] for e in np.flatnonzero(right >= 0)]
+    return np.asarray(logits)
+
+
+def score(
+    logits: Float[np.ndarray, "looks queries classes"],
+    labels: Int[np.ndarray, "queries"],
+    epochs: Sequence[int],
+) -> dict[str, Any]:
+    """Test logits after each of `epochs` -> the figures of `table.summarize`, best_top1, history.
+
+    top1 is of the last look. top5: the right label is among the 5 largest logits. history: [epochs
+    done, top1] of every look.
+    """
+    right = np.mean(np.argmax(logits, axis=-1) == labels, axis=1)
+    history = [[epoch, float(top1)] for epoch, top1 in zip(epochs, right, strict=True)]
+    largest = np.argsort(-logits[-1], axis=1, kind="stable")[:, :5]
+    top5 = np.mean(np.any(largest == labels[:, None], axis=1))
+    figures = table.summarize(largest[:, 0], labels, logits.shape[-1], top5=float(top5))
     return figures | {"best_top1": max(top1 for _, top1 in history), "history": history}
 
 
 def evaluate(
-    config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding, variables: PyTree
-) -> dict[str, Any]:
-    """The linear protocol of an embedding: the figures of `score` and clip counts."""
+    config: ml_collections.ConfigDict,
+    dataset: Any,
+    encoder: feats.Encoder,
+    looks: Sequence[str] = (),
+) -> dict[str, dict[str, Any]]:
+    """The linear protocol: look -> the figures of `score` and clip counts.
+
+    `looks`: streams of the encoder, "mean", "concat", or "ensemble", the sum of the scores of one
+    probe a stream with `linear.weights`; the encoder's first stream if empty.
+    """
     settings = config.linear
     for name in ("epochs", "batch_size", "num_crops", "eval_every"):
         if settings[name] < 1:
@@ -171,12 +196,30 @@ def evaluate(
     views = config.views
     common = {"num_frames": views.num_frames, "min_frames": views.min_frames, "seed": config.seed}
     num_crops = min(settings.num_crops, settings.epochs)  # a crop beyond the epochs is never seen
-    crops = feats.make_extractor(embed, crop=tuple(settings.crop), num_crops=num_crops, **common)
-    centre = feats.make_extractor(embed, crop=settings.test_crop, **common)
-    train = feats.extract_split(config, dataset, "train", crops, variables, progress=True)
-    test = feats.extract_split(config, dataset, "test", centre, variables, progress=True)
-    figures = score(
-        settings, config.seed, train.values, train.labels, test.values[0], test.labels,
-        num_classes=dataset.num_classes,
-    )  # fmt: skip
-    return figures | {"num_train": len(train.labels), "num_test": len(test.labels)}
+    crop = tuple(settings.crop)
+    crops = feats.make_extractor(encoder.embed, crop=crop, num_crops=num_crops, **common)
+    centre = feats.make_extractor(encoder.embed, crop=settings.test_crop, **common)
+    split = functools.partial(feats.extract_split, config, dataset, progress=True)
+    train = split("train", crops, encoder.variables)
+    test = split("test", centre, encoder.variables)
+
+    @functools.cache  # an ensemble shares its probes with the looks at single streams
+    def logits_of(look):
+        return train_logits(
+            settings, config.seed,
+            streams.select(train.values, look, encoder.streams), train.labels,
+            streams.select(test.values[0], look, encoder.streams),
+            num_classes=dataset.num_classes,
+        )  # fmt: skip
+
+    def look_at(look):
+        if look == "ensemble":
+            return sum(settings.weights[name] * logits_of(name) for name in encoder.streams)
+        return logits_of(look)
+
+    counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
+    epochs = look_epochs(settings)
+    return {
+        look: score(look_at(look), test.labels, epochs) | counts
+        for look in looks or encoder.streams[:1]
+    }

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.errors import UserError
+from halp_jax.evaluation.streams import COMBINED
 
 # Rows of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ROWS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
@@ -71,15 +72,32 @@ def read_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
     """Writes WORKDIR/eval/PROTOCOL.json, whole or not at all -> its path.
 
-    Encoders without training have files of their own: PROTOCOL_random.json, PROTOCOL_raw.json.
+    Encoders without training and other streams than a run's first have files of their own:
+    PROTOCOL_random.json, PROTOCOL_motion.json, PROTOCOL_raw_mean.json.
     """
     ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
+    ending += f"_{result['stream']}" if _is_other_stream(result) else ""
     path = Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
     return path
+
+
+def row_name(result: Mapping[str, Any]) -> str:
+    """The row a result belongs to: the encoder, and the stream where it is not the run's first."""
+    name = ROWS[result["encoder"]]
+    return f"{name}, {result['stream']}" if _is_other_stream(result) else name
+
+
+def _is_other_stream(result: Mapping[str, Any]) -> bool:
+    return result["stream"] != result["config"]["streams"][0]
+
+
+def _row_order(result: Mapping[str, Any]) -> tuple[int, int]:
+    looks = [*result["config"]["streams"], *COMBINED]
+    return list(ROWS).index(result["encoder"]), looks.index(result["stream"])
 
 
 def column_name(result: Mapping[str, Any]) -> str:
@@ -94,25 +112,24 @@ def gather(
 ) -> dict[str, dict[str, Figure]]:
     """Mean and standard deviation over runs (one workdir a seed): row name -> column -> Figure.
 
-    Raises UserError where the runs' results are not of the same split and stream.
+    Rows come in the order of ROWS, an encoder's further streams after its first. Raises UserError
+    where the runs' results are not of the same split.
     """
-    values: dict[str, dict[str, list[float]]] = {name: {} for name in ROWS.values()}
-    settings: dict[tuple[str, str], tuple[str, str]] = {}
-    for workdir in workdirs:
-        for result in read_results(workdir):
-            row, column = ROWS[result["encoder"]], column_name(result)
-            setting = (result["split"], result["stream"])
-            known = settings.setdefault((row, column), setting)
-            if known != setting:
-                raise UserError(
-                    f"{workdir}/eval: {row}, {column} is of split and stream {setting}, another "
-                    f"run's of {known}; evaluate them alike"
-                )
-            values[row].setdefault(column, []).append(result[measure])
+    results = [(workdir, result) for workdir in workdirs for result in read_results(workdir)]
+    values: dict[str, dict[str, list[float]]] = {}
+    splits: dict[tuple[str, str], str] = {}
+    for workdir, result in sorted(results, key=lambda pair: _row_order(pair[1])):
+        row, column = row_name(result), column_name(result)
+        known = splits.setdefault((row, column), result["split"])
+        if known != result["split"]:
+            raise UserError(
+                f"{workdir}/eval: {row}, {column} is of split {result['split']}, another run's "
+                f"of {known}; evaluate them alike"
+            )
+        values.setdefault(row, {}).setdefault(column, []).append(result[measure])
     return {
         row: {column: _figure(numbers) for column, numbers in columns.items()}
         for row, columns in values.items()
-        if columns
     }
 
 

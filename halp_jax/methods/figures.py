@@ -23,3 +23,13 @@ def name_figures(streams: tuple[str, ...], figures: dict[str, Array]) -> dict[st
         for name, value in figures.items():
             named |= {f"{name}_{stream}": value[i] for i, stream in enumerate(streams)}
     return named
+
+
+def name_pairs(name: str, streams: tuple[str, ...], terms: Array) -> dict[str, Array]:
+    """The terms [teacher, student] between two streams as {name}_{teacher}_{student}."""
+    return {
+        f"{name}_{a}_{b}": terms[i, j]
+        for i, a in enumerate(streams)
+        for j, b in enumerate(streams)
+        if i != j
+    }

@@ -1,14 +1,15 @@
-"""MoCo on skeletons, and HaLP as one more term of its loss, in one pure train step.
+"""MoCo on skeletons, with HaLP and CMD as two more terms of its loss, in one pure train step.
 
-    L = sum over streams of  L_CL + mu L_HaLP
+    L = sum over streams of (L_CL + mu L_HaLP)  +  nu L_CMD
 
-mu = 0 is the baseline of the paper. The S streams (joint, motion, bone) are a leading axis of
-parameters, queues and prototypes, vmapped over; one stream is no special case. The step is written
-against the mapped axis "data": a batch leaf is a device's share, the state is the same everywhere.
-Every random number is a function of (seed, step, stream, place in the global batch), so neither a
-restart nor the number of devices changes the run.
+mu = nu = 0 is the baseline of the paper, mu > 0 HaLP, nu > 0 CMD, both together HaLP+CMD. The S
+streams (joint, motion, bone) are a leading axis of parameters, queues and prototypes, vmapped over;
+one stream is no special case. The step is written against the mapped axis "data": a batch leaf is a
+device's share, the state is the same everywhere. Every random number is a function of (seed, step,
+stream, place in the global batch), so neither a restart nor the number of devices changes the run.
 """
 
+import functools
 from typing import Any
 
 import flax.struct
@@ -19,12 +20,13 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from halp_jax.core.contrast import info_nce
+from halp_jax.core.distill import cmd_loss
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.kmeans import spherical_kmeans
 from halp_jax.core.queue import MemoryQueue, create_queue, newest, push
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.bigru import BiGRU
-from halp_jax.methods.figures import name_figures, spread
+from halp_jax.methods.figures import name_figures, name_pairs, spread
 from halp_jax.methods.schedule import Schedule, ramp, step_decay
 from halp_jax.skeletons.augment import ViewSettings, random_view
 from halp_jax.skeletons.layout import Layout
@@ -174,7 +176,7 @@ def make_update(config: ml_collections.ConfigDict, steps_per_epoch: int, halp=ha
     """
     encoder = make_encoder(config, AXIS)
     optimizer = make_optimizer(config, steps_per_epoch)
-    h, tau = config.halp, config.moco.temperature
+    h, c, tau = config.halp, config.cmd, config.moco.temperature
     learning_rate = make_learning_rate(config, steps_per_epoch)
     mu_at = ramp(h.mu, h.start_epoch, h.ramp_epochs, steps_per_epoch)
 
@@ -183,28 +185,14 @@ def make_update(config: ml_collections.ConfigDict, steps_per_epoch: int, halp=ha
         (z, _), new = encoder.apply(variables, x, train=True, mutable=["batch_stats"])
         return normalize(z), new["batch_stats"]
 
-    def stream_loss(params, batch_stats, x_q, z_k, queue, prototypes, mu, keys):
-        z_q, batch_stats = encode_one(params, batch_stats, x_q)
-        loss_cl, accuracy = info_nce(z_q, z_k, queue.keys, tau)
-        figures = {"loss_cl": loss_cl, "contrast_accuracy": accuracy, **spread(z_q, z_k)}
-        loss = loss_cl
-        if h.mu:
-            loss_halp, halp_figures = halp(
-                keys,
-                z_q,
-                z_k,
-                prototypes,
-                temperature=tau,
-                num_positives=h.num_positives,
-                solver=h.solver,
-                estimator=h.estimator,
-                draw=h.draw,
-                lam=h.lam,
-                axis_name=AXIS,
-            )
-            loss = loss_cl + mu * loss_halp
-            figures |= {"loss_halp": loss_halp, **halp_figures}
-        return loss, (batch_stats, figures)
+    hallucinate = functools.partial(
+        halp, temperature=tau, num_positives=h.num_positives, solver=h.solver,
+        estimator=h.estimator, draw=h.draw, lam=h.lam, axis_name=AXIS,
+    )  # fmt: skip
+    distill = functools.partial(
+        cmd_loss, topk=c.topk, teacher_temperature=c.teacher_temperature,
+        student_temperature=c.student_temperature,
+    )  # fmt: skip
 
     def update(state: TrainState, x_q, x_k, key):
         key_params = jax.tree.map(
@@ -221,17 +209,21 @@ def make_update(config: ml_collections.ConfigDict, steps_per_epoch: int, halp=ha
         mu = mu_at(state.step) * ready
 
         def loss_fn(params):
-            loss, aux = jax.vmap(stream_loss, in_axes=(0, 0, 0, 0, 0, 0, None, 0))(
-                params,
-                state.batch_stats,
-                x_q,
-                z_k,
-                state.queue,
-                state.prototypes,
-                mu,
-                halp_keys,
-            )
-            return jnp.sum(loss), aux
+            z_q, batch_stats = jax.vmap(encode_one)(params, state.batch_stats, x_q)
+            contrast = jax.vmap(info_nce, in_axes=(0, 0, 0, None))
+            loss_cl, accuracy = contrast(z_q, z_k, state.queue.keys, tau)
+            figures = {"loss_cl": loss_cl, "contrast_accuracy": accuracy}
+            figures |= jax.vmap(spread)(z_q, z_k)
+            loss_halp = loss_cmd = 0.0
+            if h.mu:
+                loss_halp, positives = jax.vmap(hallucinate)(halp_keys, z_q, z_k, state.prototypes)
+                figures |= {"loss_halp": loss_halp, **positives}
+            figures = name_figures(config.streams, figures)
+            if c.nu:
+                loss_cmd, terms = distill(z_q, z_k, state.queue.keys)
+                figures |= {"loss_cmd": loss_cmd, **name_pairs("kl", config.streams, terms)}
+            loss = jnp.sum(loss_cl + mu * loss_halp) + c.nu * loss_cmd
+            return loss, (batch_stats, figures)
 
         gradient = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (batch_stats, figures)), grads = gradient(state.params)
@@ -253,7 +245,7 @@ def make_update(config: ml_collections.ConfigDict, steps_per_epoch: int, halp=ha
 
         metrics = {"loss": loss, "learning_rate": learning_rate(state.step)}
         metrics |= {"grad_norm": optax.tree.norm(grads), "mu": mu}
-        metrics |= name_figures(config.streams, figures)
+        metrics |= figures
         state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

@@ -29,12 +29,12 @@ AT_LEAST_ONE = (
     "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
     "encoder.num_layers", "encoder.dim", "moco.queue_size", "halp.num_positives",
     "halp.num_prototypes", "halp.update_every", "halp.queue_entries", "halp.kmeans_restarts",
-    "halp.kmeans_max_iterations", "train.batch_size", "train.epochs", "train.log_every",
+    "halp.kmeans_max_iterations", "cmd.topk", "train.batch_size", "train.epochs", "train.log_every",
     "checkpoint.every_epochs", "checkpoint.keep", "knn.k", "knn.batch_size",
 )  # fmt: skip
 AT_LEAST_ZERO = (
     "seed", "views.shear", "views.num_corrupted_joints", "halp.mu", "halp.start_epoch",
-    "halp.ramp_epochs", "halp.kmeans_tol", "optim.learning_rate", "optim.weight_decay",
+    "halp.ramp_epochs", "halp.kmeans_tol", "cmd.nu", "optim.learning_rate", "optim.weight_decay",
     "optim.factor", "optim.warmup_epochs", "train.num_devices", "checkpoint.keep_every_epochs",
     "knn.every_epochs",
 )  # fmt: skip
@@ -72,6 +72,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     if not streams or len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
         _refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")
     _check_halp(config.halp, config)
+    _check_cmd(config.cmd, config)
     batch_size = config.train.batch_size
     if config.moco.queue_size % batch_size:
         _refuse(config, "moco.queue_size", f"make it a multiple of train.batch_size={batch_size}")
@@ -97,6 +98,23 @@ def _check_halp(halp: ml_collections.ConfigDict, config: ml_collections.ConfigDi
             config, "halp.queue_entries",
             f"it must not exceed moco.queue_size={config.moco.queue_size}",
         )  # fmt: skip
+
+
+def _check_cmd(cmd: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
+    if not cmd.nu:
+        return
+    if len(config.streams) < 2:
+        _refuse(
+            config, "cmd.nu",
+            "CMD needs two streams or more; set --config.streams=\"('joint','motion','bone')\"",
+        )  # fmt: skip
+    if cmd.topk > config.moco.queue_size:
+        _refuse(
+            config, "cmd.topk", f"it must not exceed moco.queue_size={config.moco.queue_size}"
+        )  # fmt: skip
+    for name in ("teacher_temperature", "student_temperature"):
+        if cmd[name] <= 0:
+            _refuse(config, f"cmd.{name}", "it must be above 0")
 
 
 def check_dataset(config: ml_collections.ConfigDict, dataset: Any) -> None:

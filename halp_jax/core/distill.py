@@ -1,0 +1,91 @@
+"""CMD: cross-modal mutual distillation (Mao et al., ECCV 2022), between the streams of one batch.
+
+Each stream keeps a queue, and position i of every queue holds the same sample. So the similarities
+of a clip to the queue are comparable between streams: a stream's key (the teacher) says which
+samples are the clip's neighbours, and the other streams' queries (the students) learn to agree,
+
+    L_CMD = sum over teacher a, student b != a of
+            KL( softmax_I(z_k^a . N^a / tau_teacher) || softmax_I(z_q^b . N^b / tau_student) ),
+
+with N the queue and I the teacher's top-k samples of it; the mean over the batch.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def neighbour_kl(
+    teacher: Float[Array, "batch size"],
+    student: Float[Array, "batch size"],
+    *,
+    topk: int,
+    teacher_temperature: float,
+    student_temperature: float,
+) -> Float[Array, ""]:
+    """KL between a teacher's and a student's view of the teacher's `topk` nearest samples.
+
+    Args:
+      teacher, student: similarities to the same samples, [batch, size]; no gradient reaches the
+        teacher.
+      topk: at most size.
+    """
+    teacher = jax.lax.stop_gradient(teacher)
+    near = find_neighbours(teacher, topk)
+    log_p = _log_softmax(teacher / teacher_temperature, near)
+    log_q = _log_softmax(student / student_temperature, near)
+    terms = jnp.where(near, jnp.exp(log_p) * (log_p - log_q), 0.0)
+    return jnp.mean(jnp.sum(terms, axis=1))
+
+
+def find_neighbours(similarity: Float[Array, "batch size"], topk: int) -> Bool[Array, "batch size"]:
+    """Where the `topk` largest of each row stand; what is as large as the topk-th counts, too.
+
+    A mask, for the backward pass of gathering half a queue is a scatter, dearer than all the rest.
+    """
+    least = jax.lax.top_k(similarity, topk)[0][:, -1:]
+    return similarity >= least
+
+
+def cmd_loss(
+    queries: Float[Array, "streams batch dim"],
+    keys: Float[Array, "streams batch dim"],
+    negatives: Float[Array, "streams size dim"],
+    *,
+    topk: int = 8192,
+    teacher_temperature: float = 0.05,
+    student_temperature: float = 0.1,
+) -> tuple[Float[Array, ""], Float[Array, "streams streams"]]:
+    """L_CMD of S streams, 0 for one, and its terms: [teacher, student], zeros on the diagonal.
+
+    Args:
+      queries, keys: unit vectors of the same batch in each stream, z_q and z_k.
+      negatives: the queues, all filled with the same samples in the same order.
+      topk: neighbours that a teacher passes on (released: 8192 of 16384).
+    """
+    keys, negatives = jax.lax.stop_gradient((keys, negatives))
+    teachers = jnp.einsum("sbd,snd->sbn", keys, negatives)
+    students = jnp.einsum("sbd,snd->sbn", queries, negatives)
+    count = queries.shape[0]
+    terms = jnp.zeros((count, count))
+    for shift in range(1, count):  # every teacher beside its shift-th neighbour
+        kl = jax.vmap(
+            lambda teacher, student: neighbour_kl(
+                teacher,
+                student,
+                topk=topk,
+                teacher_temperature=teacher_temperature,
+                student_temperature=student_temperature,
+            )
+        )(teachers, jnp.roll(students, -shift, axis=0))
+        teacher = jnp.arange(count)
+        terms = terms.at[teacher, (teacher + shift) % count].set(kl)
+    return jnp.sum(terms), terms
+
+
+def _log_softmax(
+    logits: Float[Array, "batch size"], mask: Bool[Array, "batch size"]
+) -> Float[Array, "batch size"]:
+    """log softmax over the entries of the mask; the others hold numbers without meaning."""
+    total = jax.nn.logsumexp(logits, axis=1, where=mask, keepdims=True)
+    return logits - total

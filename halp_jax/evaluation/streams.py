@@ -1,0 +1,76 @@
+"""Looking at an encoder of several streams: one of them, their mean or concatenation, an ensemble.
+
+"mean" is what the released code of CMD calls `all`. "ensemble" is the field's way with classifiers:
+one on each stream, their scores added with weights (AimCLR: 0.6 joint, 0.6 bone, 0.4 motion). The
+streams may come from one run that trained them together, or from several runs of one stream each.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from halp_jax.errors import UserError
+
+COMBINED = ("mean", "concat", "ensemble")
+
+
+def parse_looks(text: str, names: Sequence[str]) -> tuple[str, ...]:
+    """--stream=joint,mean -> ("joint", "mean"); nothing is the first of `names`, the streams there.
+
+    Raises UserError for what is neither a stream of this encoder nor a combination of them.
+    """
+    looks = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for look in looks:
+        if look not in (*names, *COMBINED):
+            known = ", ".join((*names, *COMBINED))
+            raise UserError(f"this encoder has no stream {look!r}; use one of {known}")
+    return looks or tuple(names[:1])
+
+
+def find_needed(looks: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The streams that must be encoded for these looks, in the order of `names`."""
+    combined = any(look in COMBINED for look in looks)
+    return tuple(name for name in names if combined or name in looks)
+
+
+def select(
+    features: Float[np.ndarray, "*rows joined"], look: str, streams: Sequence[str]
+) -> Float[np.ndarray, "*rows selected"]:
+    """One look at features that hold those of `streams` side by side on the last axis."""
+    if look == "concat":
+        return features
+    parts = features.reshape(*features.shape[:-1], len(streams), -1)
+    if look == "mean":
+        return parts.mean(axis=-2)
+    return parts[..., streams.index(look), :]
+
+
+def join(
+    runs: Sequence[tuple[ml_collections.ConfigDict, PyTree]],
+) -> tuple[ml_collections.ConfigDict, Any]:
+    """Several runs' (config, variables) as one encoder with the streams of all of them.
+
+    The config is the first run's, with all streams. Raises UserError where two runs have the same
+    stream or encoders of other settings.
+    """
+    config = ml_collections.ConfigDict(runs[0][0])
+    names = tuple(name for other, _ in runs for name in other.streams)
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"the joined runs have streams {', '.join(names)}: each may be there only once"
+        )
+    for other, _ in runs[1:]:
+        if other.encoder.to_dict() != config.encoder.to_dict():
+            raise UserError(
+                f"the run of {', '.join(other.streams)} has an encoder of other settings: runs that "
+                "are joined need the same config.encoder"
+            )
+    with config.unlocked():
+        config.streams = names
+    variables = [variables for _, variables in runs]
+    return config, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *variables)
