@@ -10,7 +10,9 @@ MoCo baseline is trained, and from its last checkpoint MoCo and HaLP go on for t
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -26,39 +28,76 @@ ROWS |= {"moco_longer": "MoCo, 45 epochs", "halp": "HaLP from 30, 45 epochs"}
 ROWS |= {"halp_expected": "HaLP geodesic expected, 45 epochs"}
 
 
-def call(module, *arguments: str) -> None:
-    print("$", module.__name__, *arguments, flush=True)
-    if status := module.main(list(arguments)):
-        raise SystemExit(status)
+class Job(NamedTuple):
+    """One command of the package, and the file by which one sees that it is done."""
+
+    module: Any
+    workdir: Path
+    arguments: list[str]
+    result: Path
 
 
-def run(task: str, seed: int, args: argparse.Namespace) -> None:
+def train_job(config: str, workdir: Path, options: list[str], init_from: Any = "") -> Job:
+    """A training run; done when its encoder has been evaluated."""
+    arguments = [f"--config={config}", f"--workdir={workdir}", *options]
+    arguments += [f"--config.init_from={init_from}"] if init_from else []
+    return Job(train, workdir, arguments, workdir / "eval" / "knn.json")
+
+
+def evaluate_job(
+    workdir: Path, protocol: str, encoder: str = "trained", config: str = "", options: Any = ()
+) -> Job:
+    """One protocol; an encoder without training needs the config and its options."""
+    arguments = [f"--workdir={workdir}", f"--protocol={protocol}", f"--encoder={encoder}"]
+    ending = ""
+    if encoder != "trained":
+        arguments += [f"--config={config}", *options]
+        ending = f"_{encoder}"
+    return Job(evaluate, workdir, arguments, workdir / "eval" / f"{protocol}{ending}.json")
+
+
+def call(job: Job, *more: str) -> int:
+    """Types the command, with `more` options -> its exit status."""
+    print("$", job.module.__name__, *job.arguments, *more, flush=True)
+    return job.module.main([*job.arguments, *more])
+
+
+def plan(task: str, seed: int, args: argparse.Namespace) -> Iterator[Job]:
+    """What is to be done for one (data set, split, seed), in order."""
     name, split = task.split(":")
     base = Path(args.out) / name / split
     options = [f"--config.data.dir={Path(args.data) / name}", f"--config.data.split={split}"]
     options += [f"--config.seed={seed}", *args.override]
-
-    def assess(workdir: Path, encoder: str) -> None:
-        # The state at which MoCo and HaLP part is no result of its own: 1-NN will do.
-        for protocol in PROTOCOLS[:1] if workdir == start else PROTOCOLS:
-            ending = "" if encoder == "trained" else f"_{encoder}"
-            if (workdir / "eval" / f"{protocol}{ending}.json").exists():
-                continue
-            more = [] if encoder == "trained" else [f"--config={CONFIG}:baseline", *options]
-            where = [f"--workdir={workdir}", f"--protocol={protocol}", f"--encoder={encoder}"]
-            call(evaluate, *where, *more)
-
-    start = base / f"baseline_{seed}"
+    untrained = {base / f"random_{seed}": "random"}
     if seed == args.seeds[0]:
-        assess(base / "raw", "raw")
-    assess(base / f"random_{seed}", "random")
+        untrained = {base / "raw": "raw"} | untrained
+    for workdir, encoder in untrained.items():
+        for protocol in PROTOCOLS:
+            yield evaluate_job(workdir, protocol, encoder, f"{CONFIG}:baseline", options)
+    start = base / f"baseline_{seed}"
     for variant in ("baseline", *args.variants):
         workdir = base / f"{variant}_{seed}"
-        if not (workdir / "eval" / "knn.json").exists():
-            warm = [] if variant == "baseline" else [f"--config.init_from={start}"]
-            where = [f"--config={CONFIG}:{variant}", f"--workdir={workdir}"]
-            call(train, *where, *options, *warm)
-        assess(workdir, "trained")
+        init_from = "" if workdir == start else start
+        yield train_job(f"{CONFIG}:{variant}", workdir, options, init_from)
+        # The state at which MoCo and HaLP part is no result of its own: 1-NN will do.
+        for protocol in PROTOCOLS[:1] if workdir == start else PROTOCOLS:
+            yield evaluate_job(workdir, protocol)
+
+
+def run(task: str, seed: int, args: argparse.Namespace) -> None:
+    for job in plan(task, seed, args):
+        if not job.result.exists() and (status := call(job)):
+            raise SystemExit(status)
+
+
+def read_result(path: Path) -> dict:
+    """One evaluation, OUT/NAME/SPLIT/ROW_SEED/eval/FILE, as a flat line."""
+    result = json.loads(path.read_text())
+    name, split, member = path.parts[-5:-2]
+    row, _, seed = member.rpartition("_")
+    row, seed = (row, int(seed)) if seed.isdigit() else (member, 0)
+    line = {"task": f"{name}:{split}", "row": row, "protocol": result["protocol"], "seed": seed}
+    return line | {key: result[key] for key in ("top1", "top5", "best_top1", "num_test", "step")}
 
 
 def collect(out: Path) -> dict:
@@ -66,47 +105,41 @@ def collect(out: Path) -> dict:
     lines = (
         [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
     )
-    for path in sorted(out.glob("*/*/*/eval/*.json")):
-        result = json.loads(path.read_text())
-        name, split, member = path.parts[-5:-2]
-        row, _, seed = member.rpartition("_")
-        row, seed = (row, int(seed)) if seed.isdigit() else (member, 0)
-        line = {"task": f"{name}:{split}", "row": row, "protocol": result["protocol"], "seed": seed}
-        line |= {key: result[key] for key in ("top1", "top5", "best_top1", "num_test", "step")}
-        lines.append(line)
+    lines += [read_result(path) for path in sorted(out.glob("*/*/*/eval/*.json"))]
     return {(x["task"], x["row"], x["protocol"], x["seed"]): x for x in lines}
 
 
-def read(out: Path) -> dict:
+def by_seed(lines: Iterable[dict]) -> dict:
     """(task, row, protocol) -> {seed: top1 in per cent}."""
     found: dict = {}
-    for (*cell, seed), line in collect(out).items():
-        found.setdefault(tuple(cell), {})[seed] = 100 * line["top1"]
+    for line in lines:
+        cell = found.setdefault((line["task"], line["row"], line["protocol"]), {})
+        cell[line["seed"]] = 100 * line["top1"]
     return found
 
 
-def report(out: Path) -> str:
-    found = read(out)
+def report(found: dict, rows: dict[str, str], reference: str, others: Iterable[str]) -> str:
+    """The table of all tasks, and how `others` differ from `reference`, as Markdown."""
     tasks = sorted({task for task, _, _ in found})
     lines = ["| | " + " | ".join(f"{t} {p}" for t in tasks for p in PROTOCOLS) + " |"]
     lines.append("|---|" + "---:|" * (len(tasks) * len(PROTOCOLS)))
-    for row, title in ROWS.items():
+    for row, title in rows.items():
         cells = [found.get((t, row, p), {}) for t in tasks for p in PROTOCOLS]
         if any(cells):
             lines.append(f"| {title} | " + " | ".join(map(spread, cells)) + " |")
     lines += [
         "",
-        "Paired by seed, difference to MoCo of 45 epochs, 95 % interval (Student's t):",
+        f"Paired by seed, difference to {rows[reference]}, 95 % interval (Student's t):",
         "",
     ]
     for task in tasks:
         for protocol in PROTOCOLS:
-            for row in ("halp", "halp_expected"):
+            for row in others:
                 ours = found.get((task, row, protocol), {})
-                theirs = found.get((task, "moco_longer", protocol), {})
+                theirs = found.get((task, reference, protocol), {})
                 if both := sorted(ours.keys() & theirs.keys()):
                     difference = np.array([ours[s] - theirs[s] for s in both])
-                    lines.append(f"- {task} {protocol}, {ROWS[row]}: {interval(difference)}")
+                    lines.append(f"- {task} {protocol}, {rows[row]}: {interval(difference)}")
     return "\n".join(lines)
 
 
@@ -146,7 +179,8 @@ def main() -> None:
         for seed in args.seeds:
             for task in args.tasks.split(","):
                 run(task, seed, args)
-    print(report(Path(args.out)))
+    found = by_seed(collect(Path(args.out)).values())
+    print(report(found, ROWS, "moco_longer", ("halp", "halp_expected")))
 
 
 if __name__ == "__main__":

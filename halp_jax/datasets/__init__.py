@@ -2,15 +2,18 @@
 
 `open_source` reads the files of a data set's authors, `builder.prepare_source` (or the command
 `python -m halp_jax.prepare`) writes them once as a tfds data set, `open_dataset` opens that, and
-`pipeline` makes batches of it.
+`pipeline` makes batches of it. Without TensorFlow: `from_arrays` takes clips that are in memory,
+`pack` writes any data set to one file, `open_dataset` opens that too, and `pipeline` is the same.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from halp_jax.datasets import ntu, pku, pyskl, synthetic
+from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
-from halp_jax.datasets.prepared import PreparedDataset, open_dataset
+from halp_jax.datasets.packed import open_dataset, pack
+from halp_jax.datasets.prepared import Dataset, PreparedDataset
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 
@@ -33,6 +36,6 @@ def open_source(format: str, path: str | None = None, **options: Any) -> Source:
 
 
 __all__ = [
-    "READERS", "Clip", "ClipInfo", "DamagedClip", "Item", "PreparedDataset", "Source",
-    "check_clip", "open_dataset", "open_source",
+    "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip", "Dataset", "Item",
+    "PreparedDataset", "Source", "check_clip", "from_arrays", "open_dataset", "open_source", "pack",
 ]  # fmt: skip

@@ -1,9 +1,11 @@
-"""Batches of a prepared data set, each a pure function of the step number (tf.data).
+"""Batches of a data set, each a pure function of the step number (tf.data; in memory: numpy).
 
 Training visits the clips in an order that follows from (seed, epoch) alone, through a stateless
 permutation, so a run that stops at step s and starts again at s sees what it would have seen. Clips
 are read from the record files when their turn comes; nothing but the index is held in memory.
 Like the released feeder, a clip longer than `max_frames` is cut to its first `max_frames`.
+A data set in memory (`arrays`) is passed on to batches of numpy and needs no TensorFlow; the order
+of its epochs is another one.
 """
 
 import os
@@ -14,7 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from halp_jax.datasets.prepared import PreparedDataset
+from halp_jax.datasets import arrays
+from halp_jax.datasets.arrays import ArrayDataset
+from halp_jax.datasets.prepared import Dataset, PreparedDataset
 from halp_jax.errors import UserError
 
 # {"frames": [batch, max_frames, bodies, joints, xyz] float32, zeros after the end of a clip,
@@ -28,7 +32,7 @@ SHUFFLE_ROUNDS = 16
 
 
 def train_batches(
-    dataset: PreparedDataset,
+    dataset: Dataset,
     indices: Int[np.ndarray, "chosen"],
     *,
     batch_size: int,
@@ -66,6 +70,12 @@ def train_batches(
         raise UserError(f"process {process_index} is not one of {process_count}, counted from 0")
     if not 0 <= seed < 2**63 or start_step < 0:
         raise UserError(f"seed {seed} and step {start_step} must be from 0 to 2**63 - 1")
+    if isinstance(dataset, ArrayDataset):
+        return arrays.train_batches(
+            dataset, clips,
+            batch_size=batch_size, seed=seed, start_step=start_step, max_frames=max_frames,
+            process_index=process_index, process_count=process_count,
+        )  # fmt: skip
     tf = import_tensorflow()
     rows = batch_size // process_count
     steps_per_epoch = len(clips) // batch_size
@@ -102,7 +112,7 @@ def _shuffle_key(tf: ModuleType, seed: int, epoch: Any) -> Any:
 
 
 def eval_batches(
-    dataset: PreparedDataset,
+    dataset: Dataset,
     indices: Int[np.ndarray, "chosen"],
     *,
     batch_size: int,
@@ -114,6 +124,8 @@ def eval_batches(
         UserError: there are no clips, or one of them is not in the data set.
     """
     clips = _check(dataset, indices, batch_size, max_frames)
+    if isinstance(dataset, ArrayDataset):
+        return arrays.eval_batches(dataset, clips, batch_size=batch_size, max_frames=max_frames)
     tf = import_tensorflow()
 
     def choose(step: Any) -> tuple[Any, Any]:
@@ -124,9 +136,7 @@ def eval_batches(
     return _iterate(tf, dataset, steps, choose, batch_size, max_frames)
 
 
-def _check(
-    dataset: PreparedDataset, indices: np.ndarray, batch_size: int, max_frames: int
-) -> np.ndarray:
+def _check(dataset: Dataset, indices: np.ndarray, batch_size: int, max_frames: int) -> np.ndarray:
     clips = np.asarray(indices, np.int32)
     if batch_size < 1 or max_frames < 1:
         raise UserError(f"batch {batch_size} and max_frames {max_frames} must be at least 1")

@@ -2,7 +2,8 @@
 
 The folder holds a tfds data set (TFRecord files, one split named "clips") and `halp_dataset.json`,
 which carries all that is needed without TensorFlow: names, labels, lengths, the benchmarks' splits
-and where each record lies. This module imports json and numpy alone.
+and where each record lies. This module imports json and numpy alone. (`arrays` has the data set that
+lies in memory instead.)
 """
 
 import dataclasses
@@ -28,11 +29,11 @@ HEADER, FOOTER = 12, 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PreparedDataset:
-    """What `prepare` wrote. Clips are numbered from 0 in the order of the files.
+class Dataset:
+    """What is known of the clips of a data set, wherever they lie. Clips are numbered from 0.
 
     Attributes:
-        path: the folder.
+        path: where it was read from.
         name: the format that it was made from, e.g. "ntu".
         layout: the skeleton of all clips.
         class_names: one name a label.
@@ -40,7 +41,7 @@ class PreparedDataset:
         lengths: [clips] frames of each clip, untruncated.
         names: the clips' names, each once.
         splits: benchmark -> {"train": clip numbers, "test": clip numbers}.
-        metadata: the whole of halp_dataset.json, with what was damaged and how it was normalised.
+        metadata: all that was noted of it, with what was damaged and how it was normalised.
     """
 
     path: Path
@@ -69,6 +70,11 @@ class PreparedDataset:
             known = ", ".join(sorted(self.splits[benchmark]))
             raise UserError(f"split {benchmark} has no part {part!r}; it has: {known}")
         return self.splits[benchmark][part]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedDataset(Dataset):
+    """What `prepare` wrote: `path` is its folder, `metadata` the whole of halp_dataset.json."""
 
     @functools.cached_property
     def _shard_files(self) -> list[int]:
@@ -128,17 +134,30 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset:
             " run prepare again"
         )
     try:
-        dataset = _from_metadata(path, metadata)
+        count = sum(len(shard["records"]) for shard in metadata["shards"])
+        dataset = PreparedDataset(**read_fields(path, metadata, count))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
             f"{path / METADATA} is damaged ({type(error).__name__}: {error}): run prepare again"
         ) from error
+    except Misfit as error:
+        raise UserError(f"{path / METADATA} {error}: run prepare again") from error
     _check_whole(dataset)
     return dataset
 
 
-def _from_metadata(path: Path, metadata: dict[str, Any]) -> PreparedDataset:
-    count = sum(len(shard["records"]) for shard in metadata["shards"])
+class Misfit(Exception):
+    """The metadata of a data set do not fit its clips."""
+
+
+def read_fields(path: Path, metadata: dict[str, Any], count: int) -> dict[str, Any]:
+    """The fields of a Dataset of `count` clips, from what its JSON file holds.
+
+    Raises:
+        Misfit: there are more or fewer labels, names or lengths, or numbers beyond the clips.
+        UserError: the layout is not known.
+        KeyError, TypeError, IndexError, AttributeError: the JSON is no data set's.
+    """
     classes = len(metadata["class_names"])
     parts = [part for parts in metadata["splits"].values() for part in parts.values()]
     if (
@@ -146,21 +165,21 @@ def _from_metadata(path: Path, metadata: dict[str, Any]) -> PreparedDataset:
         or not all(0 <= number < count for part in parts for number in part)
         or not all(0 <= label < classes for label in metadata["labels"])
     ):
-        raise UserError(f"{path / METADATA} does not fit its {count} records: run prepare again")
-    return PreparedDataset(
-        path=path,
-        name=metadata["name"],
-        layout=get_layout(metadata["layout"]),
-        class_names=tuple(metadata["class_names"]),
-        labels=np.asarray(metadata["labels"], np.int32),
-        lengths=np.asarray(metadata["lengths"], np.int32),
-        names=tuple(metadata["names"]),
-        splits={
+        raise Misfit(f"does not fit its {count} records")
+    return {
+        "path": path,
+        "name": metadata["name"],
+        "layout": get_layout(metadata["layout"]),
+        "class_names": tuple(metadata["class_names"]),
+        "labels": np.asarray(metadata["labels"], np.int32),
+        "lengths": np.asarray(metadata["lengths"], np.int32),
+        "names": tuple(metadata["names"]),
+        "splits": {
             benchmark: {part: np.asarray(chosen, np.int32) for part, chosen in parts.items()}
             for benchmark, parts in metadata["splits"].items()
         },
-        metadata=metadata,
-    )
+        "metadata": metadata,
+    }
 
 
 def _check_whole(dataset: PreparedDataset) -> None:

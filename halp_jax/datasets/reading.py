@@ -74,20 +74,26 @@ def read_item(reading: Reading, item: Item) -> ItemResult:
         raise
     for clip in found:
         try:
-            result.clips.append(_finish_clip(reading, clip))
+            finished = finish_clip(clip, reading.layout, reading.num_classes, reading.normalize)
+            result.clips.append(finished)
         except DamagedClip as error:
             leave_out(error)
     return result
 
 
-def _finish_clip(reading: Reading, clip: Clip) -> Clip:
-    check_clip(clip, reading.layout, reading.num_classes)
-    frames = NORMALIZERS[reading.normalize](clip.frames, reading.layout)
-    absent = reading.layout.bodies - frames.shape[1]
+def finish_clip(clip: Clip, layout: Layout, num_classes: int, normalize: str) -> Clip:
+    """The clip checked, normalised, and with the layout's number of bodies (absent ones zero).
+
+    Raises:
+        DamagedClip: see `check_clip`.
+    """
+    check_clip(clip, layout, num_classes)
+    frames = NORMALIZERS[normalize](clip.frames, layout)
+    absent = layout.bodies - frames.shape[1]
     if absent:
         frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
     finished = dataclasses.replace(clip, frames=np.ascontiguousarray(frames, np.float32))
-    return check_clip(finished, reading.layout, reading.num_classes)
+    return check_clip(finished, layout, num_classes)
 
 
 def read_items(reading: Reading, items: tuple[Item, ...], workers: int) -> Iterator[ItemResult]:

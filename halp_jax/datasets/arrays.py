@@ -1,0 +1,237 @@
+"""A data set that lies in memory: clips of a Python user, or a packed file. No TensorFlow.
+
+    dataset = from_arrays(clips, labels, layout="ntu25", splits={"mine": {"train": a, "test": b}})
+
+It is used like the data set of a folder: `pipeline` gives the same batches of either, in an order
+that is random in another way (numpy's Philox, and a sort) but as much a function of (seed, epoch).
+`packed` writes it to one file that `train` and `evaluate` open.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from halp_jax.datasets.clip import Clip
+from halp_jax.datasets.prepared import Dataset, read_fields
+from halp_jax.datasets.reading import NORMALIZERS, finish_clip
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import Layout, get_layout
+
+PARTS = ("train", "test")
+WHOLE = "all"  # the benchmark of clips that were given without splits
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayDataset(Dataset):
+    """A data set of which the frames of all clips, one clip after the other, are one array."""
+
+    frames: Float[np.ndarray, "frames bodies joints xyz"]
+
+    @functools.cached_property
+    def starts(self) -> Int[np.ndarray, "clips"]:
+        """The place in `frames` of each clip's first frame."""
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        return ends - self.lengths
+
+    def clip(self, number: int) -> Float[np.ndarray, "time bodies joints xyz"]:
+        """All frames of one clip."""
+        return self.frames[self.starts[number] :][: self.lengths[number]]
+
+
+def from_arrays(
+    clips: Sequence[Any],
+    labels: Any,
+    *,
+    layout: Layout | str,
+    class_names: Sequence[str] | None = None,
+    splits: Mapping[str, Any] | None = None,
+    names: Sequence[str] | None = None,
+    normalize: str = "view",
+) -> ArrayDataset:
+    """A data set of one's own clips.
+
+    Args:
+        clips: arrays [time, bodies, joints, 3] in metres, any real type; bodies that are missing at
+            the end or all zero are absent.
+        labels: a class from 0 for each clip; None if not known, which pre-training is content with.
+        layout: "ntu25" or "kinect20", or its Layout.
+        class_names: one a class; by default "class 0" and so on up to the highest label.
+        splits: benchmark -> {"train": clip numbers, "test": clip numbers}; a part that is not given
+            is empty. By default there is one benchmark, "all" (config.data.split="all"), with every
+            clip in "train" and none in "test": enough to pre-train (with config.knn.every_epochs=0),
+            and no accuracy on clips that were trained on passes for one on new clips.
+        names: each once; by default "clip 0" and so on.
+        normalize: "view" for the view-invariant normalisation, "released" for the same with the
+            released code's handling of gaps, "none" for coordinates as they are.
+
+    Raises:
+        UserError: naming the first clip, label, name or split that cannot be used, and why.
+    """
+    layout = get_layout(layout if isinstance(layout, str) else layout.name)
+    if normalize not in NORMALIZERS:
+        known = ", ".join(NORMALIZERS)
+        raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
+    if not len(clips):
+        raise UserError("there are no clips; give at least one array [time, bodies, joints, 3]")
+    if labels is None:
+        labels, class_names = np.zeros(len(clips), np.int32), class_names or ("unknown",)
+    labels = _check_labels(labels, len(clips))
+    if class_names is None:
+        class_names = [f"class {label}" for label in range(int(labels.max()) + 1)]
+    names = [f"clip {number}" for number in range(len(clips))] if names is None else list(names)
+    _check_names(names, len(clips))
+    finished = []
+    for array, label, name in zip(clips, labels, names, strict=True):
+        clip = Clip(_to_float32(array, name), int(label), name)
+        finished.append(finish_clip(clip, layout, len(class_names), normalize).frames)
+    metadata = {
+        "name": "arrays",
+        "layout": layout.name,
+        "class_names": [str(name) for name in class_names],
+        "normalize": normalize,
+        "notes": {},
+        "damaged": [],
+        "absent_from_splits": {},
+        "splits": _number_splits(splits, len(clips)),
+        "names": names,
+        "labels": labels.tolist(),
+        "lengths": [len(frames) for frames in finished],
+    }
+    fields = read_fields(Path("clips in memory"), metadata, len(clips))
+    return ArrayDataset(**fields, frames=np.concatenate(finished))
+
+
+def _to_float32(array: Any, name: str) -> np.ndarray:
+    try:
+        array = np.asarray(array)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiu":
+        raise UserError(
+            f"clip {name}: it is no array of real numbers; give [time, bodies, joints, 3]"
+        )
+    if array.ndim != 4:
+        raise UserError(f"clip {name}: its shape is {array.shape}; give [time, bodies, joints, 3]")
+    with np.errstate(over="ignore"):  # becomes infinite, which the check of the clip names
+        return array.astype(np.float32, copy=False)
+
+
+def _check_labels(labels: Any, count: int) -> Int[np.ndarray, "clips"]:
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise UserError(
+            f"labels are {array.dtype} of shape {array.shape}; give one whole number a clip, from 0"
+        )
+    if len(array) != count:
+        raise UserError(f"there are {count} clips and {len(array)} labels; give one for each clip")
+    return array.astype(np.int64)
+
+
+def _check_names(names: list[Any], count: int) -> None:
+    if len(names) != count:
+        raise UserError(f"there are {count} clips and {len(names)} names; give one for each clip")
+    seen: set[str] = set()
+    for name in names:
+        if not isinstance(name, str) or name in seen:
+            what = "is there twice" if isinstance(name, str) else "is no text"
+            raise UserError(f"the name {name!r} {what}; give each clip a name of its own")
+        seen.add(name)
+
+
+def _number_splits(splits: Mapping[str, Any] | None, count: int) -> dict[str, dict[str, list[int]]]:
+    """The splits with both parts, as JSON holds them."""
+    splits = {WHOLE: {"train": range(count)}} if splits is None else splits
+    numbered = {}
+    for benchmark, parts in splits.items():
+        if not isinstance(parts, Mapping) or not set(parts) <= set(PARTS):
+            raise UserError(f"split {benchmark}: give a dict with the parts train and test")
+        numbered[str(benchmark)] = {
+            part: _check_part(parts.get(part, ()), f"split {benchmark}, {part}", count)
+            for part in PARTS
+        }
+    return numbered
+
+
+def _check_part(chosen: Any, where: str, count: int) -> list[int]:
+    numbers = np.asarray(chosen)
+    if not numbers.size:
+        return []
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise UserError(f"{where}: give a list of clip numbers from 0 to {count - 1}")
+    if numbers.min() < 0 or numbers.max() >= count:
+        wrong = numbers.min() if numbers.min() < 0 else numbers.max()
+        raise UserError(f"{where}: there is no clip {wrong}; numbers run from 0 to {count - 1}")
+    values, times = np.unique(numbers, return_counts=True)
+    if times.max() > 1:
+        raise UserError(f"{where}: clip {values[times.argmax()]} is there twice; give each once")
+    return numbers.tolist()
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Int[np.ndarray, "clips"]:
+    """A permutation of 0 .. count - 1 that follows from (seed, epoch) alone.
+
+    A stable sort of raw random words: numpy promises the words for all its versions, which it does
+    not for its own shuffle.
+    """
+    source = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+    return np.argsort(source.random_raw(count), kind="stable")
+
+
+def train_batches(
+    dataset: ArrayDataset,
+    clips: Int[np.ndarray, "chosen"],
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    max_frames: int,
+    process_index: int,
+    process_count: int,
+) -> Iterator[dict[str, np.ndarray]]:
+    """`pipeline.train_batches` of clips in memory; the arguments were checked there."""
+    rows = batch_size // process_count
+    steps_per_epoch = len(clips) // batch_size
+    step, ordered = start_step, -1
+    valid = np.ones(rows, bool)
+    while True:
+        epoch, step_of_epoch = divmod(step, steps_per_epoch)
+        if epoch != ordered:
+            order, ordered = clips[epoch_order(len(clips), seed, epoch)], epoch
+        first = step_of_epoch * batch_size + process_index * rows
+        yield make_batch(dataset, order[first : first + rows], valid.copy(), max_frames)
+        step += 1
+
+
+def eval_batches(
+    dataset: ArrayDataset, clips: Int[np.ndarray, "chosen"], *, batch_size: int, max_frames: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """`pipeline.eval_batches` of clips in memory; the arguments were checked there."""
+    for first in range(0, len(clips), batch_size):
+        position = first + np.arange(batch_size)
+        numbers = clips[np.minimum(position, len(clips) - 1)]
+        yield make_batch(dataset, numbers, position < len(clips), max_frames)
+
+
+def make_batch(
+    dataset: ArrayDataset,
+    numbers: Int[np.ndarray, "batch"],
+    valid: Bool[np.ndarray, "batch"],
+    max_frames: int,
+) -> dict[str, np.ndarray]:
+    """The batch of these clips, as `pipeline.Batch` says, cut or padded to `max_frames`."""
+    lengths = np.minimum(dataset.lengths[numbers], max_frames)
+    frames = np.zeros((len(numbers), max_frames, *dataset.frames.shape[1:]), np.float32)
+    for row, start, length in zip(frames, dataset.starts[numbers], lengths, strict=True):
+        row[:length] = dataset.frames[start : start + length]
+    return {
+        "frames": frames,
+        "length": lengths.astype(np.int32),
+        "label": dataset.labels[numbers].astype(np.int32),
+        "index": numbers.astype(np.int32),
+        "valid": valid,
+    }

@@ -1,0 +1,163 @@
+"""A data set as one file that travels: compressed, read into memory whole, without TensorFlow.
+
+The file is a .npz of two arrays: the frames of all clips, one clip after the other, and the JSON of
+everything else as bytes. No array holds Python objects, and nothing in the file is executed.
+"""
+
+import json
+import os
+import struct
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from halp_jax.datasets import pipeline, prepared
+from halp_jax.datasets.arrays import ArrayDataset
+from halp_jax.datasets.prepared import Dataset, Misfit, PreparedDataset, read_fields
+from halp_jax.errors import UserError
+from halp_jax.progress import Progress
+
+SUFFIX = ".npz"
+FORMAT, FORMAT_VERSION = "halp_jax packed clips", 1
+CLIPS_PER_READ = 64
+# What zipfile, zlib, numpy and json say of a file that is cut short, changed, or something else.
+DAMAGE = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, struct.error, MemoryError, Misfit,
+)  # fmt: skip
+
+
+def pack(
+    dataset: Dataset,
+    file: str | os.PathLike[str],
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a data set, of a folder or in memory, to one file; it appears when it is whole.
+
+    Args:
+        file: its name ends in .npz, which is how `open_dataset` knows it.
+        half: float16, which halves the file and rounds: coordinates below 2 m by at most 0.5 mm,
+            below 4 m by 1 mm. Sensors are off by centimetres.
+        overwrite: replace a file that is there, at the very end.
+
+    Raises:
+        UserError: the file is there or cannot be written, or a coordinate is too large for float16.
+    """
+    path = Path(file).expanduser()
+    if path.suffix != SUFFIX:
+        raise UserError(f"{path} does not end in {SUFFIX}; name the file so that it can be opened")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UserError(f"{path} exists; choose another file, or overwrite it")
+    frames = load_frames(dataset)
+    if half:
+        if not np.abs(frames).max() <= np.finfo(np.float16).max:
+            raise UserError(f"{dataset.path} has coordinates beyond float16; leave out half")
+        frames = frames.astype(np.float16)
+    metadata = dataset.metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
+    metadata.pop("shards", None)
+    text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another file") from error
+    try:
+        with open(descriptor, "wb") as stream:
+            np.savez_compressed(stream, metadata=text, frames=frames)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(unfinished, 0o644)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another file") from error
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+    return path
+
+
+def load_frames(dataset: Dataset) -> np.ndarray:
+    """[frames, bodies, joints, 3] float32: all clips of a data set, one after the other."""
+    if isinstance(dataset, ArrayDataset):
+        return dataset.frames
+    numbers, longest = np.arange(len(dataset)), int(dataset.lengths.max())
+    shape = (int(dataset.lengths.sum()), dataset.layout.bodies, dataset.layout.num_joints, 3)
+    frames, end = np.empty(shape, np.float32), 0
+    with Progress(len(dataset), "pack", unit="clips") as progress:
+        for batch in pipeline.eval_batches(
+            dataset, numbers, batch_size=CLIPS_PER_READ, max_frames=longest
+        ):
+            for row in np.flatnonzero(batch["valid"]):
+                length = batch["length"][row]
+                frames[end : end + length] = batch["frames"][row, :length]
+                end += length
+            progress.update(int(batch["valid"].sum()))
+    return frames
+
+
+def load(file: str | os.PathLike[str]) -> ArrayDataset:
+    """Reads what `pack` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, something else, or of another version.
+    """
+    path = Path(file).expanduser()
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            metadata = json.loads(arrays["metadata"].tobytes())
+            _check_version(path, metadata)
+            frames = arrays["frames"]
+        fields = read_fields(path, metadata, len(metadata["names"]))
+        _check_frames(frames, fields)
+    except UserError:
+        raise
+    except OSError as error:
+        what = "does not exist" if not path.exists() else f"cannot be read ({error})"
+        raise UserError(
+            f"{path} {what}: write it with python -m halp_jax.pack --out={path}"
+        ) from error
+    except DAMAGE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{path} is damaged or no packed data set ({reason}): pack it again"
+        ) from error
+    return ArrayDataset(**fields, frames=frames.astype(np.float32, copy=False))
+
+
+def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset | ArrayDataset:
+    """Opens a folder that `prepare` wrote, or a file NAME.npz that `pack` wrote. No TensorFlow.
+
+    Raises:
+        UserError: it is missing, unfinished, damaged or of another version.
+    """
+    path = Path(data_dir).expanduser()
+    if path.suffix == SUFFIX and not path.is_dir():
+        return load(path)
+    return prepared.open_dataset(path)
+
+
+def _check_version(path: Path, metadata: Any) -> None:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise Misfit("its metadata are of something else")
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: pack it again"
+        )
+
+
+def _check_frames(frames: np.ndarray, fields: dict[str, Any]) -> None:
+    """Raises Misfit when the frames are not those of the clips that the metadata name."""
+    layout, lengths = fields["layout"], fields["lengths"]
+    shape = (int(lengths.sum(dtype=np.int64)), layout.bodies, layout.num_joints, 3)
+    if frames.dtype not in (np.float16, np.float32):
+        raise Misfit(f"its frames are {frames.dtype}")
+    if not len(lengths) or lengths.min() < 1 or frames.shape != shape:
+        raise Misfit(f"its frames are {list(frames.shape)}, its clips have {list(shape)}")
+    if not np.isfinite(frames).all():
+        raise Misfit("coordinates are NaN or infinite")

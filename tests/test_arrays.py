@@ -1,0 +1,397 @@
+"""Clips in memory: the same data set as the folder's, in the order of a pure function of the step."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from halp_jax import pack as pack_command
+from halp_jax.datasets import ArrayDataset, from_arrays, open_dataset, pack
+from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.clip import Clip
+from halp_jax.datasets.pipeline import eval_batches, train_batches
+from halp_jax.datasets.source import Item, Source
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import KINECT20, NTU25
+from halp_jax.skeletons.normalize import normalize_clip
+
+ROOT = Path(__file__).parents[1]
+CLIPS, MAX_FRAMES = 23, 12
+ORDER = [1, 13, 10, 18, 4, 5, 11, 6]  # of seed 0, the first 8
+SPLITS = {"mine": {"train": list(range(16)), "test": list(range(16, CLIPS))}}
+
+
+def make_frames(number, layout=KINECT20, bodies=1):
+    """1 to 23 frames; coordinate x of frame t is number + t / 100."""
+    shape = (1 + number, bodies, layout.num_joints, 3)
+    frames = np.random.default_rng(number).normal(size=shape).astype(np.float32)
+    frames[..., 0] = number + np.arange(1 + number, dtype=np.float32)[:, None, None] / 100
+    return frames
+
+
+def make_dataset(**options):
+    clips = [make_frames(number) for number in range(CLIPS)]
+    options = {"layout": KINECT20, "splits": SPLITS, "normalize": "none"} | options
+    return from_arrays(clips, np.arange(CLIPS) % 5, **options)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return make_dataset()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The same clips as files of tfds."""
+
+    def read(item):
+        return [Clip(make_frames(item.payload), item.payload % 5, item.id)]
+
+    def split(infos):
+        names = [info.name for info in infos]
+        return {"mine": {"train": names[:16], "test": names[16:]}}
+
+    items = tuple(Item(f"clip {number}", number) for number in range(CLIPS))
+    names = tuple(f"class {label}" for label in range(5))
+    source = Source("fake", KINECT20, names, items, read, split, {})
+    return prepare_source(source, tmp_path_factory.mktemp("data") / "set", normalize="none")
+
+
+def take(dataset, count, indices=None, **options):
+    indices = np.arange(CLIPS) if indices is None else indices
+    options = {"batch_size": 4, "seed": 7, "max_frames": MAX_FRAMES} | options
+    return list(itertools.islice(train_batches(dataset, indices, **options), count))
+
+
+def assert_same(batch, other):
+    assert batch.keys() == other.keys()
+    for name in batch:
+        assert batch[name].dtype == other[name].dtype, name
+        np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
+
+
+def assert_same_dataset(one, other):
+    assert one.layout == other.layout and one.class_names == other.class_names
+    assert one.names == other.names and len(one) == len(other)
+    assert one.num_classes == other.num_classes
+    for field in ("labels", "lengths"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+        assert getattr(one, field).dtype == getattr(other, field).dtype
+    assert one.splits.keys() == other.splits.keys()
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(one.indices("mine", part), other.indices("mine", part))
+
+
+@pytest.mark.parametrize("size, batch_size", [(23, 4), (23, 23), (1, 1), (16, 4)])
+def test_each_epoch_is_a_part_of_another_permutation(dataset, size, batch_size):
+    indices = np.arange(CLIPS)[::-1][:size]
+    steps = size // batch_size
+    batches = take(dataset, 4 * steps, indices, batch_size=batch_size)
+    orders = [
+        np.concatenate([batch["index"] for batch in epoch]) for epoch in np.array_split(batches, 4)
+    ]
+    for order in orders:
+        assert len(set(order)) == len(order) == steps * batch_size
+        assert set(order) <= set(indices)
+    if size > 4:
+        assert len({tuple(order) for order in orders}) == 4
+
+
+def test_every_clip_is_equally_often_in_every_place(dataset):
+    # 2,000 epochs of 5 clips: a place has each clip 400 times, give or take 5 sigma of 18.
+    indices = np.array([3, 8, 11, 2, 20])
+    batches = take(dataset, 2000, indices, batch_size=5, max_frames=1)
+    order = np.stack([batch["index"] for batch in batches])
+    counts = np.array([(order == clip).sum(0) for clip in indices])
+    assert (abs(counts - 400) < 90).all()
+    # ... and the orders of neighbouring epochs have nothing to do with each other.
+    assert abs((order[1:] == order[:-1]).mean() - 0.2) < 0.03
+
+
+def test_order_follows_from_the_seed(dataset):
+    def orders(seed):
+        return tuple(np.concatenate([batch["index"] for batch in take(dataset, 5, seed=seed)]))
+
+    seeds = (0, 1, 2**32, 2**32 + 1, 2**63 - 1)
+    assert len({orders(seed) for seed in seeds}) == len(seeds)
+    assert orders(1) == orders(1)
+
+
+def test_the_order_stays_what_it_is(dataset):
+    # Another one would send a run that goes on over other clips.
+    assert take(dataset, 1, batch_size=8, seed=0)[0]["index"].tolist() == ORDER
+
+
+@pytest.mark.parametrize("start", [1, 5, 6, 13])
+def test_a_run_from_step_k_is_the_tail_of_a_run_from_0(dataset, start):
+    whole = take(dataset, 16)
+    for batch, other in zip(
+        whole[start:], take(dataset, 16 - start, start_step=start), strict=True
+    ):
+        assert_same(batch, other)
+    assert len(take(dataset, 1, start_step=10**12)) == 1
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_out_the_batch_of_one(dataset, count):
+    whole = take(dataset, 7)
+    parts = [take(dataset, 7, process_index=p, process_count=count) for p in range(count)]
+    for step, batch in enumerate(whole):
+        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
+        assert_same(joined, batch)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 30])
+def test_evaluation_sees_what_the_files_of_the_folder_give(dataset, prepared, batch_size):
+    indices = np.array([4, 2, 22, 9, 0, 11, 17])
+    options = {"batch_size": batch_size, "max_frames": MAX_FRAMES}
+    ours = list(eval_batches(dataset, indices, **options))
+    theirs = list(eval_batches(prepared, indices, **options))
+    for batch, other in zip(ours, theirs, strict=True):
+        assert_same(batch, other)
+
+
+def test_training_batches_hold_the_same_clips_and_belong_to_the_caller(dataset, prepared):
+    for batch in take(dataset, 6):
+        (other,) = eval_batches(prepared, batch["index"], batch_size=4, max_frames=MAX_FRAMES)
+        assert_same(batch, other)
+        batch["frames"][:] = np.nan
+        batch["valid"][:] = False
+    assert all(
+        np.isfinite(batch["frames"]).all() and batch["valid"].all() for batch in take(dataset, 6)
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": 24}, "23 clips of .* are fewer than a batch of 24: choose a smaller"),
+        ({"process_count": 3}, "batch of 4 does not divide by 3 processes"),
+        ({"max_frames": 0}, "at least 1"),
+        ({"seed": -1}, "must be from 0 to"),
+        ({"indices": np.array([0, CLIPS])}, "must lie from 0 to 22"),
+    ],
+)
+def test_bad_batches_are_refused_at_once(dataset, options, message):
+    options = {"indices": np.arange(CLIPS), "batch_size": 4, "seed": 7} | options
+    with pytest.raises(UserError, match=message):
+        train_batches(dataset, options.pop("indices"), **options)
+
+
+def test_own_clips_are_normalised_and_filled_up_with_absent_bodies():
+    clips = [make_frames(3, NTU25, 1).astype(np.float64), make_frames(4, NTU25, 2)]
+    dataset = from_arrays(clips, [1, 0], layout="ntu25")
+    assert isinstance(dataset, ArrayDataset) and dataset.layout == NTU25
+    assert dataset.class_names == ("class 0", "class 1")
+    assert dataset.names == ("clip 0", "clip 1")
+    alone = normalize_clip(clips[0].astype(np.float32), NTU25)
+    np.testing.assert_array_equal(dataset.clip(0)[:, :1], alone)
+    assert not dataset.clip(0)[:, 1].any()
+    np.testing.assert_array_equal(dataset.clip(1), normalize_clip(clips[1], NTU25))
+
+
+def test_without_splits_all_clips_are_for_training_and_none_for_testing():
+    dataset = make_dataset(splits=None)
+    assert dataset.indices("all", "train").tolist() == list(range(CLIPS))
+    assert len(dataset.indices("all", "test")) == 0
+    unlabelled = from_arrays([make_frames(2)], None, layout="kinect20")
+    assert unlabelled.labels.tolist() == [0] and unlabelled.class_names == ("unknown",)
+
+
+GOOD = make_frames(2)
+
+
+@pytest.mark.parametrize(
+    "clips, labels, options, message",
+    [
+        ([], [], {}, "there are no clips"),
+        ([GOOD], [0, 1], {}, "1 clips and 2 labels"),
+        ([GOOD], [0.5], {}, "one whole number a clip"),
+        ([GOOD], [-1], {}, "clip 0: its class is -1"),
+        ([GOOD], [2], {"class_names": ("a", "b")}, "classes run from 0 to 1"),
+        ([GOOD, GOOD[:, 0]], [0, 0], {}, "clip 1: its shape is"),
+        ([GOOD[:, :, :19]], [0], {}, "19 joints of 3 numbers, but kinect20 has 20"),
+        ([GOOD[:0]], [0], {}, "it has no frames"),
+        ([GOOD * np.nan], [0], {}, "NaN or infinite"),
+        ([GOOD.astype(np.float64) * 1e300], [0], {}, "NaN or infinite"),
+        ([GOOD.astype(object)], [0], {}, "no array of real numbers"),
+        ([[[1.0], [1.0, 2.0]]], [0], {}, "no array of real numbers"),
+        ([GOOD], [0], {"layout": "coco17"}, "coco17"),
+        ([GOOD], [0], {"normalize": "yes"}, "'yes' is not known"),
+        ([GOOD, GOOD], [0, 0], {"names": ["a", "a"]}, "'a' is there twice"),
+        ([GOOD, GOOD], [0, 0], {"names": ["a"]}, "2 clips and 1 names"),
+        ([GOOD], [0], {"splits": {"x": {"train": [1]}}}, "x, train: there is no clip 1"),
+        ([GOOD], [0], {"splits": {"x": {"train": [-1]}}}, "there is no clip -1"),
+        ([GOOD], [0], {"splits": {"x": {"train": [0, 0]}}}, "clip 0 is there twice"),
+        ([GOOD], [0], {"splits": {"x": {"train": [True]}}}, "a list of clip numbers"),
+        ([GOOD], [0], {"splits": {"x": {"val": [0]}}}, "the parts train and test"),
+        ([GOOD], [0], {"splits": {"x": [0]}}, "the parts train and test"),
+    ],
+)
+def test_bad_clips_are_refused_in_one_line(clips, labels, options, message):
+    with pytest.raises(UserError, match=message) as error:
+        from_arrays(clips, labels, **{"layout": "kinect20"} | options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_packed_folder_is_the_folder(prepared, tmp_path, capsys):
+    file = tmp_path / "sub" / "set.npz"
+    assert pack_command.main([f"--data={prepared.path}", f"--out={file}"]) == 0
+    assert "23 clips, 276 frames" in capsys.readouterr().out
+    assert [path.name for path in file.parent.iterdir()] == ["set.npz"]
+    packed = open_dataset(file)
+    assert_same_dataset(packed, prepared)
+    assert packed.name == "fake" and packed.metadata["normalize"] == "none"
+    options = {"batch_size": CLIPS, "max_frames": 30}
+    (batch,) = eval_batches(packed, np.arange(CLIPS), **options)
+    (other,) = eval_batches(prepared, np.arange(CLIPS), **options)
+    assert_same(batch, other)
+    assert pack_command.main([f"--data={prepared.path}", f"--out={file}"]) == 1
+    assert "exists" in capsys.readouterr().err
+    assert pack_command.main([f"--data={file}", f"--out={file}", "--overwrite"]) == 0
+    assert_same_dataset(open_dataset(file), prepared)
+
+
+def test_half_is_smaller_and_right_to_a_millimetre_below_4_metres(tmp_path):
+    clips = [np.clip(make_frames(number) - number, -4, 4) for number in range(CLIPS)]
+    dataset = from_arrays(clips, [0] * CLIPS, layout=KINECT20, normalize="none")
+    whole, half = pack(dataset, tmp_path / "a.npz"), pack(dataset, tmp_path / "b.npz", half=True)
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    packed = open_dataset(half)
+    assert packed.frames.dtype == np.float32
+    assert 0 < np.abs(packed.frames - dataset.frames).max() <= 1e-3
+    np.testing.assert_array_equal(open_dataset(whole).frames, dataset.frames)
+    far = from_arrays([clips[1] + 7e4], [0], layout=KINECT20, normalize="none")
+    with pytest.raises(UserError, match="beyond float16"):
+        pack(far, tmp_path / "c.npz", half=True)
+    assert not (tmp_path / "c.npz").exists()
+
+
+def test_pack_refuses_names_and_leaves_nothing_behind(dataset, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="does not end in .npz"):
+        pack(dataset, tmp_path / "set.zip")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        pack(dataset, tmp_path / "file" / "set.npz")
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(UserError, match="No space left"):
+        pack(dataset, tmp_path / "set.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def fail(stream, **arrays):
+    stream.write(b"PK")
+    raise OSError(28, "No space left on device")
+
+
+def rewrite(file, change):
+    """The packed file again, after `change(metadata, arrays)`."""
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    metadata = json.loads(arrays["metadata"].tobytes())
+    change(metadata, arrays)
+    if "metadata" in arrays:
+        arrays["metadata"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    np.savez_compressed(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda m, a: m.update(format_version=2), "format version 2, this program reads 1"),
+        (lambda m, a: m.update(format="other"), "metadata are of something else"),
+        (lambda m, a: m.update(lengths=m["lengths"][:-1]), "does not fit its 23 records"),
+        (lambda m, a: m["lengths"].__setitem__(0, 2), "its clips have"),
+        (lambda m, a: m["lengths"].__setitem__(slice(0, 2), [0, 3]), "its clips have"),
+        (lambda m, a: m["labels"].__setitem__(0, 5), "does not fit"),
+        (lambda m, a: m["splits"]["mine"]["test"].append(23), "does not fit"),
+        (lambda m, a: m.update(layout="ntu25"), "its clips have"),
+        (lambda m, a: m.update(layout="other"), "other"),
+        (lambda m, a: m.pop("names"), "KeyError: 'names'"),
+        (lambda m, a: a.update(frames=a["frames"][1:]), "its clips have"),
+        (lambda m, a: a.update(frames=a["frames"].astype(np.float64)), "frames are float64"),
+        (lambda m, a: a.update(frames=a["frames"] / 0 * 0), "NaN or infinite"),
+        (lambda m, a: a.update(frames=a["frames"].astype(object)), "Object arrays"),
+        (lambda m, a: a.pop("frames"), "frames"),
+        (lambda m, a: a.pop("metadata"), "metadata"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_file_that_does_not_fit_is_refused_in_one_line(dataset, tmp_path, change, message):
+    file = pack(dataset, tmp_path / "set.npz")
+    rewrite(file, change)
+    with pytest.raises(UserError, match=message) as error:
+        open_dataset(file)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_files_are_refused(dataset, tmp_path):
+    file = pack(dataset, tmp_path / "set.npz")
+    content = file.read_bytes()
+    for end in (0, 1, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:end])
+        with pytest.raises(UserError, match="is damaged or no packed data set .*: pack it again"):
+            open_dataset(file)
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    with pytest.raises(UserError, match="is damaged"):
+        open_dataset(file)
+    np.save(tmp_path / "array.npy", np.ones(3))
+    (tmp_path / "array.npy").rename(file)
+    with pytest.raises(UserError, match="is damaged or no packed"):
+        open_dataset(file)
+    file.unlink()
+    with pytest.raises(UserError, match="does not exist: write it with python -m halp_jax.pack"):
+        open_dataset(file)
+
+
+BLOCKED = """
+import sys
+for name in ("tensorflow", "tensorflow_datasets", "scipy", "matplotlib", "sklearn"):
+    sys.modules[name] = None  # an import of it fails, as where it is not installed
+import jax
+jax.config.update("jax_platforms", "cpu")
+from halp_jax import evaluate, train
+assert train.main(["--config={config}", "--workdir={out}", "--config.data.dir={file}"]) == 0
+for protocol in ("knn", "linear"):
+    assert evaluate.main(["--workdir={out}", "--protocol=" + protocol]) == 0
+assert sys.modules["tensorflow"] is None
+"""
+CONFIG = """
+from tests._runs import small_config
+
+
+def get_config():
+    config = small_config()
+    config.data.split = "mine"
+    config.train.epochs, config.train.num_devices = 3, 1
+    config.halp.mu, config.knn.every_epochs = 0.0, 3
+    config.linear.epochs = config.linear.num_crops = 2
+    return config
+"""
+
+
+def test_train_and_evaluate_run_where_tensorflow_is_not_installed(tmp_path):
+    clips = [make_frames(5 + number % 9, NTU25, 2) for number in range(CLIPS)]
+    clips = [clip - clip.mean() for clip in clips]
+    dataset = from_arrays(clips, np.arange(CLIPS) % 3, layout=NTU25, splits=SPLITS)
+    file = pack(dataset, tmp_path / "set.npz")
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG)
+    program = BLOCKED.format(file=file, out=tmp_path / "run", config=config)
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"XLA_FLAGS": quick},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 6  # 3 epochs of 16 clips
+    for protocol in ("knn", "linear"):
+        figures = json.loads((tmp_path / "run" / "eval" / f"{protocol}.json").read_text())
+        assert (figures["num_train"], figures["num_test"]) == (16, 7)
