@@ -1,4 +1,5 @@
 # make demo   sets up .venv, pre-trains HaLP on the embedded data set, evaluates, draws: runs/demo
+#             (make demo VARIANT=halp_cmd: joint, motion and bone together, into runs/demo_halp_cmd)
 # make test   sets up .venv, runs all tests
 # make lint   ruff
 PYTHON ?= python3
@@ -16,7 +17,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 	touch $@
 
 demo: .venv/installed
-	$(PY) -m halp_jax.demo --workdir=runs/demo
+	$(PY) -m halp_jax.demo --workdir=runs/demo$(if $(VARIANT),_$(VARIANT) --variant=$(VARIANT))
 
 test: .venv/installed
 	$(PY) -m pytest -n $(JOBS) --dist loadfile

@@ -3,8 +3,10 @@
     python -m halp_jax.prepare --format=synthetic --clips=1200 --out=runs/demo/data
     python -m halp_jax.train --config=configs/demo.py --workdir=runs/demo --config.data.dir=runs/demo/data
 
-`make demo` types these, evaluates and draws. The rates fit a run of a thousand steps, not the
-paper's 280,000: a larger learning rate and a faster key encoder than in configs/halp.py.
+`make demo` types these, evaluates and draws. Variant `halp_cmd` (`make demo VARIANT=halp_cmd`) trains
+joint, motion and bone together, HaLP+CMD, and takes about three times as long. The rates fit a run
+of a thousand steps, not the paper's 280,000: a larger learning rate and a faster key encoder than in
+configs/halp.py.
 """
 
 import runpy
@@ -13,7 +15,12 @@ from pathlib import Path
 default = runpy.run_path(str(Path(__file__).with_name("default.py")))
 
 
-def get_config():
+VARIANTS = ("halp", "halp_cmd")
+
+
+def get_config(variant: str = "halp"):
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
     config = default["get_config"]()
     config.data.split = "xsub"
     config.data.max_frames = 160
@@ -44,4 +51,8 @@ def get_config():
     config.linear.epochs = 40
     config.linear.milestones = (25, 35)
     config.linear.standardize = True  # the same probe for coordinates in metres and for features
+    if variant == "halp_cmd":
+        config.streams = ("joint", "motion", "bone")
+        config.cmd.nu = 1.0
+        config.cmd.topk = config.moco.queue_size // 2  # released: 8192 of 16384
     return config

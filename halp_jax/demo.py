@@ -1,6 +1,6 @@
 """The main job on the embedded data set: prepare, pre-train, evaluate, draw. `make demo` runs it.
 
-    python -m halp_jax.demo --workdir=runs/demo [--config.train.epochs=40 ...]
+    python -m halp_jax.demo --workdir=runs/demo [--variant=halp_cmd] [--config.train.epochs=40 ...]
 
 It types the three commands that a user types (shown as it goes), so started again it goes on where
 it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
@@ -109,24 +109,30 @@ def draw_pictures(workdir: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
-    workdir = Path("runs/demo")
+    workdir, variant = Path("runs/demo"), "halp"
     overrides = []
     for argument in arguments:
         if argument.startswith("--workdir="):
             workdir = Path(argument.removeprefix("--workdir="))
+        elif argument.startswith("--variant="):
+            variant = argument.removeprefix("--variant=")
         elif argument.startswith("--config."):
             overrides.append(argument)
         else:
-            message = f"unknown argument {argument!r}: --workdir=DIR and --config.x=y only"
+            known = "--workdir=DIR, --variant=halp|halp_cmd and --config.x=y only"
+            message = f"unknown argument {argument!r}: {known}"
             print(f"error: {message}", file=sys.stderr)
             return 1
     prepare_data(workdir / "data")
     where = f"--workdir={workdir}"
     data = f"--config.data.dir={workdir / 'data'}"
-    run_command(train, "train", f"--config={CONFIG}", where, data, *overrides)
+    run_command(train, "train", f"--config={CONFIG}:{variant}", where, data, *overrides)
+    looks = {"knn": "joint,motion,bone,concat", "linear": "joint,motion,bone,ensemble"}
     for encoder in table.ROWS:
         for protocol in ("knn", "linear"):
             options = [where, f"--protocol={protocol}", f"--encoder={encoder}"]
+            if variant == "halp_cmd" and encoder == "trained":
+                options.append(f"--stream={looks[protocol]}")
             run_command(evaluate, "evaluate", *options)
     rows = table.gather([workdir])
     (workdir / "table.md").write_text(table.format_table(rows, markdown=True) + "\n")

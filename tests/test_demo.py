@@ -10,19 +10,24 @@ SMALL = {
     "moco.queue_size": 40, "halp.start_epoch": 1, "halp.queue_entries": 40,
     "halp.num_prototypes": 4, "halp.update_every": 2, "views.num_frames": 8,
     "linear.epochs": 2, "linear.num_crops": 1, "linear.batch_size": 20,
-    "train.num_devices": 1, "checkpoint.every_epochs": 1, "knn.every_epochs": 0,
+    "cmd.topk": 20, "train.num_devices": 1, "checkpoint.every_epochs": 1, "knn.every_epochs": 0,
 }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
-def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys, request):
+@pytest.mark.parametrize("variant", ["halp", "halp_cmd"])
+def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys, request, variant):
     request.addfinalizer(lambda: jax.config.update("jax_disable_most_optimizations", False))
     jax.config.update("jax_disable_most_optimizations", True)
     monkeypatch.setattr(demo, "NUM_CLIPS", 120)
     arguments = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    assert demo.main([f"--workdir={tmp_path}", *arguments]) == 0
+    assert demo.main([f"--workdir={tmp_path}", f"--variant={variant}", *arguments]) == 0
     shown = capsys.readouterr().out
-    for row in ("raw coordinates", "random encoder", "pre-trained"):
+    rows = ["raw coordinates", "random encoder", "pre-trained"]
+    if variant == "halp_cmd":
+        rows += ["pre-trained, motion", "pre-trained, bone"]
+        assert "pre-trained, concat" in shown and "pre-trained, ensemble" in shown
+    for row in rows:
         (line,) = [line for line in shown.splitlines() if line.startswith(row + "  ")][-1:]
         values = [float(value) for value in line.removeprefix(row).split()]
         assert len(values) == 2 and all(0 <= value <= 100 for value in values)

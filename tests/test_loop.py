@@ -60,6 +60,7 @@ def run(dataset, workdir, *, at=None, do=None, evaluator=toy_evaluator, **change
     `do(batch)` is called as batch `at` (counted from the start of the whole run) is read.
     """
     config = small_config(dataset.path)
+    config.streams, config.cmd.nu, config.cmd.topk = ("joint", "bone"), 1.0, 16  # HaLP+CMD
     for name, value in changes.items():
         section, _, key = name.rpartition("__")
         (config[section] if section else config)[key] = value

@@ -72,6 +72,7 @@ def test_what_cannot_be_is_refused_in_one_line(options, said, capfd, tmp_path, m
         ("optim.milestones", (5, 3), "rising"),
         ("optim.learning_rate", float("nan"), "negative"),
         ("views.crop", (0.5, 0.1), "low <= high"),
+        ("cmd.nu", 1.0, "two streams or more"),
     ],
 )
 def test_check_config_says_what_and_what_to_do(field, value, said):
@@ -102,6 +103,26 @@ def test_released_settings():
         assert without.halp.mu == 0
         changes = checks.check_same_run(without, config, "w")
         assert [change.split(":")[0] for change in changes] == ["data.dir", "halp.mu"]
+
+
+def test_released_settings_of_three_streams():
+    from configs import cmd, halp, halp_cmd
+
+    for variant in halp.VARIANTS:
+        both, alone, single = (m.get_config(variant) for m in (halp_cmd, cmd, halp))
+        for config in (both, alone):
+            config.data.dir = "data"
+            checks.check_config(config)
+            assert config.streams == ("joint", "motion", "bone")
+            assert (config.cmd.nu, config.cmd.topk) == (1.0, 8192)
+            assert (config.cmd.teacher_temperature, config.cmd.student_temperature) == (0.05, 0.1)
+            assert config.train.epochs == single.train.epochs
+            assert config.linear.learning_rate == 0.1
+        assert (alone.halp.mu, both.halp.mu) == (0.0, single.halp.mu)
+        with both.unlocked():
+            both.cmd.topk = 16385
+        with pytest.raises(UserError, match="cmd.topk=16385: it must not exceed moco.queue_size"):
+            checks.check_config(both)
 
 
 def test_a_step_costs_what_the_paper_size_does():
