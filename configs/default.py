@@ -95,6 +95,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = train = ml_collections.ConfigDict()
     train.batch_size = 64  # global: split over all devices
     train.epochs = 451
+    # Of the recurrent layers' matrix products; states and sums stay float32. "tensorfloat32" and
+    # "bfloat16" are for accelerators.
+    train.precision = "float32"
     train.parallel = "pmap"  # or "shard_map": the same step, the other driver
     train.num_devices = 0  # 0: all of them
     train.log_every = 20  # steps between two lines of metrics.jsonl

@@ -9,6 +9,7 @@ from _released import clips, config, from_torch, relative_error
 from halp_jax.encoders.bigru import BiGRU
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 from halp_jax.encoders.norm import BatchNorm
+from halp_jax.encoders.product import product
 from halp_jax.methods import moco
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.skeletons.streams import make_stream, to_features
@@ -82,6 +83,50 @@ def test_fast_recurrence_equals_the_plain_one_with_its_gradients():
     plain = jax.grad(loss(scan_gru_reference), (0, 1, 2))(*inputs)
     for a, b in zip(ours, plain, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
+
+
+def test_bfloat16_rounds_factors_and_nothing_else():
+    """Forward and backward products have bfloat16 factors and float32 sums; the rest is float32."""
+    rng = np.random.default_rng(1)
+    inputs = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((7, 4, 48), (16, 48), (48,))]
+    target = jnp.asarray(rng.normal(size=(7, 4, 16)), jnp.float32)
+
+    def loss(precision):
+        return jax.value_and_grad(
+            lambda *args: jnp.sum(scan_gru(*args, precision) * target), (0, 1, 2)
+        )
+
+    value, gradients = jax.jit(loss("float32"))(*inputs)
+    rounded, ours = jax.jit(loss("bfloat16"))(*inputs)
+    assert 0 < abs(float(rounded - value)) < 0.05 * abs(float(value))
+    for gradient, wanted in zip(ours, gradients, strict=True):
+        assert gradient.dtype == jnp.float32
+        error = jnp.linalg.norm(gradient - wanted) / jnp.linalg.norm(wanted)
+        assert 1e-5 < float(error) < 0.05
+    program = str(jax.make_jaxpr(loss("bfloat16"))(*inputs))
+    products = [line for line in program.splitlines() if "dot_general[" in line]
+    assert len(products) == 3 and program.count("preferred_element_type=float32") == 3
+    assert all(":f32[" in line for line in products)
+    c = config()
+    c.train.precision = "bfloat16"
+    assert moco.make_encoder(c).precision == "bfloat16"
+
+
+def test_products_of_every_precision():
+    rng = np.random.default_rng(2)
+    x, w = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 5, 8), (8, 4)))
+    exact = np.asarray(x, np.float64) @ np.asarray(w, np.float64)
+    for precision, error in (("float32", 1e-6), ("tensorfloat32", 1e-2), ("bfloat16", 3e-2)):
+
+        @jax.jit
+        def forward_and_back(x, w, precision=precision):
+            value, pull = jax.vjp(lambda x, w: product(x, w, precision), x, w)
+            return value, *pull(value)
+
+        value, d_x, d_w = map(np.asarray, forward_and_back(x, w))
+        np.testing.assert_allclose(value, exact, atol=error * 8)
+        np.testing.assert_allclose(d_x, value @ np.asarray(w).T, atol=error * 20)
+        np.testing.assert_allclose(d_w, np.einsum("abi,abo->io", x, value), atol=error * 60)
 
 
 def test_bidirectional_reads_the_clip_both_ways():

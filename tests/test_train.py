@@ -73,6 +73,7 @@ def test_what_cannot_be_is_refused_in_one_line(options, said, capfd, tmp_path, m
         ("optim.learning_rate", float("nan"), "negative"),
         ("views.crop", (0.5, 0.1), "low <= high"),
         ("cmd.nu", 1.0, "two streams or more"),
+        ("train.precision", "float16", "float32, tensorfloat32, bfloat16"),
     ],
 )
 def test_check_config_says_what_and_what_to_do(field, value, said):

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from halp_jax.core.sphere import similarities
+
 
 def info_nce(
     queries: Float[Array, "batch dim"],
@@ -18,7 +20,7 @@ def info_nce(
     """
     keys, negatives = jax.lax.stop_gradient((keys, negatives))
     positive = jnp.sum(queries * keys, axis=-1) / temperature
-    negative = queries @ negatives.T / temperature
+    negative = similarities(queries, negatives) / temperature
     total = jnp.logaddexp(positive, jax.nn.logsumexp(negative, axis=-1))
     accuracy = jnp.mean(positive > jnp.max(negative, axis=-1))
     return jnp.mean(total - positive), accuracy

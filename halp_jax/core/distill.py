@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from halp_jax.core.sphere import similarities
+
 
 def neighbour_kl(
     teacher: Float[Array, "batch size"],
@@ -64,8 +66,8 @@ def cmd_loss(
       topk: neighbours that a teacher passes on (released: 8192 of 16384).
     """
     keys, negatives = jax.lax.stop_gradient((keys, negatives))
-    teachers = jnp.einsum("sbd,snd->sbn", keys, negatives)
-    students = jnp.einsum("sbd,snd->sbn", queries, negatives)
+    teachers = jax.vmap(similarities)(keys, negatives)
+    students = jax.vmap(similarities)(queries, negatives)
     count = queries.shape[0]
     terms = jnp.zeros((count, count))
     for shift in range(1, count):  # every teacher beside its shift-th neighbour

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from halp_jax.encoders.gru import scan_gru
 from halp_jax.encoders.heads import MLPHead, torch_uniform
 from halp_jax.encoders.norm import BatchNorm
+from halp_jax.encoders.product import Precision, product
 
 
 class GRULayer(nn.Module):
@@ -22,6 +23,7 @@ class GRULayer(nn.Module):
 
     width: int
     backward: bool = False  # the second stream runs backward in time
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(
@@ -40,8 +42,9 @@ class GRULayer(nn.Module):
         for i in range(2):
             reverse = self.backward and i == 1
             # The product with the input needs no recurrence: all frames at once, outside the scan.
-            projected = (x[::-1] if reverse else x) @ w_ih[i] + b_ih[i]
-            hidden = scan_gru(projected, w_hh[i], b_hh[i])
+            frames = x[::-1] if reverse else x
+            projected = product(frames, w_ih[i], self.precision) + b_ih[i]
+            hidden = scan_gru(projected, w_hh[i], b_hh[i], self.precision)
             streams.append(hidden[::-1] if reverse else hidden)
         return streams
 
@@ -62,6 +65,7 @@ class BiGRU(nn.Module):
     direction: str = "forward"
     dim: int = 128
     pooling: str = "last"
+    precision: Precision = "float32"  # of the recurrent layers' products
     axis_name: str | None = None
 
     @nn.compact
@@ -76,7 +80,7 @@ class BiGRU(nn.Module):
         x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
         x = jnp.swapaxes(x, 0, 1)
         for i in range(self.num_layers):
-            first, second = GRULayer(self.width, backward, name=f"layer{i}")(x)
+            first, second = GRULayer(self.width, backward, self.precision, name=f"layer{i}")(x)
             x = jnp.concatenate([first, second], axis=-1)
         self.sow("intermediates", "frames", x)  # for tests and for looking inside
         if self.pooling == "mean":

@@ -9,14 +9,18 @@
 `scan_gru_reference` is the plain form; `scan_gru` computes the same with its own backward pass.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from halp_jax.encoders.product import Precision, product
 
-def _cell(projected, hidden, w_hh, b_hh):
+
+def _cell(projected, hidden, w_hh, b_hh, precision="float32"):
     """One time step: [..., 3 width] and [..., width] -> the new state and what its gradient needs."""
-    recurrent = hidden @ w_hh + b_hh
+    recurrent = product(hidden, w_hh, precision) + b_hh
     xr, xz, xn = jnp.split(projected, 3, axis=-1)
     hr, hz, hn = jnp.split(recurrent, 3, axis=-1)
     r, z = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
@@ -39,11 +43,12 @@ def scan_gru_reference(
     return jax.lax.scan(step, start, projected)[1]
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def scan_gru(
     projected: Float[Array, "time batch gates"],
     w_hh: Float[Array, "width gates"],
     b_hh: Float[Array, "gates"],
+    precision: Precision = "float32",
 ) -> Float[Array, "time batch width"]:
     """As `scan_gru_reference`, faster to train.
 
@@ -51,12 +56,12 @@ def scan_gru(
     differentiation adds them up inside the scan, a read and a write of the whole matrix a frame;
     here the backward scan only collects the gate gradients, and one product after it does the rest.
     """
-    return _forward(projected, w_hh, b_hh)[0]
+    return _forward(projected, w_hh, b_hh, precision)[0]
 
 
-def _forward(projected, w_hh, b_hh):
+def _forward(projected, w_hh, b_hh, precision):
     def step(hidden, projected_t):
-        hidden, gates = _cell(projected_t, hidden, w_hh, b_hh)
+        hidden, gates = _cell(projected_t, hidden, w_hh, b_hh, precision)
         return hidden, (hidden, gates)
 
     start = jnp.zeros((projected.shape[1], w_hh.shape[0]), projected.dtype)
@@ -64,7 +69,7 @@ def _forward(projected, w_hh, b_hh):
     return hiddens, (hiddens, gates, w_hh)
 
 
-def _backward(residuals, d_hiddens):
+def _backward(precision, residuals, d_hiddens):
     hiddens, gates, w_hh = residuals
     previous = jnp.concatenate([jnp.zeros_like(hiddens[:1]), hiddens[:-1]])
 
@@ -75,13 +80,14 @@ def _backward(residuals, d_hiddens):
         d_z = d_hidden * (before - n) * z * (1.0 - z)
         d_r = d_n * hn * r * (1.0 - r)
         d_recurrent = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
-        return d_hidden * z + d_recurrent @ w_hh.T, (d_recurrent, d_n)
+        return d_hidden * z + product(d_recurrent, w_hh.T, precision), (d_recurrent, d_n)
 
     start = jnp.zeros_like(hiddens[0])
     _, (d_recurrent, d_n) = jax.lax.scan(step, start, (d_hiddens, previous, gates), reverse=True)
     width = w_hh.shape[0]
     d_projected = jnp.concatenate([d_recurrent[..., : 2 * width], d_n], axis=-1)
-    d_w_hh = jnp.einsum("tbh,tbg->hg", previous, d_recurrent)
+    rows = previous.reshape(-1, width), d_recurrent.reshape(-1, 3 * width)
+    d_w_hh = product(rows[0].T, rows[1], precision)
     return d_projected, d_w_hh, jnp.sum(d_recurrent, axis=(0, 1))
 
 

@@ -25,9 +25,9 @@ class MLPHead(nn.Module):
     def __call__(self, features: Float[Array, "batch features"]) -> Float[Array, "batch dim"]:
         width = features.shape[-1]
         default = torch_uniform(width)
-        hidden = nn.Dense(width, kernel_init=default, bias_init=default, name="hidden")(features)
         # Only the last layer goes through the released code's Xavier initialisation.
         xavier = nn.initializers.xavier_uniform()
-        return nn.Dense(self.dim, kernel_init=xavier, bias_init=default, name="out")(
-            nn.relu(hidden)
-        )
+        # In full float32 on accelerators, too: it is a small part of the work.
+        full = {"bias_init": default, "precision": "highest"}
+        hidden = nn.Dense(width, kernel_init=default, name="hidden", **full)(features)
+        return nn.Dense(self.dim, kernel_init=xavier, name="out", **full)(nn.relu(hidden))

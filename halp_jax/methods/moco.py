@@ -52,8 +52,8 @@ class TrainState:
 
 
 def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
-    e = config.encoder
-    return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, axis_name)
+    e, precision = config.encoder, config.train.get("precision", "float32")
+    return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, precision, axis_name)
 
 
 def make_learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> Schedule:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import ml_collections
 
 from halp_jax.core import hallucinate, kmeans
+from halp_jax.encoders.product import PRECISIONS
 from halp_jax.errors import UserError
 from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training.parallel import DRIVERS, check_batch_size
@@ -24,6 +25,7 @@ CHOICES = {
     "halp.draw": get_args(hallucinate.Draw),
     "halp.kmeans_mean": kmeans.CHOICES["mean"],
     "train.parallel": DRIVERS,
+    "train.precision": PRECISIONS,
 }
 AT_LEAST_ONE = (
     "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
