@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from halp_jax.core.sphere import normalize
+from halp_jax.encoders.product import PRECISIONS
 from halp_jax.methods import moco
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import parallel
@@ -35,11 +36,13 @@ def add_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--frames", type=int, default=64)
     parser.add_argument("--queue", type=int, default=16384)
+    about = "of the recurrent layers' products, ours and the peers'"
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=about)
 
 
 def size_options(args: argparse.Namespace) -> list[str]:
     """`add_size`'s options again, for a child process."""
-    names = ("width", "layers", "batch", "frames", "queue", "cores")
+    names = ("width", "layers", "batch", "frames", "queue", "precision", "cores")
     return [f"--{name}={getattr(args, name)}" for name in names]
 
 
@@ -50,6 +53,7 @@ def make_config(args: argparse.Namespace, method: str) -> ml_collections.ConfigD
     config.encoder.width, config.encoder.num_layers = args.width, args.layers
     config.views.num_frames = config.views.min_frames = args.frames
     config.train.batch_size, config.moco.queue_size = args.batch, args.queue
+    config.train.precision = args.precision
     config.cmd.topk = args.queue // 2
     return config
 

@@ -6,7 +6,7 @@
 Members: `clips`, our step as training runs it, from the pipeline's batch on; `views`, ours from two
 ready views on; `loop` and `sequence`, the peers of _torch_peers.py, from the same views on. The
 prototypes are computed anew in every tenth step: a step's time is that of nine without and one with.
-float32 throughout: our step has no bf16 yet, so there is no --dtype.
+--precision is that of the recurrent products of all members (bfloat16: autocast in torch).
 """
 
 import functools
@@ -63,7 +63,13 @@ class PeerMembers:
 
         self.args, self.peers, self.torch, self.models = args, _torch_peers, torch, {}
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as ours there
+        # torch's own default would let cuDNN round to TF32 where "float32" was asked for.
+        full = args.precision == "float32"
+        torch.set_float32_matmul_precision("highest" if full else "high")
+        torch.backends.cudnn.allow_tf32 = not full
+        self.autocast = functools.partial(
+            torch.autocast, self.device, torch.bfloat16, enabled=args.precision == "bfloat16"
+        )
 
     def make(self, method: str, member: str):
         config = _steps.make_config(self.args, method)
@@ -91,7 +97,10 @@ class PeerMembers:
         def run(first: int = 0, count: int = 1) -> Any:
             for step in range(first, first + count):
                 due = config.halp.mu and (step + 1) % config.halp.update_every == 0
-                self.peers.train_step(peer, optimizer, x_q, x_k, settings, cluster if due else None)
+                with self.autocast():
+                    self.peers.train_step(
+                        peer, optimizer, x_q, x_k, settings, cluster if due else None
+                    )
 
         return run
 
@@ -157,6 +166,7 @@ def main() -> None:
     if speedups:
         print("views against: " + ", ".join(f"{k} {v:.2f}x" for k, v in speedups.items()))
     size = {name: getattr(args, name) for name in ("width", "layers", "batch", "frames", "queue")}
+    size["precision"] = args.precision
     _timing.print_json(
         "step", machine=machine, size=size, repeats=args.repeats, steps_a_sample=steps,
         rows=rows, speedups=speedups,
