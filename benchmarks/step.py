@@ -11,6 +11,7 @@ prototypes are computed anew in every tenth step: a step's time is that of nine 
 
 import functools
 import sys
+import time
 from typing import Any
 
 import _steps
@@ -132,7 +133,12 @@ def main() -> None:
                 if steps > 1:
                     runs[method, member, "single"] = functools.partial(run, 0, 1)
                 runs[method, member, "prototypes"] = functools.partial(run, update_every - 1, 1)
-    times = _timing.time_in_turn(runs, repeats=args.repeats)
+    first = {}  # seconds of the first call: compilation and a sample
+    for key, run in runs.items():
+        begin = time.perf_counter()
+        _timing.wait(run())
+        first[key] = time.perf_counter() - begin
+    times = _timing.time_in_turn(runs, repeats=args.repeats, warmups=0)
 
     rows = []
     for method in methods:
@@ -144,6 +150,8 @@ def main() -> None:
             base = ("baseline", member, "plain")
             row["over_baseline"] = wall * steps / times[base].wall if base in times else None
             row["prototypes_ms"] = prototypes
+            plain = (method, member, "plain")
+            row["compile_s"] = first[plain] - times[plain].wall if member in OURS else None
             row["gflops"] = flops / wall / 1e9
             row["mfu"] = flops / wall / rates.flops
             row["floor_ms"] = 1e3 * _timing.floor_seconds(flops, floor, rates)
