@@ -44,14 +44,19 @@ def save_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigDi
 
 
 def load_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
-    """The config that `save_config` wrote, tuples again tuples."""
+    """The config that `save_config` wrote."""
     path = Path(workdir) / CONFIG
     try:
-        return ml_collections.ConfigDict(_with_tuples(json.loads(path.read_text())))
+        return parse_config(path.read_text())
     except OSError:
         raise UserError(f"no {CONFIG} in {workdir}: is it the workdir of a training run?") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): restore it from a copy") from None
+
+
+def parse_config(text: str) -> ml_collections.ConfigDict:
+    """A config from its JSON, tuples again tuples. Raises ValueError where it is none."""
+    return ml_collections.ConfigDict(_with_tuples(json.loads(text)))
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
@@ -143,6 +148,16 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
             except _Damaged as damage:
                 log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
     raise UserError(f"no readable checkpoint in {workdir}: train again, or use a copy of it")
+
+
+def load_info(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
+    """What was saved beside a state, the newest if None: layout, steps an epoch, figures."""
+    with _open_reader(workdir) as manager:
+        chosen = next(iter(_choose(manager, workdir, step)))
+        try:
+            return _read_info(manager, chosen)
+        except _Damaged as damage:
+            raise UserError(f"{manager.directory}/{chosen} is damaged ({damage})") from None
 
 
 def warm_start(

@@ -1,0 +1,211 @@
+"""Checkpoints of the released PyTorch code in, ours out: to it, and as plain safetensors.
+
+    python -m halp_jax.convert --from=checkpoint_0450.pth.tar --workdir=runs/released \\
+        [--config=configs/halp.py:ntu60_xsub] [--config.data.dir=data/ntu60] [--stream=joint]
+    python -m halp_jax.convert --workdir=runs/halp --to=halp.pth.tar [--step=N]
+    python -m halp_jax.convert --workdir=runs/halp --to=halp.safetensors
+
+The first makes a workdir that `evaluate`, `embed` and `--config.init_from` take: of HaLP, CMD,
+HaLP+CMD or the baseline, with momentum, queue and prototypes. Sizes come from the file, all else
+from the config. To go on in training (`init_what=all`) give the data set of the file's training, too.
+The second is what the released code loads; read back here, it is bit for bit what it was. A file is
+loaded with weights_only, so nothing in it is executed. Nothing that exists is overwritten.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from halp_jax import datasets, evaluate
+from halp_jax.datasets.pipeline import quiet_tensorflow
+from halp_jax.errors import UserError
+from halp_jax.methods import moco
+from halp_jax.skeletons.streams import STREAMS
+from halp_jax.training import checkpoint, released, torch_files, torch_names
+from halp_jax.training.torch_files import Content, naming
+
+DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
+
+
+def parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own options, and the rest: those of the config."""
+    parser = argparse.ArgumentParser(
+        "halp_jax.convert", description=__doc__.splitlines()[0], allow_abbrev=False,
+        epilog="--config=FILE[:VARIANT] and --config.field=value set what shapes do not tell",
+    )  # fmt: skip
+    parser.add_argument("--workdir", required=True, help="folder of a run; new with --from")
+    parser.add_argument("--from", dest="source", help="file to read: .pth.tar, .safetensors")
+    parser.add_argument("--to", help="file to write: .safetensors, or any other name for torch's")
+    parser.add_argument("--layout", default="", help="skeleton of the clips; default: ntu25")
+    about = "of a file with one encoder: joint (default), motion or bone"
+    parser.add_argument("--stream", choices=STREAMS, help=about)
+    parser.add_argument("--step", type=int, help="checkpoint to write; default: the last")
+    args, rest = parser.parse_known_args(argv)
+    if bool(args.source) == bool(args.to):
+        raise UserError("give either --from=FILE, to read a file, or --to=FILE, to write one")
+    return args, rest
+
+
+def import_file(args: argparse.Namespace, options: list[str]) -> str:
+    """Reads a file into a new workdir; returns what to tell the user."""
+    workdir, source = Path(args.workdir).expanduser(), Path(args.source).expanduser()
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f"{workdir} exists; choose another --workdir")
+    content = torch_files.read_file(source)
+    with naming(source):
+        sizes = torch_names.read_sizes(content.arrays)
+        run = json.loads(content.ours["run"]) if content.ours else {"info": {}}
+        layout = released.find_layout(sizes.inputs, args.layout or run["info"].get("layout", ""))
+    with torch_files.appear(workdir) as folder:
+        config, from_file = start_config(args, options, content, folder)
+        with naming(source):
+            if not (from_file or content.ours):
+                set_released(config, sizes)
+            sizes, streams = choose_streams(args.stream, config, sizes)
+            changes = released.fit_config(config, sizes, streams)
+            momentum, which = released.read_momentum(content.optimizer, content.arrays)
+            state = released.to_state(
+                content.arrays, sizes, config,
+                momentum=momentum, step=run.get("step"), pushed=run.get("pushed"),
+            )  # fmt: skip
+            info = run["info"] or describe(content, config, which)
+            info["layout"] = layout.name
+        checkpoint.save_config(folder, config)
+        with checkpoint.open_manager(folder, config) as manager:
+            checkpoint.save(manager, int(state.step), state, info)
+    lines = [f"of the file: config.{change}" for change in changes if from_file]
+    epoch = "" if content.epoch is None else f" (epoch {content.epoch})"
+    lines.append(
+        f"{workdir}: step {int(state.step)}{epoch}, {', '.join(streams)}, width {sizes.width}, "
+        f"queue {sizes.queue_size}, {sizes.num_prototypes} prototypes, momentum {which}"
+    )
+    if "clips" not in info:
+        lines.append(
+            "a warm start from it needs --config.init_what=encoder; for init_what=all convert it "
+            "with --config.data.dir=DIR, the data set of its training"
+        )
+    return "\n".join(lines)
+
+
+def start_config(
+    args: argparse.Namespace, options: list[str], content: Content, folder: Path
+) -> tuple[ml_collections.ConfigDict, bool]:
+    """The config before the file's sizes enter, and whether the user gave a file of it.
+
+    It is that of --config, else the one that our own files carry, else the default.
+    """
+    from_file = any(option.split("=")[0] == "--config" for option in options)
+    if content.ours and not from_file:
+        with naming(Path(args.source)):
+            checkpoint.save_config(folder, checkpoint.parse_config(content.ours["config"]))
+    elif not from_file:
+        options = [f"--config={DEFAULT}", *options]
+    # As of an untrained run: the config of a file or of the folder, with the user's changes.
+    untrained = [f"--workdir={folder}", "--protocol=knn", "--encoder=random"]
+    config = evaluate.parse_args([*options, *untrained])[1]
+    config.unlock()
+    if not content.ours:  # the released networks are of this kind, whatever a config says
+        config.encoder.direction, config.encoder.pooling = "forward", "last"
+    config.data.dir = config.data.dir or ""  # text, so that a command line may replace it
+    return config, from_file
+
+
+def set_released(config: ml_collections.ConfigDict, sizes: torch_names.Sizes) -> None:
+    """Weights of the losses that such a model was released with, and no more than its queue holds."""
+    config.halp.mu = 2.0 if sizes.num_prototypes else 0.0
+    config.cmd.nu = 1.0 if len(sizes.endings) > 1 else 0.0
+    config.halp.queue_entries = min(config.halp.queue_entries, sizes.queue_size)
+    config.cmd.topk = min(config.cmd.topk, sizes.queue_size)
+
+
+def choose_streams(
+    named: str | None, config: ml_collections.ConfigDict, sizes: torch_names.Sizes
+) -> tuple[torch_names.Sizes, tuple[str, ...]]:
+    """The names of the file's streams, in the config's order where it has the same ones."""
+    own = tuple(config.streams)
+    if len(sizes.endings) == 1:
+        return sizes, (named,) if named else own if len(own) == 1 else ("joint",)
+    if named:
+        raise UserError(f"it has {len(sizes.endings)} encoders; leave out --stream")
+    found = tuple(s for s, ending in torch_names.ENDINGS.items() if ending in sizes.endings)
+    streams = own if set(own) == set(found) else found
+    return sizes._replace(endings=tuple(torch_names.ENDINGS[s] for s in streams)), streams
+
+
+def describe(content: Content, config: ml_collections.ConfigDict, momentum: str) -> dict[str, Any]:
+    """What is noted beside the state: steps an epoch, and what the released layout alone knows."""
+    tracked = {n: int(a) for n, a in content.arrays.items() if n.endswith(torch_names.TRACKED)}
+    known = {"num_batches_tracked": tracked, "momentum": momentum, "epoch": content.epoch or 0}
+    known["prototypes"] = any(name.startswith("prototypes") for name in content.arrays)
+    info: dict[str, Any] = {"released": known}
+    step = next(iter(tracked.values()))
+    if content.epoch and step and step % content.epoch == 0:
+        info["steps_per_epoch"] = step // content.epoch
+    if config.data.dir:
+        dataset = datasets.open_dataset(config.data.dir)
+        clips = len(dataset.indices(config.data.split, "train"))
+        steps = clips // config.train.batch_size
+        if info.get("steps_per_epoch") != steps:
+            raise UserError(
+                f"it has {info.get('steps_per_epoch', 'no whole number of')} steps an epoch, but "
+                f"{config.data.dir}, split {config.data.split} has {steps}: give the data set and "
+                "batch size of its training, or leave out --config.data.dir"
+            )
+        info["clips"] = clips
+    return info
+
+
+def export_file(args: argparse.Namespace, options: list[str]) -> str:
+    """Writes a checkpoint of a run to a file; returns what to tell the user."""
+    path = Path(args.to).expanduser()
+    if options:
+        raise UserError(f"unknown argument {options[0]!r}: a checkpoint is written as it is")
+    if path.exists():
+        raise UserError(f"{path} exists; choose another file")
+    config = checkpoint.load_config(args.workdir)
+    if path.suffix != torch_files.SAFETENSORS and (
+        (config.encoder.direction, config.encoder.pooling) != ("forward", "last")
+    ):
+        raise UserError(
+            f"the released code has no encoder of direction {config.encoder.direction} and pooling "
+            f"{config.encoder.pooling}: write --to=FILE{torch_files.SAFETENSORS}"
+        )
+    state, step = checkpoint.restore_state(args.workdir, args.step)
+    info = checkpoint.load_info(args.workdir, step)
+    info.pop("checksums", None)
+    known, steps = info.get("released", {}), info.get("steps_per_epoch", 0)
+    arrays, momentum = released.from_state(
+        state,
+        tuple(config.streams),
+        with_prototypes=known.get("prototypes", bool(config.halp.mu or state.prototypes.any())),
+        tracked=known.get("num_batches_tracked"),
+    )
+    rate = moco.make_learning_rate(config, steps)(step) if steps else config.optim.learning_rate
+    optimizer = released.make_optimizer_dict(arrays, momentum, config, float(f"{rate:.6g}"))
+    epoch = known.get("epoch", step // steps if steps else 0)
+    run = {"version": 1, "step": step, "pushed": state.queue.pushed.tolist(), "info": info}
+    ours = {"config": config.to_json(), "run": json.dumps(run)}
+    torch_files.write_file(path, Content(arrays, optimizer, epoch, ours))
+    return f"{path}: {len(arrays)} arrays, step {step}, {path.stat().st_size / 2**20:.1f} MiB"
+
+
+def main(argv: list[str] | None = None) -> int:
+    quiet_tensorflow()
+    try:
+        args, options = parse_args(sys.argv[1:] if argv is None else argv)
+        print((import_file if args.source else export_file)(args, options))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("convert: stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""Embeddings of one's own clips by a trained encoder, and their nearest neighbours among its data.
+
+    python -m halp_jax.embed --workdir=runs/halp --input=clip.npy S001C001P001R001A023.skeleton
+    python -m halp_jax.embed --workdir=runs/halp --input=data/mine --out=mine.npz --neighbours=0
+
+An input is an array [time, bodies, joints, 3] or [time, joints, 3] in metres, a .skeleton file of
+NTU RGB+D, or a data set that `prepare` or `pack` wrote. Clips are normalised as the run's data set
+was; data sets are taken as they are. The .npz holds names [clips], features [clips, features] of the
+last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and, with
+neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
+features. Of several streams --stream takes one (the first), their mean, or concat; it,
+--join, --step and --config.field=value are those of `evaluate`.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Float, Int
+
+from halp_jax import datasets, evaluate
+from halp_jax.core.sphere import normalize
+from halp_jax.datasets import ntu, pipeline
+from halp_jax.datasets.source import read_bytes
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features, knn, streams
+from halp_jax.methods import moco
+from halp_jax.skeletons.layout import Layout, get_layout
+from halp_jax.training import checkpoint
+
+MAX_BYTES = 2**30  # no clip is larger
+
+
+def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+    """The command's options with those of `evaluate`, and the run's config as they change it."""
+    parser = argparse.ArgumentParser(
+        "halp_jax.embed", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the training run")
+    parser.add_argument("--input", required=True, nargs="+", action="extend", metavar="FILE")
+    parser.add_argument("--out", help="file to write, NAME.npz; default: only print")
+    parser.add_argument("--neighbours", type=int, default=5, help="0: none; default: 5")
+    about = "of clips that are no data set; default: that of the run's data set, else view"
+    parser.add_argument("--normalize", choices=("view", "released", "none"), help=about)
+    args, rest = parser.parse_known_args(argv)
+    # The rest is what `evaluate` knows; the protocol only has to be one that takes any stream.
+    known, config = evaluate.parse_args([*rest, f"--workdir={args.workdir}", "--protocol=knn"])
+    if known.encoder != "trained":
+        raise UserError("only trained encoders embed; leave out --encoder")
+    if args.neighbours < 0:
+        raise UserError(f"--neighbours={args.neighbours}; give 0 or more")
+    if args.out and not args.out.endswith(".npz"):
+        raise UserError(f"--out={args.out} does not end in .npz")
+    return argparse.Namespace(**(vars(known) | vars(args))), config
+
+
+def read_clip(path: Path) -> Float[np.ndarray, "time bodies joints xyz"]:
+    """One clip of a .npy or .skeleton file, as it is there. Raises UserError."""
+    if path.suffix == ".skeleton":
+        frames, _ = ntu.select_bodies(ntu.parse_skeleton(read_bytes(path), str(path)))
+        return frames.astype(np.float32)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path} is larger than {MAX_BYTES} bytes; give one clip a file")
+        frames = np.load(path, allow_pickle=False)
+        if frames.dtype.kind not in "fiu" or frames.ndim not in (3, 4):
+            raise ValueError(f"it is {frames.dtype} {list(np.shape(frames))}")
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(
+            f"{path} cannot be read ({' '.join(str(reason).split())}); give a .npy array [time, "
+            "bodies, joints, 3] or [time, joints, 3], a .skeleton file, or a prepared data set"
+        ) from error
+    with np.errstate(over="ignore"):  # becomes infinite, which the check of the clip names
+        frames = frames.astype(np.float32)
+    return frames if frames.ndim == 4 else frames[:, None]
+
+
+def read_inputs(paths: Sequence[str], layout: Layout, normalization: str) -> list[Any]:
+    """The inputs as data sets: the single clips, in their order, as one; then each data set.
+
+    Raises UserError for one that cannot be read or is of another skeleton or normalisation.
+    """
+    clips, names, found = [], [], []
+    for path in map(Path, dict.fromkeys(paths)):
+        path = path.expanduser()
+        if not (path.is_dir() or path.suffix == ".npz"):
+            clips.append(read_clip(path))
+            names.append(str(path))
+            continue
+        dataset = datasets.open_dataset(path)
+        own = dataset.metadata.get("normalize")
+        if dataset.layout.name != layout.name or own != normalization:
+            raise UserError(
+                f"{path} is of layout {dataset.layout.name}, normalised by {own}; the encoder takes "
+                f"{layout.name}, normalised by {normalization}: prepare it again"
+            )
+        found.append(dataset)
+    if clips:
+        single = datasets.from_arrays(
+            clips, None, layout=layout, names=names, normalize=normalization
+        )
+        found.insert(0, single)
+    return found
+
+
+def make_embedding(
+    config: ml_collections.ConfigDict, layout: Layout, needed: tuple[str, ...]
+) -> features.Embedding:
+    """As `features.make_embedding`, with the embeddings of the streams behind their features."""
+    encode = features.make_embedding("trained", config, layout, needed)
+    chosen = ml_collections.ConfigDict(config)
+    with chosen.unlocked():
+        chosen.streams = needed
+    places = np.array([tuple(config.streams).index(name) for name in needed])
+
+    def embed(variables, clips):
+        of_needed = jax.tree.map(lambda leaf: leaf[places], variables)
+        embeddings = moco.embed(
+            chosen, layout, *of_needed, clips
+        )  # the same network: computed once
+        return jnp.concatenate([encode(variables, clips), *embeddings], axis=-1)
+
+    return embed
+
+
+def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+    """What the .npz file holds, see the head of this file."""
+    dataset = datasets.open_dataset(config.data.dir) if config.data.dir else None
+    if args.neighbours and not dataset:
+        raise UserError(
+            "neighbours need the run's data set: give --config.data.dir=DIR, or --neighbours=0"
+        )
+    layout = dataset.layout if dataset else find_layout(args.workdir, args.step)
+    own = dataset.metadata.get("normalize") if dataset else None
+    inputs = read_inputs(args.input, layout, args.normalize or own or "view")
+    config, variables, _ = evaluate.load_encoder(args, config, layout)
+    looks = streams.parse_looks(args.stream, config.streams)
+    if len(looks) > 1 or "ensemble" in looks:
+        raise UserError("give --stream one stream, mean or concat")
+    needed = streams.find_needed(looks, config.streams)
+    encoder = features.Encoder(make_embedding(config, layout, needed), variables, needed)
+    if dataset:
+        features.check_fit(encoder, config, dataset.layout)
+    extract = features.make_extractor(
+        encoder.embed,
+        crop=config.knn.crop,
+        num_frames=config.views.num_frames,
+        seed=config.seed,
+    )
+    found = [extract(variables, *read_batches(config, clips)).values[0] for clips in inputs]
+    parts = [np.concatenate(found)]
+    if args.neighbours:
+        train = features.extract_split(config, dataset, "train", extract, variables, progress=True)
+        parts.append(train.values[0])
+    end = len(needed) * config.encoder.dim
+    chosen = [streams.select(part[:, :-end], looks[0], needed) for part in parts]
+    result = {
+        "names": np.array([name for clips in inputs for name in clips.names]),
+        "features": chosen[0],
+        "embeddings": streams.select(parts[0][:, -end:], looks[0], needed),
+    }
+    if args.neighbours:
+        result |= find_neighbours(chosen[0], chosen[1], dataset, train.index, args.neighbours)
+    return result
+
+
+def find_neighbours(
+    queries: Float[np.ndarray, "queries features"],
+    keys: Float[np.ndarray, "clips features"],
+    dataset: Any,
+    numbers: Int[np.ndarray, "clips"],
+    count: int,
+) -> dict[str, np.ndarray]:
+    """Names, classes and cosines of the `count` nearest keys, the nearest first.
+
+    `numbers`: the clips of the data set that the keys are of.
+    """
+    places = np.asarray(knn.nearest(keys, queries, min(count, len(keys))))
+    keys, queries = (np.asarray(normalize(jnp.asarray(rows))) for rows in (keys, queries))
+    clips = numbers[places]
+    return {
+        "neighbour_names": np.array(dataset.names)[clips],
+        "neighbour_classes": np.array(dataset.class_names)[dataset.labels[clips]],
+        "similarities": np.einsum("qkd,qd->qk", keys[places], queries),
+    }
+
+
+def find_layout(workdir: str, step: int | None) -> Layout:
+    """The skeleton of the clips that a run was trained on."""
+    return get_layout(checkpoint.load_info(workdir, step)["layout"])
+
+
+def read_batches(config: ml_collections.ConfigDict, dataset: Any) -> tuple[Any, int]:
+    """(batches of all clips of a data set, how many clips)."""
+    batches = pipeline.eval_batches(
+        dataset,
+        np.arange(len(dataset), dtype=np.int32),
+        batch_size=min(config.knn.batch_size, len(dataset)),
+        max_frames=config.data.max_frames,
+    )
+    return batches, len(dataset)
+
+
+def write(file: str, result: dict[str, np.ndarray]) -> Path:
+    """Writes the .npz, whole or not at all."""
+    path = Path(file).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        np.savez(unfinished, **result)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error
+    return path
+
+
+def format_neighbours(result: dict[str, np.ndarray]) -> str:
+    """For each clip a line with its name, and one with similarity, class and name a neighbour."""
+    lines = []
+    columns = ("similarities", "neighbour_classes", "neighbour_names")
+    for row, name in enumerate(result["names"]):
+        lines.append(str(name))
+        for similarity, class_name, other in zip(*(result[c][row] for c in columns), strict=True):
+            lines.append(f"  {similarity:6.3f}  {class_name}  ({other})")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    pipeline.quiet_tensorflow()
+    try:
+        args, config = parse_args(sys.argv[1:] if argv is None else argv)
+        if args.out and Path(args.out).expanduser().exists():
+            raise UserError(f"{args.out} exists; choose another --out")
+        result = embed(args, config)
+        path = write(args.out, result) if args.out else None
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if args.neighbours:
+        print(format_neighbours(result))
+    shapes = ", ".join(f"{name} {list(result[name].shape)}" for name in ("features", "embeddings"))
+    print(f"{len(result['names'])} clips: {shapes}" + (f": {path}" if path else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Checkpoint files of the released PyTorch code and safetensors, read and written.
+
+torch and safetensors are optional and imported only here, when a file needs them. torch loads with
+weights_only: a pickle that would call anything is refused, not executed. A file that is written
+appears when it is whole.
+"""
+
+import contextlib
+import importlib
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from halp_jax.errors import UserError
+from halp_jax.training.torch_names import strip_prefix
+
+SAFETENSORS = ".safetensors"  # ending of such a file; any other is torch's
+OURS = "halp_jax"  # key of what the released layout has no place for
+# What files that are cut short, crafted or something else make the libraries below us say.
+DAMAGE = (
+    ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError, MemoryError,
+    OverflowError, OSError,
+)  # fmt: skip
+
+
+class Content(NamedTuple):
+    """What a file holds, tensors as numpy arrays."""
+
+    arrays: dict[str, np.ndarray]  # the state dict
+    optimizer: Any = None
+    epoch: int | None = None
+    ours: dict[str, str] = {}  # "config" and "run", JSON, where we wrote the file
+
+
+def read_file(path: Path) -> Content:
+    """Reads either kind of file. Raises UserError where it cannot be read or is something else."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give the checkpoint file as --from=FILE")
+    return _read_safetensors(path) if path.suffix == SAFETENSORS else _read_torch(path)
+
+
+def write_file(path: Path, content: Content) -> None:
+    """Writes the kind of file that its name says; safetensors without the optimiser."""
+    if path.suffix == SAFETENSORS:
+        library = _import("safetensors.numpy", "safetensors")
+        with appear(path) as unfinished:
+            library.save_file(content.arrays, unfinished, {"format": "pt", **content.ours})
+        return
+    torch = _import("torch", "torch")
+    plain = {"epoch": content.epoch, "state_dict": content.arrays, "optimizer": content.optimizer}
+    tensors = _map_leaves(plain | {OURS: content.ours}, np.ndarray, torch.tensor)
+    with appear(path) as unfinished:
+        torch.save(tensors, unfinished)
+
+
+def _read_torch(path: Path) -> Content:
+    torch = _import("torch", "torch")
+
+    def to_numpy(tensor):
+        tensor = tensor.detach()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+    with naming(path, "is damaged, or no checkpoint that can be loaded without executing it"):
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of old pickles, before they fail
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # of many kinds, with advice on how to be less careful
+            text = str(error).split("WeightsUnpickler error:")[-1].strip()
+            refused = re.search(r"GLOBAL ([\w.]+)", text)
+            reason = text.split("\n")[0].split(". ")[0]
+            raise ValueError(f"it would call {refused[1]}" if refused else reason) from error
+        content = _map_leaves(content, torch.Tensor, to_numpy)
+        arrays = content.get("state_dict", content)
+        arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        epoch = content.get("epoch")
+        ours = {name: str(text) for name, text in content.get(OURS, {}).items()}
+        optimizer = content.get("optimizer")
+    epoch = epoch if isinstance(epoch, int) and epoch >= 0 else None
+    return Content(strip_prefix(arrays), optimizer, epoch, ours)
+
+
+def _read_safetensors(path: Path) -> Content:
+    library = _import("safetensors", "safetensors")
+    with naming(path, "is damaged or no safetensors file"):
+        try:
+            with library.safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+        except Exception as error:
+            raise ValueError(str(error)) from error
+    ours = {name: metadata[name] for name in ("config", "run") if name in metadata}
+    return Content(strip_prefix(arrays), ours=ours)
+
+
+def _map_leaves(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    if isinstance(tree, dict):
+        return {key: _map_leaves(value, kind, change) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_map_leaves(value, kind, change) for value in tree]
+    return change(tree) if isinstance(tree, kind) else tree
+
+
+def _import(name: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"{package} is needed and not installed: pip install {package}") from None
+
+
+@contextlib.contextmanager
+def naming(path: Path, what: str = "is damaged") -> Iterator[None]:
+    """What goes wrong with a file, in one line with its name."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} {what} ({reason}): fetch it again, or give another") from error
+
+
+@contextlib.contextmanager
+def appear(path: Path) -> Iterator[Path]:
+    """A place for a file or folder that becomes `path` when all went well, and goes if not."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another place") from error
+    try:
+        yield folder / path.name
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(f"{path} has appeared meanwhile: choose another place")
+        os.replace(folder / path.name, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
