@@ -24,6 +24,7 @@ from halp_jax import datasets, evaluate
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import UserError
 from halp_jax.methods import moco
+from halp_jax.skeletons.layout_file import describe_layout
 from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training import checkpoint, released, torch_files, torch_names
 from halp_jax.training.torch_files import Content, naming
@@ -73,7 +74,7 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
                 momentum=momentum, step=run.get("step"), pushed=run.get("pushed"),
             )  # fmt: skip
             info = run["info"] or describe(content, config, which)
-            info["layout"] = layout.name
+            info["layout"] = describe_layout(layout)
         checkpoint.save_config(folder, config)
         with checkpoint.open_manager(folder, config) as manager:
             checkpoint.save(manager, int(state.step), state, info)

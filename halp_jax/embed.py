@@ -32,7 +32,8 @@ from halp_jax.datasets.source import read_bytes
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, knn, streams
 from halp_jax.methods import moco
-from halp_jax.skeletons.layout import Layout, get_layout
+from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint
 
 MAX_BYTES = 2**30  # no clip is larger
@@ -195,7 +196,7 @@ def find_neighbours(
 
 def find_layout(workdir: str, step: int | None) -> Layout:
     """The skeleton of the clips that a run was trained on."""
-    return get_layout(checkpoint.load_info(workdir, step)["layout"])
+    return restore_layout(checkpoint.load_info(workdir, step)["layout"])
 
 
 def read_batches(config: ml_collections.ConfigDict, dataset: Any) -> tuple[Any, int]:

@@ -2,9 +2,17 @@
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
         --missing=NTU_RGBD_samples_with_missing_skeletons.txt --classes=60
+    python -m halp_jax.prepare --format=agcn --source=NTU-RGB-D-60-AGCN/xsub --out=data/ntu60_agcn
+    python -m halp_jax.prepare --format=ctrgcn --source=NTU60_CS.npz --out=data/ntu60_cs
+    python -m halp_jax.prepare --format=folder --source=my_clips --layout=mine.json --out=data/mine
     python -m halp_jax.prepare --format=synthetic --out=data/demo --clips=1200
 
-A damaged file is named, counted and left out. The folder appears when it is whole, not before.
+Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
+HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The first
+lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
+openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
+normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
+file is named, counted and left out. The folder appears when it is whole, not before.
 """
 
 import inspect
@@ -22,7 +30,7 @@ from halp_jax.datasets.reading import NORMALIZERS
 from halp_jax.errors import UserError
 
 FLAGS = flags.FLAGS
-READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed")
+READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed", "layout")
 
 
 def define_flags() -> None:
@@ -33,9 +41,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Reader processes.", 0)
     flags.DEFINE_enum(
         "normalize",
-        "view",
+        None,
         list(NORMALIZERS),
-        "View-invariant; the same with the released quirks; as it is.",
+        "View-invariant; the same with the released quirks; as it is. By default view, and none"
+        " where the files are normalised already.",
     )
     flags.DEFINE_bool("strict", False, "Stop at the first damaged clip.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there, at the very end.")
@@ -43,7 +52,12 @@ def define_flags() -> None:
     flags.DEFINE_enum("classes", None, ["60", "120"], "ntu: which part; found out if not given.")
     flags.DEFINE_enum("bodies", None, ["id", "slot"], "ntu: bodies told apart by what.")
     flags.DEFINE_integer("clips", None, "synthetic: how many clips.", 1)
-    flags.DEFINE_integer("seed", None, "synthetic: another seed is another data set.", 0)
+    flags.DEFINE_integer(
+        "seed", None, "synthetic: another seed is another data set; folder: another split.", 0
+    )
+    flags.DEFINE_string(
+        "layout", None, "pyskl, agcn, ctrgcn, folder: the skeleton, a name or a .json file."
+    )
 
 
 def main(argv: list[str]) -> int:

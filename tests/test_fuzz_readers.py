@@ -4,14 +4,25 @@ Every file starts as a sound tiny one and is damaged by a seeded random mutation
 exception may come out, nothing in a pickle may run, and no tiny file may take much memory.
 """
 
+import functools
+import io
 import time
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 from _files import annotation, poses, skeleton_text, write_pku, write_pyskl, write_split
+from _formats import (
+    flat_annotation,
+    make_clips,
+    write_agcn,
+    write_ctrgcn,
+    write_folder,
+    write_layout,
+)
 
-from halp_jax.datasets import ntu, pku, pyskl
+from halp_jax.datasets import READERS, agcn, ctrgcn, folder, ntu, pku, pyskl
 from halp_jax.datasets.clip import DamagedClip
 from halp_jax.errors import UserError
 
@@ -114,7 +125,7 @@ def test_fuzz_ntu(tmp_path):
 
     def case(number, rng):
         change = mutate_lines if number % 3 == 0 else mutate
-        file.write_bytes(change(sound[number % len(sound)], rng))
+        put(file, change(sound[number % len(sound)], rng))
         return outcome(lambda: source.read(source.items[0]), 25)
 
     counts = run_cases(case)
@@ -146,7 +157,7 @@ def test_fuzz_pku(tmp_path):
     def case(number, rng):
         name = ("video", "label", "split", "label")[number % 4]
         change = mutate_lines if number % 3 == 0 else mutate
-        files[name].write_bytes(change(sound[name], rng))
+        put(files[name], change(sound[name], rng))
         pku._load_video.cache_clear()  # the same name and time of change, other content
 
         def read():
@@ -156,7 +167,7 @@ def test_fuzz_pku(tmp_path):
             return clips
 
         result = outcome(read, 25)
-        files[name].write_bytes(sound[name])
+        put(files[name], sound[name])
         return result
 
     counts = run_cases(case)
@@ -208,7 +219,143 @@ def test_fuzz_pyskl(tmp_path):
     assert min(counts.values()) > CASES // 40, counts
 
 
-@pytest.mark.parametrize("reader", ["ntu", "pku", "pyskl"])
+def test_fuzz_pyskl_2d(tmp_path):
+    file, sound = tmp_path / "a.pkl", []
+    for protocol in (2, 4):
+        clips = [flat_annotation(f"clip {n}", n, n, 2, 1 + 2 * n) for n in range(2)]
+        split = {"a_train": ["clip 0"], "a_val": ["clip 1"]}
+        sound.append(write_pyskl(file, clips, split, protocol).read_bytes())
+
+    def case(number, rng):
+        data = sound[number % 2]
+        if number % 4 < 2:  # bits in the program or the numbers; the others mostly end it
+            changed = bytearray(data)
+            for place in rng.integers(0, len(data), 2):
+                changed[place] ^= 1 << int(rng.integers(8))
+            data = bytes(changed)
+        else:
+            data = mutate(data, rng)
+        put(file, data)
+        return outcome(lambda: open_and_read(pyskl.open_source, file), 17)
+
+    counts = run_cases(case)
+    assert min(counts.values()) > CASES // 40, counts
+
+
+def open_and_read(open_source, path, **options) -> list:
+    """The sound clips of a source, whose splits are made too."""
+    source = open_source(path, **options)
+    clips = read_all(source)
+    source.splits([clip.info for clip in clips])
+    return clips
+
+
+def put(file, data: bytes) -> None:
+    """Writes a file anew: the old one may still be mapped, and to cut it short takes long."""
+    file.unlink(missing_ok=True)
+    file.write_bytes(data)
+
+
+def mutate_array(data: bytes, rng: np.random.Generator, number: int) -> bytes:
+    """A .npy file damaged anywhere, in its header, or in single bits of its numbers."""
+    begin = data.index(b"\n") + 1
+    if number % 3 == 0:
+        return mutate(data, rng)
+    if number % 3 == 1:
+        return mutate(data[:begin], rng) + data[begin:]
+    changed = bytearray(data)
+    for place in rng.integers(begin, len(data), 3):
+        changed[place] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def test_fuzz_agcn(tmp_path):
+    clips = make_clips(3, bodies=1)
+    write_agcn(tmp_path, {"train": [clip[:2] for clip in clips[:2]], "val": [clips[2][:2]]}, 3)
+    names = ("train_data_joint.npy", "train_label.pkl", "train_num_frame.npy")
+    files = [tmp_path / name for name in names]
+    sound = [file.read_bytes() for file in files]
+
+    def case(number, rng):
+        place = number % 3
+        file, data = files[place], sound[place]
+        change = mutate(data, rng) if place == 1 else mutate_array(data, rng, number // 3)
+        put(file, change)
+        agcn._open_array.cache_clear()
+        result = outcome(lambda: open_and_read(agcn.open_source, tmp_path), 25)
+        put(file, data)
+        return result
+
+    counts = run_cases(case)
+    assert min(counts.values()) > CASES // 20, counts
+
+
+def write_zip(path, members: dict[str, bytes], compression: int) -> None:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in members.items():
+            file.writestr(zipfile.ZipInfo(name), data, compression)
+
+
+def test_fuzz_ctrgcn(tmp_path):
+    file, sound, members = tmp_path / "NTU60_CS.npz", [], {}
+    clips = [clip[:2] for clip in make_clips(3)]
+    for save in (np.savez, np.savez_compressed):
+        write_ctrgcn(file, {"train": clips[:2], "test": clips[2:]}, 2, save)
+        sound.append(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+
+    def case(number, rng):
+        if number % 4 == 0:  # the archive
+            put(file, mutate(sound[number // 4 % 2], rng))
+        else:  # an array in it, which is whole as far as the archive knows
+            name = sorted(members)[int(rng.integers(len(members)))]
+            changed = members | {name: mutate_array(members[name], rng, number)}
+            stored = zipfile.ZIP_DEFLATED if number % 8 < 4 else zipfile.ZIP_STORED
+            file.unlink(missing_ok=True)
+            write_zip(file, changed, stored)
+        ctrgcn._open_rows.cache_clear()
+        return outcome(lambda: open_and_read(ctrgcn.open_source, file), 25)
+
+    counts = run_cases(case)
+    ctrgcn._open_rows.cache_clear()
+    assert min(counts.values()) > CASES // 20, counts
+
+
+def test_fuzz_folder_and_layout(tmp_path):
+    rows = ["clips/0.npy,wave,3,train", "clips/1.npy,kick,4,test"]
+    clips = [clip[:2] for clip in make_clips(2, 1, 6)]
+    write_folder(tmp_path, clips, "file,label,subject,split", rows)
+    layout = write_layout(tmp_path / "hand.json")
+    files = [tmp_path / "labels.csv", tmp_path / "clips" / "0.npy", layout]
+    sound = [file.read_bytes() for file in files]
+
+    def case(number, rng):
+        place = number % 3
+        file, data = files[place], sound[place]
+        if place == 1:
+            change = mutate_array(data, rng, number // 3)
+        else:
+            change = mutate_lines(data, rng) if number % 2 else mutate(data, rng)
+        put(file, change)
+        read = functools.partial(open_and_read, folder.open_source, tmp_path, layout=str(layout))
+        result = outcome(read, 6)
+        put(file, data)
+        return result
+
+    counts = run_cases(case)
+    assert min(counts.values()) > CASES // 20, counts
+
+
+def claim_shape(sound: bytes, shape: str) -> bytes:
+    """A .npy file whose header claims another shape."""
+    array = np.load(io.BytesIO(sound))
+    old = str(array.shape).encode()
+    assert sound.count(old) == 1
+    return sound.replace(old + b" " * (len(shape) - len(old)), shape.encode())
+
+
+@pytest.mark.parametrize("reader", ["ntu", "pku", "pyskl", "agcn", "ctrgcn", "folder"])
 def test_tiny_files_take_little_memory(tmp_path, reader):
     rng = np.random.default_rng(5)
     if reader == "ntu":
@@ -223,13 +370,39 @@ def test_tiny_files_take_little_memory(tmp_path, reader):
         file = tmp_path / "label" / "0105-M.txt"
         sound = file.read_bytes()
         claims = [b"1,0,999999999,2\n" * 500]
+    elif reader in ("agcn", "folder"):
+        clips = [clip[:2] for clip in make_clips(2, bodies=1)]
+        if reader == "agcn":
+            file = write_agcn(tmp_path, {"train": clips}, 2) / "train_data_joint.npy"
+            shapes = ["(2, 3, 9000000, 25, 1)", "(99999999999, 3, 2, 25, 1)", "(2, 3, 2, 25, 1e99)"]
+        else:
+            file = write_folder(tmp_path, clips) / "clips" / "0.npy"
+            shapes = ["(900000000, 1, 25, 3)", "(2, 1, 25, 99999999999)", "(2, -1, 25, 3)"]
+        sound = file.read_bytes()
+        claims = [claim_shape(sound, shape) for shape in shapes]
+    elif reader == "ctrgcn":
+        file = tmp_path / "NTU60_CS.npz"
+        clips = [clip[:2] for clip in make_clips(2)]
+        sound = write_ctrgcn(file, {"train": clips}, 2).read_bytes()
+        with zipfile.ZipFile(file) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        claims = []
+        # 100 MB of zeros in 100 kB: clips of 20,000 frames, and labels of many clips.
+        bomb = {"x_train.npy": (8, 20_000, 150), "y_train.npy": (40_000, 600)}
+        for name, shape in bomb.items():
+            stream = io.BytesIO()
+            np.save(stream, np.zeros(shape, np.float32))
+            write_zip(file, members | {name: stream.getvalue()}, zipfile.ZIP_DEFLATED)
+            claims.append(file.read_bytes())
+        changed = claim_shape(members["x_train.npy"], "(99999999, 2, 150)")
+        write_zip(file, members | {"x_train.npy": changed}, zipfile.ZIP_STORED)
+        claims.append(file.read_bytes())
     else:
         file = tmp_path / "a.pkl"
         sound = write_pyskl(file, [annotation("a", 999, time=2)], {}).read_bytes()
         claims = [b"\x80\x02Nr\xff\xff\xff\x7f.", b"\x80\x05\x96\0\0\0\0\0\0\1\0."]
-    open_source = {"ntu": ntu.open_source, "pku": pku.open_source, "pyskl": pyskl.open_source}
     file.write_bytes(sound)
-    assert outcome(lambda: read_all(open_source[reader](tmp_path)), 25) == "clips"
+    assert outcome(lambda: read_all(READERS[reader](str(tmp_path))), 25) == "clips"
     tracemalloc.start()
     try:
         for number in range(100):
@@ -237,7 +410,7 @@ def test_tiny_files_take_little_memory(tmp_path, reader):
             file.write_bytes(data)
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            outcome(lambda: read_all(open_source[reader](tmp_path)), 25)
+            outcome(lambda: read_all(READERS[reader](str(tmp_path))), 25)
             peak = tracemalloc.get_traced_memory()[1] - before
             assert peak < MEMORY_LIMIT + 40 * len(data), f"case {number}: {peak} bytes"
     finally:

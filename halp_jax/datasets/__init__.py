@@ -6,10 +6,11 @@
 `pack` writes any data set to one file, `open_dataset` opens that too, and `pipeline` is the same.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-from halp_jax.datasets import ntu, pku, pyskl, synthetic
+from halp_jax.datasets import agcn, ctrgcn, folder, ntu, pku, pyskl, synthetic
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.packed import open_dataset, pack
@@ -22,17 +23,20 @@ READERS: dict[str, Callable[..., Source]] = {
     "ntu": ntu.open_source,
     "pku": pku.open_source,
     "pyskl": pyskl.open_source,
+    "agcn": agcn.open_source,
+    "ctrgcn": ctrgcn.open_source,
+    "folder": folder.open_source,
     "synthetic": synthetic.open_source,
 }
 
 
-def open_source(format: str, path: str | None = None, **options: Any) -> Source:
+def open_source(format: str, path: str | os.PathLike[str] | None = None, **options: Any) -> Source:
     """The files under `path`, in the given format; the options are those of its reader."""
     if format not in READERS:
         raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(READERS))}")
     if not path and format != "synthetic":
         raise UserError(f"format {format} needs the path of its files; give it as --source=PATH")
-    return READERS[format](path or "", **options)
+    return READERS[format](os.fspath(path or ""), **options)
 
 
 __all__ = [

@@ -20,7 +20,9 @@ from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.prepared import Dataset, read_fields
 from halp_jax.datasets.reading import NORMALIZERS, finish_clip
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout, get_layout
+from halp_jax.skeletons.flat import lift_points
+from halp_jax.skeletons.layout import Layout, describe_layout
+from halp_jax.skeletons.layout_file import find_layout, restore_layout
 
 PARTS = ("train", "test")
 WHOLE = "all"  # the benchmark of clips that were given without splits
@@ -57,9 +59,11 @@ def from_arrays(
 
     Args:
         clips: arrays [time, bodies, joints, 3] in metres, any real type; bodies that are missing at
-            the end or all zero are absent.
+            the end or all zero are absent. For joints in a picture the last axis is (x, y) or
+            (x, y, score), y down; a joint of score 0 was not seen.
         labels: a class from 0 for each clip; None if not known, which pre-training is content with.
-        layout: "ntu25" or "kinect20", or its Layout.
+        layout: the name of a known one ("ntu25", "kinect20", "coco17", "openpose18"), the JSON file
+            of your own (see `skeletons.layout_file`), or a Layout.
         class_names: one a class; by default "class 0" and so on up to the highest label.
         splits: benchmark -> {"train": clip numbers, "test": clip numbers}; a part that is not given
             is empty. By default there is one benchmark, "all" (config.data.split="all"), with every
@@ -72,7 +76,10 @@ def from_arrays(
     Raises:
         UserError: naming the first clip, label, name or split that cannot be used, and why.
     """
-    layout = get_layout(layout if isinstance(layout, str) else layout.name)
+    if isinstance(layout, str):
+        layout = find_layout(layout)
+    else:
+        layout = restore_layout(describe_layout(layout))
     if normalize not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
@@ -87,11 +94,11 @@ def from_arrays(
     _check_names(names, len(clips))
     finished = []
     for array, label, name in zip(clips, labels, names, strict=True):
-        clip = Clip(_to_float32(array, name), int(label), name)
+        clip = Clip(_to_float32(array, name, layout.axes), int(label), name)
         finished.append(finish_clip(clip, layout, len(class_names), normalize).frames)
     metadata = {
         "name": "arrays",
-        "layout": layout.name,
+        "layout": describe_layout(layout),
         "class_names": [str(name) for name in class_names],
         "normalize": normalize,
         "notes": {},
@@ -106,7 +113,7 @@ def from_arrays(
     return ArrayDataset(**fields, frames=np.concatenate(finished))
 
 
-def _to_float32(array: Any, name: str) -> np.ndarray:
+def _to_float32(array: Any, name: str, axes: int) -> np.ndarray:
     try:
         array = np.asarray(array)
     except ValueError:  # lists of different lengths
@@ -117,6 +124,8 @@ def _to_float32(array: Any, name: str) -> np.ndarray:
         )
     if array.ndim != 4:
         raise UserError(f"clip {name}: its shape is {array.shape}; give [time, bodies, joints, 3]")
+    if axes == 2 and array.shape[3] in (2, 3):
+        array = lift_points(array)
     with np.errstate(over="ignore"):  # becomes infinite, which the check of the clip names
         return array.astype(np.float32, copy=False)
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, read_ite
 from halp_jax.datasets.source import Source
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
+from halp_jax.skeletons.layout import describe_layout
 
 TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
@@ -47,7 +49,7 @@ def prepare_source(
     out_dir: str | os.PathLike[str],
     *,
     workers: int = 0,
-    normalize: str = "view",
+    normalize: str | None = None,
     strict: bool = False,
     overwrite: bool = False,
 ) -> PreparedDataset:
@@ -58,7 +60,8 @@ def prepare_source(
         out_dir: a folder that does not exist yet (or see `overwrite`).
         workers: reader processes; with 0 or 1 everything happens in this one.
         normalize: "view" for the view-invariant normalisation, "released" for the same with the
-            released code's handling of gaps, "none" for coordinates as they are.
+            released code's handling of gaps, "none" for coordinates as they are. None stands for
+            "view", or for "none" where the source is normalised already.
         strict: stop at the first damaged clip instead of leaving it out.
         overwrite: replace a data set that is there, at the very end.
 
@@ -68,6 +71,8 @@ def prepare_source(
     Raises:
         UserError: no clip is left, the folder exists, or, with `strict`, a clip is damaged.
     """
+    if normalize is None:
+        normalize = "none" if source.normalized else "view"
     if normalize not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
@@ -82,7 +87,7 @@ def prepare_source(
             contextlib.closing(read_items(reading, source.items, workers)) as results,
             Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
         ):
-            infos, lengths, damaged = _write_clips(writer, results, strict, progress)
+            infos, lengths, damaged, remarks = _write_clips(writer, results, strict, progress)
         if not infos:
             raise UserError(
                 f"the {source.format} source has no sound clip, {len(damaged)} are damaged"
@@ -92,10 +97,10 @@ def prepare_source(
         metadata = {
             "format_version": FORMAT_VERSION,
             "name": source.format,
-            "layout": source.layout.name,
+            "layout": describe_layout(source.layout),
             "class_names": source.class_names,
             "normalize": normalize,
-            "notes": source.notes,
+            "notes": source.notes | remarks,
             "damaged": damaged,
             "absent_from_splits": absent,
             "splits": splits,
@@ -116,9 +121,10 @@ def prepare_source(
 
 def _write_clips(
     writer: Any, results: Iterator[ItemResult], strict: bool, progress: Progress
-) -> tuple[list[ClipInfo], list[int], list[dict[str, str]]]:
-    """Writes all sound clips. Returns their infos, their lengths, and what was left out."""
+) -> tuple[list[ClipInfo], list[int], list[dict[str, str]], dict[str, int]]:
+    """Writes all sound clips. Returns their infos, their lengths, what was left out, the remarks."""
     infos, lengths, damaged, waiting, seen = [], [], [], [], set()
+    remarks: Counter[str] = Counter()
 
     def flush() -> None:
         writer.add_examples({TFDS_SPLIT: waiting})
@@ -133,6 +139,7 @@ def _write_clips(
             seen.add(clip.name)
             infos.append(clip.info)
             lengths.append(len(clip.frames))
+            remarks.update([clip.remark] if clip.remark else [])
             waiting.append(_example(clip))
             if len(waiting) >= CLIPS_PER_WRITE:
                 flush()
@@ -144,7 +151,7 @@ def _write_clips(
         progress.update(clips=len(infos), damaged=len(damaged))
     flush()
     writer.close_all()
-    return infos, lengths, damaged
+    return infos, lengths, damaged, dict(remarks)
 
 
 def _example(clip: Clip) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class Clip:
     """frames [time, bodies, joints, xyz] float32 in metres, a 0-based label and where it is from.
 
     An absent body is all zeros. `setup`, `camera`, `subject` and `performance` are numbered as the
-    data set numbers them (so usually from 1); -1 stands for "not known".
+    data set numbers them (so usually from 1); -1 stands for "not known". `remark` says what the
+    reader changed in the clip, in words that are the same for all clips; `prepare` counts them.
     """
 
     frames: Float[np.ndarray, "time bodies joints xyz"]
@@ -45,6 +46,7 @@ class Clip:
     camera: int = -1
     setup: int = -1
     performance: int = -1
+    remark: str = ""
 
     @property
     def info(self) -> ClipInfo:

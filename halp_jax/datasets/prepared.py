@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout, get_layout
+from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layout_file import restore_layout
 
 METADATA = "halp_dataset.json"
 FORMAT_VERSION = 1
@@ -155,7 +156,7 @@ def read_fields(path: Path, metadata: dict[str, Any], count: int) -> dict[str, A
 
     Raises:
         Misfit: there are more or fewer labels, names or lengths, or numbers beyond the clips.
-        UserError: the layout is not known.
+        UserError: the layout is not known, or not sound.
         KeyError, TypeError, IndexError, AttributeError: the JSON is no data set's.
     """
     classes = len(metadata["class_names"])
@@ -169,7 +170,7 @@ def read_fields(path: Path, metadata: dict[str, Any], count: int) -> dict[str, A
     return {
         "path": path,
         "name": metadata["name"],
-        "layout": get_layout(metadata["layout"]),
+        "layout": restore_layout(metadata["layout"]),
         "class_names": tuple(metadata["class_names"]),
         "labels": np.asarray(metadata["labels"], np.int32),
         "lengths": np.asarray(metadata["lengths"], np.int32),

@@ -3,8 +3,12 @@
 {"annotations": [{"frame_dir": name, "label": 0-based, "keypoint": [bodies, time, joints, xyz]}],
  "split": {"xsub_train": [names], "xsub_val": [names], ...}}
 
-Of the data sets in this format those of 25 (Kinect v2) and 20 (Kinect v1) joints in 3D are read:
-NTU RGB+D, PKU-MMD, NW-UCLA. Pickles are not trusted, see `safe_pickle`.
+3-D files of 25 (Kinect v2) and 20 (Kinect v1) joints: NTU RGB+D, PKU-MMD, NW-UCLA. 2-D files, where
+keypoint is [bodies, time, joints, xy] in pixels, of 17 (COCO) and 18 (OpenPose) joints, with
+keypoint_score [bodies, time, joints] and img_shape (height, width): the picture becomes the box from
+-1 to 1, a joint of score 0 a missing one, and z is 0 (see `skeletons.flat`). Of more bodies than the
+layout has, those of the highest scores are kept. Other skeletons with `layout`. Pickles are not
+trusted, see `safe_pickle`.
 """
 
 import functools
@@ -12,19 +16,21 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.datasets.clip import MAX_COORDINATE, Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.clip import MAX_COORDINATE, Clip, DamagedClip, check_clip
+from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.ntu import parse_name
 from halp_jax.datasets.ntu_names import ACTIONS
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.source import Item, Source, Splits
+from halp_jax.datasets.source import Item, Source, Splits, find_normalized, keep_there
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import KINECT20, NTU25, Layout
+from halp_jax.skeletons.flat import lift_points
+from halp_jax.skeletons.layout import Layout, guess_layout
+from halp_jax.skeletons.layout_file import find_layout, restore_layout
 
-_LAYOUT_OF_JOINTS = {layout.num_joints: layout for layout in (NTU25, KINECT20)}
 _PKU_NAME = re.compile(r"(\d{4})-([LMR])(?:_\d+)?", re.ASCII)
 _UCLA_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
 _UCLA_ACTIONS = (
@@ -32,7 +38,18 @@ _UCLA_ACTIONS = (
     "stand up", "donning", "doffing", "throw", "carry",
 )  # fmt: skip
 # A label above this is damage, not a class: it must not make that many classes.
-_MAX_CLASSES = 1000
+MAX_CLASSES = 1000
+BEST_BODIES = "clips with more bodies than the layout has, those of the highest scores kept"
+
+
+class Annotation(NamedTuple):
+    """What is read of one annotation; `reason` says why it cannot be."""
+
+    keypoint: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    size: tuple[float, float] | None = None
+    label: int = -1
+    reason: str | None = None
 
 
 def parse_name_fields(name: str) -> dict[str, int]:
@@ -52,31 +69,32 @@ def parse_name_fields(name: str) -> dict[str, int]:
 
 def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     """One annotation -> one clip, absent bodies zero. Raises DamagedClip."""
-    keypoint, label, reason = item.payload
+    keypoint, scores, size, label, reason = item.payload
     if reason:
         raise DamagedClip(f"clip {item.id}: {reason}; correct the annotation or leave it out")
-    # Numbers that float32 cannot hold become NaN, which the check below names.
-    keypoint = keypoint.astype(np.float64)
-    keypoint = np.where(np.abs(keypoint) <= MAX_COORDINATE, keypoint, np.nan).astype(np.float32)
-    frames = keypoint.transpose(1, 0, 2, 3)
+    keypoint, remark = clean_numbers(keypoint), ""
+    if layout.axes == 2:
+        if scores is None:
+            scores = keypoint.any(-1)
+        if len(keypoint) > layout.bodies:
+            order = np.argsort(-scores.sum((1, 2), dtype=np.float64), kind="stable")
+            best = np.sort(order[: layout.bodies])
+            keypoint, scores, remark = keypoint[best], scores[best], BEST_BODIES
+        keypoint = lift_points(keypoint, scores, size)
+    frames = to_float32(keypoint).transpose(1, 0, 2, 3)
     if frames.shape[1] < layout.bodies:
         absent = layout.bodies - frames.shape[1]
         frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
-    clip = Clip(np.ascontiguousarray(frames), label, item.id, **parse_name_fields(item.id))
+    fields = parse_name_fields(item.id)
+    clip = Clip(np.ascontiguousarray(frames), label, item.id, remark=remark, **fields)
     return [check_clip(clip, layout, num_classes)]
 
 
-def make_splits(infos: Sequence[ClipInfo], splits: Splits) -> Splits:
-    """The file's own splits, of the clips that there are."""
-    there = {info.name for info in infos}
-    return {
-        benchmark: {part: [n for n in names if n in there] for part, names in parts.items()}
-        for benchmark, parts in splits.items()
-    }
-
-
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     """A PYSKL pickle, or the folder with one. All clips are held in memory.
+
+    Args:
+        layout: by default 25, 20, 17 or 18 joints tell; a name or .json file for other skeletons.
 
     Raises:
         UserError: no such file, a pickle that is refused, no annotations, or joints of an unknown
@@ -87,37 +105,66 @@ def open_source(path: str | Path) -> Source:
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not annotations:
         raise UserError(f"{file}: no list of annotations in it; give a PYSKL annotation file")
+    axes = _count_axes(annotations)
 
     names: Counter[str] = Counter()
     items = []
     for number, annotation in enumerate(annotations):
-        name, payload = _check_annotation(annotation, number)
+        name, payload = _check_annotation(annotation, number, axes)
         names[name] += 1
         if names[name] > 1:
-            name, payload = f"{name}#{names[name]}", (None, -1, f"frame_dir {name} is there twice")
+            reason = f"frame_dir {name} is there twice"
+            name, payload = f"{name}#{names[name]}", Annotation(reason=reason)
         items.append(Item(name, payload))
 
-    sound = [item.payload for item in items if item.payload[2] is None]
+    sound = [item.payload for item in items if item.payload.reason is None]
     if not sound:
-        raise UserError(f"{file}: no annotation is sound; the first: {items[0].payload[2]}")
-    joints = Counter(keypoint.shape[2] for keypoint, _, _ in sound).most_common(1)[0][0]
-    layout = _LAYOUT_OF_JOINTS.get(joints)
+        raise UserError(f"{file}: no annotation is sound; the first: {items[0].payload.reason}")
+    joints = Counter(each.keypoint.shape[2] for each in sound).most_common(1)[0][0]
+    chosen = _choose_layout(layout, content.get("layout"), joints, axes, file)
+    num_classes = 1 + max(each.label for each in sound)
+    splits, ignored = _pair_splits(content.get("split"), file)
+    class_names = _given_names(content.get("class_names"), num_classes)
+    class_names = class_names or guess_class_names([item.id for item in items], num_classes)
+    return find_normalized(
+        Source(
+            format="pyskl",
+            layout=chosen,
+            class_names=class_names,
+            items=tuple(items),
+            read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
+            splits=functools.partial(keep_there, splits=splits),
+            notes={"file": str(file), "splits_ignored": ignored},
+        )
+    )
+
+
+def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file: Path) -> Layout:
+    if option:
+        layout = find_layout(option)
+    elif stored is not None:  # of a file that `export` wrote
+        layout = restore_layout(stored)
+    else:
+        layout = guess_layout(joints, axes)
     if layout is None:
         raise UserError(
-            f"{file}: skeletons of {joints} joints; 25 (Kinect v2) and 20 (Kinect v1) are read"
+            f"{file}: skeletons of {joints} joints; 25 (Kinect v2) and 20 (Kinect v1) are read in"
+            " 3-D, 17 (COCO) and 18 (OpenPose) in 2-D; give others with --layout"
         )
-    num_classes = 1 + max(label for _, label, _ in sound)
-    splits, ignored = _pair_splits(content.get("split"), file)
-    class_names = _class_names([item.id for item in items], num_classes)
-    return Source(
-        format="pyskl",
-        layout=layout,
-        class_names=class_names,
-        items=tuple(items),
-        read=functools.partial(read_item, layout=layout, num_classes=len(class_names)),
-        splits=functools.partial(make_splits, splits=splits),
-        notes={"file": str(file), "splits_ignored": ignored},
-    )
+    if (layout.num_joints, layout.axes) != (joints, axes):
+        raise UserError(
+            f"{file}: {joints} joints of {axes} coordinates, but {layout.name} has"
+            f" {layout.num_joints} of {layout.axes}; give another --layout"
+        )
+    return layout
+
+
+def _given_names(names: Any, num_classes: int) -> tuple[str, ...]:
+    """The class names that a file of `export` holds, if they are sound."""
+    sound = isinstance(names, list | tuple) and num_classes <= len(names) <= MAX_CLASSES
+    if not sound or not all(isinstance(n, str) and n and n.isprintable() for n in names):
+        return ()
+    return tuple(names)
 
 
 def _find_pickle(path: Path) -> Path:
@@ -132,21 +179,49 @@ def _find_pickle(path: Path) -> Path:
     return path
 
 
-def _check_annotation(annotation: Any, number: int) -> tuple[str, tuple[Any, int, str | None]]:
-    """Name and (keypoint [bodies, time, joints, xyz], label, None), or the reason in the last."""
+def _array(value: Any) -> np.ndarray | None:
+    return value.array if isinstance(value, PickledArray) else None
+
+
+def _count_axes(annotations: list[Any]) -> int:
+    """2 if most keypoints are points in a picture, else 3."""
+    arrays = [_array(each.get("keypoint")) for each in annotations if isinstance(each, dict)]
+    axes = [array.shape[3] for array in arrays if array is not None and array.ndim == 4]
+    return 2 if 2 * axes.count(2) > len(axes) else 3
+
+
+def _check_annotation(annotation: Any, number: int, axes: int) -> tuple[str, Annotation]:
+    """Its name, and its array and label or the reason why it cannot be read."""
     name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
     if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-        return f"annotation {number}", (None, -1, "it has no frame_dir to name it")
+        return f"annotation {number}", Annotation(reason="it has no frame_dir to name it")
     label = annotation.get("label")
-    if not isinstance(label, int | np.integer) or not 0 <= label < _MAX_CLASSES:
-        return name, (None, -1, f"its label is {str(label)[:40]}, not a class number")
-    keypoint = annotation.get("keypoint")
-    array = keypoint.array if isinstance(keypoint, PickledArray) else None
+    if not isinstance(label, int | np.integer) or not 0 <= label < MAX_CLASSES:
+        return name, Annotation(reason=f"its label is {str(label)[:40]}, not a class number")
+    array = _array(annotation.get("keypoint"))
     if array is None or array.dtype.kind != "f":
-        return name, (None, -1, "its keypoint is no array of floating-point numbers")
-    if array.ndim != 4 or array.shape[3] != 3 or array.size == 0:
-        return name, (None, -1, f"its keypoint is {array.shape}, not [bodies, time, joints, 3]")
-    return name, (array, int(label), None)
+        return name, Annotation(reason="its keypoint is no array of floating-point numbers")
+    if array.ndim != 4 or array.shape[3] != axes or array.size == 0:
+        reason = f"its keypoint is {array.shape}, not [bodies, time, joints, {axes}]"
+        return name, Annotation(reason=reason)
+    if axes == 3:
+        return name, Annotation(array, label=int(label))
+    scores, size = annotation.get("keypoint_score"), annotation.get("img_shape")
+    if scores is not None:
+        scores = _array(scores)
+        if scores is None or scores.dtype.kind != "f" or scores.shape != array.shape[:3]:
+            return name, Annotation(reason="its keypoint_score is not [bodies, time, joints]")
+        if not np.isfinite(scores).all():
+            return name, Annotation(reason="its keypoint_score has NaN or infinite numbers")
+    if size is not None:
+        pair = isinstance(size, list | tuple) and len(size) == 2
+        numbers = pair and all(isinstance(n, int | float | np.integer | np.floating) for n in size)
+        if not numbers or not all(0 < n < MAX_COORDINATE for n in size):
+            return name, Annotation(
+                reason=f"its img_shape is {str(size)[:40]}, not (height, width)"
+            )
+        size = (float(size[0]), float(size[1]))
+    return name, Annotation(array, scores, size, int(label))
 
 
 def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
@@ -171,7 +246,7 @@ def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
     return pairs, sorted(set(lists) - used)
 
 
-def _class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+def guess_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Known names where the clips' names tell the data set, otherwise "class 0", "class 1", ..."""
     if num_classes <= len(ACTIONS) and all(parse_name(name) for name in names):
         return ACTIONS[:60] if num_classes <= 60 else ACTIONS

@@ -5,6 +5,7 @@ which may then run in a process pool. Small helpers that all readers share are h
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ from typing import Any
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.normalize import looks_normalized
 
 # Larger than any file of one clip or video in the supported data sets; read no further.
 MAX_FILE_BYTES = 512 * 2**20
+_BENCHMARKS = {
+    "xsub": "xsub", "csub": "xsub", "cs": "xsub", "xview": "xview", "cview": "xview", "cv": "xview",
+    "xset": "xset", "xsetup": "xset", "cset": "xset", "csetup": "xset",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Source:
         read: item -> its clips. Picklable; raises DamagedClip. May return several clips, or none.
         splits: what is known of all clips -> {benchmark: {"train": names, "test": names}}.
         notes: what the user should know, e.g. how many samples a missing list left out.
+        normalized: the coordinates are normalised already, and are left so unless asked for.
     """
 
     format: str
@@ -49,6 +56,45 @@ class Source:
     read: Callable[[Item], list[Clip]]
     splits: Callable[[Sequence[ClipInfo]], Splits]
     notes: dict[str, Any]
+    normalized: bool = False
+
+
+def find_normalized(source: Source, count: int = 16) -> Source:
+    """The source with `normalized` set if most of its first `count` clips look like it.
+
+    Clips that are damaged do not count. A sound raw clip never passes the test by chance.
+    """
+    verdicts = []
+    for item in source.items[:count]:
+        try:
+            clips = source.read(item)
+        except DamagedClip:
+            continue
+        verdicts += [looks_normalized(clip.frames, source.layout) for clip in clips]
+    if 2 * sum(verdicts) <= len(verdicts):
+        return source
+    notes = source.notes | {
+        "normalised": "by whoever wrote the files; kept unless --normalize says"
+    }
+    return dataclasses.replace(source, normalized=True, notes=notes)
+
+
+def guess_benchmark(path: Path) -> str:
+    """The benchmark that a file's or folder's name tells: xsub, xview or xset; else "given"."""
+    for part in (path.stem, path.name, path.parent.name):
+        for word in re.split(r"[^a-z0-9]+", part.lower()):
+            if word in _BENCHMARKS:
+                return _BENCHMARKS[word]
+    return "given"
+
+
+def keep_there(infos: Sequence[ClipInfo], splits: Splits) -> Splits:
+    """The splits that a file gives by name, of the clips that there are."""
+    there = {info.name for info in infos}
+    return {
+        benchmark: {part: [n for n in names if n in there] for part, names in parts.items()}
+        for benchmark, parts in splits.items()
+    }
 
 
 def check_folder(path: str | Path, what: str) -> Path:

@@ -36,6 +36,7 @@ def project(
 
     Without `turn`, one person is seen from 30 degrees beside the front, and two from where they
     stand side by side. The origin is midway between the bodies of the frame, so travel is left out.
+    Joints in a picture are shown as they lie in it, whatever the turn.
     """
     if frames.ndim != 4 or frames.shape[2:] != (layout.num_joints, 3):
         raise UserError(
@@ -62,6 +63,8 @@ def project(
             turn = (np.degrees(np.arctan2(apart[1], apart[0])) + 90) % 180 - 90
     direction = np.array([np.cos(np.radians(turn)), np.sin(np.radians(turn))])
     flat = np.stack([ground @ direction, np.sign(mean[up]) * frames[..., up]], -1)
+    if layout.axes == 2:
+        flat = frames[..., :2] * (1, -1)  # y points down in pictures
     centres = flat[:, :, layout.centre] * shown[..., None]
     middle = centres.sum(1) / np.maximum(shown.sum(1), 1)[:, None]
     return flat - middle[:, None, None]
@@ -72,8 +75,9 @@ def find_present(
 ) -> Bool[np.ndarray, "time bodies joints"]:
     """Which joints are there: not at exactly zero, except the centre of a body that is there."""
     present = frames.any(-1)
-    # Normalisation puts the centre joint at zero. Two other joints make a body.
-    present[..., layout.centre] |= present.sum(-1) >= 2
+    if layout.axes == 3:
+        # Normalisation puts the centre joint at zero. Two other joints make a body.
+        present[..., layout.centre] |= present.sum(-1) >= 2
     return present
 
 

@@ -1,11 +1,13 @@
 """What a skeleton is: joint names, bones and body sides, as one small immutable record.
 
 Bones of ntu25 are the pair list of 2s-AGCN that HaLP's bone stream uses (joint minus parent);
-kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it.
-A user's own skeleton is a `Layout` of its own, registered by adding it to `LAYOUTS`.
+kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 and openpose18 are
+skeletons in a picture, with the bones of PYSKL and ST-GCN; their clips have z = 0.
+A user's own skeleton is a `Layout` from a small file, see `layout_file`.
 """
 
 import dataclasses
+from typing import Any
 
 from halp_jax.errors import UserError
 
@@ -23,6 +25,8 @@ class Layout:
         spine: (bottom, top) joints whose line is turned to the z axis.
         shoulders: (right, left) joints whose line is turned to the x axis.
         left, right: paired joints of the two sides, `left[i]` mirrors `right[i]`.
+        axes: how many coordinates mean something: 3, or 2 for joints in a picture (x to the right,
+            y down, z always 0). Then spine and shoulders are not turned, the spine gives the size.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Layout:
     shoulders: tuple[int, int]
     left: tuple[int, ...]
     right: tuple[int, ...]
+    axes: int = 3
 
     @property
     def num_joints(self) -> int:
@@ -101,11 +106,81 @@ KINECT20 = Layout(
     right=(8, 9, 10, 11, 16, 17, 18, 19),
 )
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (NTU25, KINECT20)}
+COCO17 = Layout(
+    name="coco17",
+    joints=(
+        "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder",
+        "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist", "left hip",
+        "right hip", "left knee", "right knee", "left ankle", "right ankle",
+    ),
+    parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+    bodies=2,
+    centre=0,
+    spine=(11, 5),  # there is no joint in the middle: the left side of the trunk
+    shoulders=(6, 5),
+    left=(1, 3, 5, 7, 9, 11, 13, 15),
+    right=(2, 4, 6, 8, 10, 12, 14, 16),
+    axes=2,
+)  # fmt: skip
+
+OPENPOSE18 = Layout(
+    name="openpose18",
+    joints=(
+        "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder",
+        "left elbow", "left wrist", "right hip", "right knee", "right ankle", "left hip",
+        "left knee", "left ankle", "right eye", "left eye", "right ear", "left ear",
+    ),
+    parents=(1, 1, 1, 2, 3, 1, 5, 6, 2, 8, 9, 5, 11, 12, 0, 0, 14, 15),
+    bodies=2,
+    centre=1,
+    spine=(11, 1),
+    shoulders=(2, 5),
+    left=(5, 6, 7, 11, 12, 13, 15, 17),
+    right=(2, 3, 4, 8, 9, 10, 14, 16),
+    axes=2,
+)  # fmt: skip
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout for layout in (KINECT20, NTU25, COCO17, OPENPOSE18)
+}
+_own: dict[str, Layout] = {}  # of files and data sets that this process has opened
 
 
 def get_layout(name: str) -> Layout:
-    """The layout called `name`. Raises UserError, naming the known ones, if there is none."""
+    """The layout called `name`: a known one, or the user's own if a data set with it is open.
+
+    Raises:
+        UserError: there is none; names the known ones.
+    """
+    if name in _own:
+        return _own[name]
     if name not in LAYOUTS:
-        raise UserError(f"layout {name!r} is not known; use one of {', '.join(sorted(LAYOUTS))}")
+        raise UserError(
+            f"layout {name!r} is not known; use one of {', '.join(LAYOUTS)}, or the .json file of"
+            " your own"
+        )
     return LAYOUTS[name]
+
+
+def register_layout(layout: Layout) -> Layout:
+    """Makes a user's own layout known to `get_layout`, in place of an older one of its name.
+
+    Raises:
+        UserError: it has the name of a known layout and is another.
+    """
+    if LAYOUTS.get(layout.name, layout) != layout:
+        raise UserError(f"layout {layout.name!r} is a known one and differs; rename your own")
+    if layout.name not in LAYOUTS:
+        _own[layout.name] = layout
+    return layout
+
+
+def guess_layout(joints: int, axes: int) -> Layout | None:
+    """The known layout with this number of joints and coordinates, if there is one."""
+    found = [each for each in LAYOUTS.values() if (each.num_joints, each.axes) == (joints, axes)]
+    return found[0] if found else None
+
+
+def describe_layout(layout: Layout) -> str | dict[str, Any]:
+    """What a data set's JSON holds of its layout: the name of a known one, all of the user's own."""
+    return layout.name if LAYOUTS.get(layout.name) == layout else dataclasses.asdict(layout)

@@ -14,11 +14,16 @@ The released handling of gaps has two accidents, which `as_released=True` reprod
   front, from all bodies alike, and a body that comes late stays zero until it does.
 * In frames without the first body the others keep their camera coordinates, a jump of some metres.
   By default they are centred on where the first body was last seen.
+
+Clips of joints in a picture (`layout.axes` = 2) are centred and scaled instead of turned, see `flat`.
+Normalising twice is not the same as once: the second pass turns the clip a little again (2 cm in
+the median over real clips, 40 cm at most). `looks_normalized` tells such clips.
 """
 
 import numpy as np
 from jaxtyping import Float
 
+from halp_jax.skeletons.flat import centre_and_scale
 from halp_jax.skeletons.layout import Layout
 
 # Shorter axes and smaller angles than this (metres, radians) are no reason to turn a clip.
@@ -41,6 +46,9 @@ def normalize_clip(
     seen = bodies.any(-1)  # [bodies, time, joints]
     if not seen.any():
         return frames.astype(np.float32)
+    if layout.axes == 2:
+        bodies = centre_and_scale(bodies, layout)
+        return bodies.transpose(1, 0, 2, 3).astype(np.float32)
     # The first body, unless it is empty altogether: then nobody would give the directions.
     reference = int(seen.any((1, 2)).argmax())
 
@@ -55,6 +63,21 @@ def normalize_clip(
         rotation = _rotation_onto(pose[end] - pose[start], np.array(axis, np.float64))
         bodies, pose = bodies @ rotation.T, pose @ rotation.T
     return bodies.transpose(1, 0, 2, 3).astype(np.float32)
+
+
+def looks_normalized(frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout) -> bool:
+    """Whether a clip has been normalised before: centred in every frame, and turned.
+
+    Of joints in a picture it is always False; to centre and scale them twice changes nothing.
+    """
+    bodies = frames.transpose(1, 0, 2, 3)
+    body = bodies[bodies.any((1, 2, 3)).argmax()]  # [time, joints, 3]
+    line = body[:, layout.shoulders[0]] - body[:, layout.shoulders[1]]
+    line = line[line.any(-1)]
+    if layout.axes == 2 or not len(line) or body[:, layout.centre].any():
+        return False
+    # Sums and differences of float16 are right to about a thousandth.
+    return bool(line[0, 0] > 0 and np.abs(line[0, 1:]).max() <= 5e-3 * line[0, 0] + 1e-3)
 
 
 def _fill_gaps(

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import get_layout
+from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training.tree import Template, checksum, flatten, make_template
 
 CONFIG, CHECKPOINTS, DAMAGED = "config.json", "checkpoints", "damaged"
@@ -142,7 +142,7 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
     with _open_reader(workdir) as manager:
         for chosen in _choose(manager, workdir, step):
             try:
-                layout = get_layout(_read_info(manager, chosen)["layout"])
+                layout = restore_layout(_read_info(manager, chosen)["layout"])
                 template = make_template(functools.partial(moco.create_state, config, layout))
                 return _read(manager, chosen, template)[0], chosen
             except _Damaged as damage:

@@ -23,6 +23,7 @@ from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.methods import moco
 from halp_jax.progress import Progress
+from halp_jax.skeletons.layout_file import describe_layout
 from halp_jax.training import checkpoint, checks, parallel, report, watch
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
@@ -77,7 +78,8 @@ def train(
     main = jax.process_index() == 0  # the process that writes; checkpoints are written by all
     alone = jax.process_count() == 1
     info = {
-        "layout": dataset.layout.name, "steps_per_epoch": steps_per_epoch, "clips": len(indices)
+        "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
+        "clips": len(indices),
     }  # fmt: skip
 
     with contextlib.ExitStack() as stack:

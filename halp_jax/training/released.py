@@ -17,7 +17,8 @@ import optax
 from halp_jax.core.queue import MemoryQueue
 from halp_jax.errors import UserError
 from halp_jax.methods import moco
-from halp_jax.skeletons.layout import LAYOUTS, NTU25, Layout, get_layout
+from halp_jax.skeletons.layout import LAYOUTS, NTU25, Layout
+from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import torch_names
 from halp_jax.training.torch_names import Arrays, Sizes
 
@@ -31,7 +32,7 @@ def find_layout(inputs: int, name: str = "") -> Layout:
         raise UserError(
             f"the encoder takes {inputs} numbers a frame: name its skeleton by --layout ({known})"
         )
-    layout = get_layout(name) if name else NTU25
+    layout = restore_layout(name) if name else NTU25
     if _num_inputs(layout) != inputs:
         raise UserError(
             f"layout {layout.name} has {_num_inputs(layout)} numbers a frame, but the encoder "

@@ -1,0 +1,191 @@
+"""Arrays of 2s-AGCN's generator, which CMD, HaLP and most of their kin train on.
+
+A folder, one for each benchmark, with {train,val}_data_joint.npy [clips, 3, time, joints, bodies],
+{train,val}_label.pkl (names, labels) and, for the newer methods, {train,val}_num_frame.npy. The
+arrays are mapped, not loaded: preparing takes the memory of a few clips.
+
+The generator has normalised NTU's clips and filled them up to 300 frames by repeating; num_frame says
+how many are the clip's own. Its 18-joint arrays of Kinetics hold (x, y, score) with y up, which is
+turned down here, as in every other picture.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
+from halp_jax.datasets.npy import map_array, to_float32
+from halp_jax.datasets.pyskl import MAX_CLASSES, guess_class_names, parse_name_fields
+from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
+from halp_jax.datasets.source import (
+    Item,
+    Source,
+    check_folder,
+    find_normalized,
+    guess_benchmark,
+    keep_there,
+)
+from halp_jax.errors import UserError
+from halp_jax.skeletons.flat import lift_points
+from halp_jax.skeletons.layout import Layout, guess_layout
+from halp_jax.skeletons.layout_file import find_layout
+
+_PARTS = {"train": "train", "val": "test"}
+_DATA_NAMES = ("data_joint.npy", "data.npy")
+
+
+@functools.lru_cache(maxsize=4)
+def _open_array(path: str, changed_ns: int) -> np.ndarray:
+    return map_array(Path(path))
+
+
+def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+    """One row of an array -> one clip. Raises DamagedClip."""
+    path, changed, row, label, length, reason = item.payload
+    if reason:
+        raise DamagedClip(f"clip {item.id}: {reason}; correct the arrays or leave it out")
+    array = _open_array(path, changed)
+    values = array[row, :, :length] if length else array[row]
+    frames = to_float32(values).transpose(1, 3, 2, 0)  # [time, bodies, joints, xyz]
+    if not length:
+        frames = trim(frames)
+    if layout.axes == 2:
+        frames = to_float32(lift_points(frames * (1, -1, 1)))
+    frames = np.ascontiguousarray(frames)
+    clip = Clip(frames, label, item.id, **parse_name_fields(item.id))
+    return [check_clip(clip, layout, num_classes)]
+
+
+def trim(frames: np.ndarray) -> np.ndarray:
+    """Without the zero frames at the end, but one frame at least."""
+    last = np.flatnonzero(frames.any((1, 2, 3)))
+    return frames[: last[-1] + 1 if len(last) else 1]
+
+
+def open_source(path: str | Path, *, layout: str | None = None) -> Source:
+    """The folder with the arrays of one benchmark.
+
+    Args:
+        path: its last two folder names say which benchmark it is (xsub, xview, xset); else the
+            split is called "given".
+        layout: by default 25, 20 or 18 joints tell: NTU, Kinect v1, OpenPose.
+
+    Raises:
+        UserError: files are missing, damaged or do not fit together.
+    """
+    folder = check_folder(path, "train_data_joint.npy, train_label.pkl and their kin")
+    items: list[Item] = []
+    names: dict[str, list[str]] = {"train": [], "test": []}
+    seen: set[str] = set()
+    shape, notes = None, {"parts": {}, "frame_counts": {}}
+    for prefix, part in _PARTS.items():
+        data = next((folder / f"{prefix}_{each}" for each in _DATA_NAMES
+                     if (folder / f"{prefix}_{each}").exists()), None)  # fmt: skip
+        if data is None:
+            continue
+        array = map_array(data)
+        _check_shape(array, data)
+        if shape not in (None, array.shape[3:]):
+            raise UserError(f"{data}: other joints or bodies than in training; give one data set")
+        shape = array.shape[3:]
+        clips, labels = _read_labels(folder / f"{prefix}_label.pkl", len(array))
+        lengths = _read_lengths(folder / f"{prefix}_num_frame.npy", len(array), array.shape[2])
+        notes["parts"][part] = len(array)
+        notes["frame_counts"][part] = (
+            "num_frame.npy" if lengths is not None else "zero frames at the end left out"
+        )
+        changed = data.stat().st_mtime_ns
+        for row, (name, label) in enumerate(zip(clips, labels, strict=True)):
+            length, reason = 0, None
+            if lengths is not None:
+                length = lengths[row]
+                reason = None if length else "its num_frame is no number of frames"
+            if label < 0:
+                reason = "its label is no class number"
+            if name in seen:
+                name, reason = f"{name}#{prefix}{row}", f"{name} is there twice"
+            seen.add(name)
+            names[part].append(name)
+            items.append(Item(name, (str(data), changed, row, label, length, reason)))
+    if shape is None:
+        raise UserError(f"{folder} holds no train_data_joint.npy; give the folder of one benchmark")
+    if not items:
+        raise UserError(f"{folder}: its arrays have no clips; fetch them again")
+    chosen = _choose_layout(layout, shape, folder)
+    highest = max(0, max(item.payload[3] for item in items))
+    class_names = guess_class_names([item.id for item in items], 1 + highest)
+    return find_normalized(
+        Source(
+            format="agcn",
+            layout=chosen,
+            class_names=class_names,
+            items=tuple(items),
+            read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
+            splits=functools.partial(keep_there, splits={guess_benchmark(folder): names}),
+            notes=notes,
+        )
+    )
+
+
+def _check_shape(array: np.ndarray, path: Path) -> None:
+    if array.ndim != 5 or array.shape[1] != 3 or array.dtype.kind != "f" or 0 in array.shape[2:]:
+        raise UserError(
+            f"{path}: {array.dtype} of shape {list(array.shape)}, not floating-point"
+            " [clips, 3, time, joints, bodies]; give 2s-AGCN's joint arrays"
+        )
+    if array.shape[2] > MAX_FRAMES:
+        raise UserError(f"{path}: {array.shape[2]} frames a clip, more than {MAX_FRAMES}")
+
+
+def _choose_layout(name: str | None, shape: Sequence[int], folder: Path) -> Layout:
+    joints, bodies = shape
+    layout = find_layout(name) if name else guess_layout(joints, 3) or guess_layout(joints, 2)
+    if layout is None:
+        raise UserError(f"{folder}: skeletons of {joints} joints; say which with --layout")
+    if layout.num_joints != joints or bodies > layout.bodies:
+        raise UserError(
+            f"{folder}: {bodies} bodies of {joints} joints, but {layout.name} has {layout.bodies} of"
+            f" {layout.num_joints}; give another --layout"
+        )
+    return layout
+
+
+def _read_labels(path: Path, count: int) -> tuple[list[str], list[int]]:
+    """Names without the ending, and 0-based classes (-1 for what is none)."""
+    content = load_pickle(path)
+    if not isinstance(content, list | tuple) or len(content) < 2:
+        raise UserError(f"{path}: not (names, labels); give 2s-AGCN's label file")
+    names, labels = (
+        each.array.tolist() if isinstance(each, PickledArray) and each.array is not None else each
+        for each in content[:2]
+    )
+    for what, values in (("names", names), ("labels", labels)):
+        if not isinstance(values, list | tuple) or len(values) != count:
+            length = len(values) if isinstance(values, list | tuple) else "no list of"
+            raise UserError(f"{path}: {length} {what} for {count} clips; give files that belong")
+    for name in names:
+        if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+            raise UserError(f"{path}: {str(name)[:40]!r} is no clip's name; fetch it again")
+    return [name.removesuffix(".skeleton") for name in names], [_whole(each) for each in labels]
+
+
+def _whole(label: Any) -> int:
+    """PKU-MMD's generator writes labels as floats."""
+    if isinstance(label, bool) or not isinstance(label, int | float | np.integer | np.floating):
+        return -1
+    return int(label) if 0 <= label < MAX_CLASSES and label == int(label) else -1
+
+
+def _read_lengths(path: Path, count: int, frames: int) -> list[int] | None:
+    """Frames of each clip, no more than the array has; 0 for what is no number of frames."""
+    if not path.exists():
+        return None
+    array = map_array(path)
+    if array.shape not in ((count,), (count, 1)):
+        raise UserError(f"{path}: shape {list(array.shape)} for {count} clips; give its own file")
+    values = np.asarray(array, np.float64).reshape(count)
+    sound = np.isfinite(values) & (values >= 1) & (values == np.round(values))
+    return np.where(sound, np.minimum(values, frames), 0).astype(int).tolist()

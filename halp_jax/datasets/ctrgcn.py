@@ -1,0 +1,162 @@
+"""The .npz files of CTR-GCN's generator (NTU60_CS.npz, NTU60_CV, NTU120_CSub, NTU120_CSet) and kin.
+
+x_train, x_test [clips, time, bodies * joints * 3], zero frames at the end; y_train, y_test one-hot.
+The files hold no names, so clips are called train_0, train_1, ... The generator moves each clip so
+that the first spine lies at (0, 0, 0), and does not turn it. For NTU RGB+D 120 it writes a single
+person twice: an exact copy in the second place is dropped, and counted.
+
+A file as `np.savez` writes it (not compressed) is mapped: preparing takes the memory of a few clips.
+A compressed one is decompressed from the start by every reader process, a clip at a time.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from halp_jax.datasets.agcn import trim
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
+from halp_jax.datasets.npy import Rows, clean_numbers, open_zip, to_float32
+from halp_jax.datasets.ntu_names import ACTIONS
+from halp_jax.datasets.pyskl import MAX_CLASSES
+from halp_jax.datasets.source import Item, Source, find_normalized, guess_benchmark, keep_there
+from halp_jax.errors import UserError
+from halp_jax.skeletons.flat import lift_points
+from halp_jax.skeletons.layout import NTU25, Layout
+from halp_jax.skeletons.layout_file import find_layout
+
+_PARTS = ("train", "test")
+MAX_CLIPS = 2_000_000
+# A whole scene is moved this far, as a camera has it: a joint at (0, 0, 0) is a missing one.
+_AWAY = np.array((0.0, 0.0, 3.0), np.float32)
+COPY = "second bodies that are exact copies of the first, dropped"
+
+
+@functools.lru_cache(maxsize=4)
+def _open_rows(path: str, name: str, changed_ns: int) -> Rows:
+    return Rows(Path(path), name)
+
+
+def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: bool) -> list[Clip]:
+    """One row of x -> one clip. Raises DamagedClip."""
+    part, row, label, changed = item.payload
+    if label < 0:
+        raise DamagedClip(f"clip {item.id}: its label is not one class; correct it or leave it out")
+    try:
+        values = _open_rows(file, f"x_{part}", changed).read(row)[0]
+    except DamagedClip:
+        raise
+    except UserError as error:
+        raise DamagedClip(f"clip {item.id}: {error}") from error
+    bodies = values.shape[1] // (layout.num_joints * 3)
+    frames = trim(to_float32(values).reshape(len(values), bodies, layout.num_joints, 3))
+    remark = ""
+    if bodies > 1 and frames[:, 1].any() and np.array_equal(frames[:, 0], frames[:, 1]):
+        frames, remark = frames.copy(), COPY
+        frames[:, 1] = 0
+    if layout.axes == 2:
+        frames = to_float32(lift_points(frames))
+    first = frames[frames[:, 0].any((1, 2)), 0][:1]  # where the first body is first seen
+    if move and len(first) and not first[0, layout.centre].any():
+        seen = frames.any((2, 3), keepdims=True)
+        frames = np.where(seen, frames + _AWAY, 0)
+    return [check_clip(Clip(frames, label, item.id, remark=remark), layout, num_classes)]
+
+
+def open_source(path: str | Path, *, layout: str | None = None) -> Source:
+    """A .npz file, or the folder with one.
+
+    Args:
+        layout: of other skeletons than NTU's 25 joints.
+
+    Raises:
+        UserError: no such file, arrays missing, of objects, damaged or of other sizes.
+    """
+    file = _find_file(Path(path).expanduser())
+    chosen = find_layout(layout) if layout else NTU25
+    width = chosen.num_joints * 3
+    changed = file.stat().st_mtime_ns
+    with open_zip(file) as content:
+        there = set(content.namelist())
+    parts = [part for part in _PARTS if f"x_{part}.npy" in there]
+    if not parts:
+        raise UserError(f"{file} has no x_train and no x_test; give a file of CTR-GCN's generator")
+    items, classes = [], 0
+    names: dict[str, list[str]] = {part: [] for part in _PARTS}
+    for part in parts:
+        x, y = Rows(file, f"x_{part}"), Rows(file, f"y_{part}")
+        if (
+            len(x.shape) != 3
+            or x.header.dtype.kind != "f"
+            or x.shape[2] % width
+            or 0 in x.shape[1:]
+        ):
+            raise UserError(
+                f"{x.where}: {x.header.dtype} of shape {list(x.shape)}, not floating-point [clips,"
+                f" time, bodies * {width}] for {chosen.name}; give --layout for other skeletons"
+            )
+        if x.shape[0] > MAX_CLIPS or x.shape[1] > MAX_FRAMES:
+            raise UserError(f"{x.where}: {list(x.shape)} is beyond any data set; fetch it again")
+        if x.shape[2] // width > chosen.bodies:
+            raise UserError(f"{x.where}: more bodies than the {chosen.bodies} of {chosen.name}")
+        labels, known = _read_classes(y, x.shape[0])
+        classes = max(classes, known)
+        names[part] = [f"{part}_{row}" for row in range(len(labels))]
+        items += [
+            Item(name, (part, row, int(label), changed))
+            for row, (name, label) in enumerate(zip(names[part], labels, strict=True))
+        ]
+    if not items:
+        raise UserError(f"{file} has no clips; fetch it again")
+    ntu = chosen is NTU25 and classes in (60, 120)
+    class_names = ACTIONS[:classes] if ntu else tuple(f"class {n}" for n in range(classes))
+    read = functools.partial(
+        read_item, layout=chosen, num_classes=classes, file=str(file), move=False
+    )
+    source = find_normalized(
+        Source(
+            format="ctrgcn",
+            layout=chosen,
+            class_names=class_names,
+            items=tuple(items),
+            read=read,
+            splits=functools.partial(keep_there, splits={guess_benchmark(file): names}),
+            notes={"file": str(file)},
+        )
+    )
+    if source.normalized or chosen.axes == 2:
+        return source
+    return dataclasses.replace(source, read=functools.partial(read, move=True))
+
+
+def _find_file(path: Path) -> Path:
+    if path.is_dir():
+        found = sorted(path.glob("*.npz"))
+        if len(found) != 1:
+            names = ", ".join(each.name for each in found) or "none"
+            raise UserError(f"{path} holds {len(found)} .npz files ({names}); give the one to read")
+        return found[0]
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give a .npz file of CTR-GCN's generator")
+    return path
+
+
+def _read_classes(y: Rows, count: int) -> tuple[np.ndarray, int]:
+    """[clips] classes, -1 where a row is not one-hot; and how many classes there are."""
+    if len(y.shape) not in (1, 2) or y.shape[0] != count:
+        raise UserError(f"{y.where}: shape {list(y.shape)} for {count} clips; fetch it again")
+    labels = np.full(count, -1, np.int64)
+    one_hot = len(y.shape) == 2
+    if one_hot and not 1 <= y.shape[1] <= MAX_CLASSES:
+        raise UserError(f"{y.where}: {y.shape[1]} classes; fetch it again")
+    for first in range(0, count, 1024):
+        rows = clean_numbers(y.read(first, min(1024, count - first)))
+        if one_hot:
+            sound = ((rows == 0) | (rows == 1)).all(1) & ((rows == 1).sum(1) == 1)
+            found = rows.argmax(1)
+        else:
+            sound = (rows >= 0) & (rows < MAX_CLASSES) & (rows == np.round(rows))
+            found = np.where(sound, rows, 0).astype(int)
+        labels[first : first + len(rows)] = np.where(sound, found, -1)
+    return labels, y.shape[1] if one_hot else int(labels.max(initial=0)) + 1

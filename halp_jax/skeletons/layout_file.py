@@ -1,0 +1,170 @@
+"""A user's own skeleton, from a small JSON file or from the metadata of a data set.
+
+    {"name": "hand6", "joints": ["wrist", "thumb", "index", "middle", "ring", "little"],
+     "parents": ["wrist", "wrist", "wrist", "wrist", "wrist", "wrist"],
+     "bodies": 2, "centre": "wrist", "spine": ["wrist", "middle"], "shoulders": ["index", "little"]}
+
+Joints are given by name or by number from 0. The root is its own parent. Optional: `axes` (2 for
+joints in a picture; 3 if not given), `left` and `right` (paired; found by their names, "left knee"
+and "right knee", if not given). Nothing of the file is executed, and every mistake is one line.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import LAYOUTS, Layout, get_layout, register_layout
+
+MAX_JOINTS, MAX_BODIES, MAX_BYTES = 300, 16, 2**20
+_REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
+_OPTIONAL = ("axes", "left", "right")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", re.ASCII)
+
+
+def find_layout(name: str) -> Layout:
+    """The layout that an option names: a known one, or a JSON file.
+
+    Raises:
+        UserError: there is no such layout or file, or the file is no sound layout.
+    """
+    if name in LAYOUTS or not name.endswith(".json"):
+        return get_layout(name)
+    path = Path(name).expanduser()
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check --layout") from error
+    try:
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{path}: more than {MAX_BYTES} bytes; this is no layout")
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path}: no JSON ({reason}); correct it") from error
+    return register_layout(parse_layout(fields, str(path)))
+
+
+def restore_layout(described: Any) -> Layout:
+    """What `describe_layout` gave -> the layout, known to `get_layout` from now on.
+
+    Raises:
+        UserError: it is not known, or not sound.
+    """
+    if isinstance(described, Mapping):
+        return register_layout(parse_layout(described, "the data set's layout"))
+    if not isinstance(described, str):
+        raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")
+    return get_layout(described)
+
+
+def parse_layout(fields: Any, where: str) -> Layout:
+    """A sound layout from the fields of a file.
+
+    Raises:
+        UserError: naming `where`, the field, and what is wrong with it.
+    """
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{where}: no table of {', '.join(_REQUIRED)}; correct it")
+    for field in _REQUIRED:
+        if field not in fields:
+            raise UserError(f"{where}: {field} is missing; add it")
+    for field in fields:
+        if field not in _REQUIRED + _OPTIONAL:
+            raise UserError(f"{where}: {str(field)[:40]!r} is no field of a layout; leave it out")
+
+    name, joints = fields["name"], fields["joints"]
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UserError(f"{where}: name must be a word of letters, digits, - and _; correct it")
+    if not isinstance(joints, list | tuple) or not 2 <= len(joints) <= MAX_JOINTS:
+        raise UserError(f"{where}: joints must be a list of 2 to {MAX_JOINTS} names; correct it")
+    if not all(isinstance(each, str) and each and each.isprintable() for each in joints):
+        raise UserError(f"{where}: joints must be names; correct it")
+    number = {joint: place for place, joint in enumerate(joints)}
+    if len(number) != len(joints):
+        twice = next(joint for joint in joints if joints.count(joint) > 1)
+        raise UserError(f"{where}: joints has {twice[:40]!r} twice; correct it")
+    parents = _find_all(fields, "parents", len(joints), number, where)
+    _check_tree(parents, joints, where)
+    bodies, axes = fields["bodies"], fields.get("axes", 3)
+    if type(bodies) is not int or not 1 <= bodies <= MAX_BODIES:
+        raise UserError(
+            f"{where}: bodies must be a whole number from 1 to {MAX_BODIES}; correct it"
+        )
+    if type(axes) is not int or axes not in (2, 3):
+        raise UserError(f"{where}: axes must be 2 or 3; correct it")
+    pairs = {field: _find_all(fields, field, 2, number, where) for field in ("spine", "shoulders")}
+    for field, pair in pairs.items():
+        if pair[0] == pair[1]:
+            raise UserError(f"{where}: {field} has one joint twice; correct it")
+    left, right = _find_sides(fields, number, where)
+    return Layout(
+        name=name,
+        joints=tuple(joints),
+        parents=parents,
+        bodies=bodies,
+        centre=_find("centre", fields["centre"], number, where),
+        spine=pairs["spine"],
+        shoulders=pairs["shoulders"],
+        left=left,
+        right=right,
+        axes=axes,
+    )
+
+
+def _find(field: str, given: Any, number: dict[str, int], where: str) -> int:
+    """The number of a joint that is given by name or number."""
+    if isinstance(given, str) and given in number:
+        return number[given]
+    if type(given) is not int or not 0 <= given < len(number):
+        raise UserError(f"{where}: {field} has {str(given)[:40]!r}, which is no joint; correct it")
+    return given
+
+
+def _find_all(
+    fields: Mapping, field: str, count: int | None, number: dict[str, int], where: str
+) -> tuple[int, ...]:
+    given = fields[field]
+    if not isinstance(given, list | tuple) or count not in (None, len(given)):
+        many = "" if count is None else f"{count} "
+        raise UserError(f"{where}: {field} must be a list of {many}joints; correct it")
+    return tuple(_find(field, each, number, where) for each in given)
+
+
+def _check_tree(parents: Sequence[int], joints: Sequence[str], where: str) -> None:
+    roots = [joint for joint, parent in enumerate(parents) if joint == parent]
+    if len(roots) != 1:
+        raise UserError(
+            f"{where}: parents has {len(roots)} joints that are their own parent, not one root;"
+            " correct it"
+        )
+    for joint, name in enumerate(joints):
+        place = joint
+        for _ in joints:
+            place = parents[place]
+        if place != roots[0]:
+            raise UserError(
+                f"{where}: parents goes round in a circle from {name[:40]!r}; correct it"
+            )
+
+
+def _find_sides(
+    fields: Mapping, number: dict[str, int], where: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The fields left and right, or the joints that are called "left ..." and "right ..."."""
+    if ("left" in fields) != ("right" in fields):
+        raise UserError(f"{where}: left and right must both be given, or neither; correct it")
+    if "left" in fields:
+        left, right = (_find_all(fields, side, None, number, where) for side in ("left", "right"))
+    else:
+        other = {joint: joint.replace("left", "right") for joint in number if "left" in joint}
+        left = tuple(number[joint] for joint in other if other[joint] in number)
+        right = tuple(number[mirror] for mirror in other.values() if mirror in number)
+    if len(left) != len(right) or len({*left, *right}) != len(left) + len(right):
+        raise UserError(f"{where}: left and right must pair different joints; correct it")
+    return left, right
