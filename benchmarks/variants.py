@@ -2,9 +2,11 @@
 
     python benchmarks/variants.py --cores=1
 
-One GRU layer of two streams, forward and backward, at the paper's size; "kept" is `scan_gru` called
-for each stream as encoders/bigru.py does. PERFORMANCE.md says what was expected of each and what
-came of it. All variants are checked against the kept one before they are timed.
+First one GRU layer of two streams, forward and backward, at the paper's size; "kept" is `scan_gru`
+called for each stream as encoders/bigru.py does. Then one product with the input. Then the whole
+encoder (--encoder-width, smaller, for it takes long): several encoders at once, and three layers as
+one wavefront. All variants are checked against the kept one before they are timed. PERFORMANCE.md
+says what was expected of each and what came of it.
 """
 
 import functools
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from halp_jax.encoders.bigru import BiGRU
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 
 
@@ -68,6 +71,91 @@ def product_in_scan(frames, w_ih, b_ih, w_hh, b_hh):
     return jax.lax.scan(step, jnp.zeros((frames.shape[1], w_hh.shape[0])), frames)[1]
 
 
+def wavefront(params, x):
+    """All layers in one scan of time + layers - 1 ticks: layer l is l frames behind the first.
+
+    [batch, time, features] -> the top layer's last frame, [batch, 2 width]. A tick is two batched
+    products over layers and streams; what a layer reads is what the one below said a tick ago.
+    """
+    layers = [params[f"layer{i}"] for i in range(sum(name.startswith("layer") for name in params))]
+    count, width = len(layers), layers[0]["w_hh"].shape[1]
+    first = jnp.einsum("bti,sig->tsbg", x, layers[0]["w_ih"]) + layers[0]["b_ih"][None, :, None]
+    first = jnp.pad(first, ((0, count - 1), (0, 0), (0, 0), (0, 0)))
+    w_ih = jnp.stack([layer["w_ih"] for layer in layers[1:]])
+    b_ih = jnp.stack([layer["b_ih"] for layer in layers[1:]])
+    w_hh, b_hh = (jnp.stack([layer[name] for layer in layers]) for name in ("w_hh", "b_hh"))
+
+    def tick(hidden, inputs):
+        frame, number = inputs
+        below = jnp.concatenate([hidden[:-1, 0], hidden[:-1, 1]], axis=-1)
+        above = jnp.einsum("lbi,lsig->lsbg", below, w_ih) + b_ih[:, :, None]
+        projected = jnp.concatenate([frame[None], above])
+        recurrent = jnp.einsum("lsbh,lshg->lsbg", hidden, w_hh) + b_hh[:, :, None]
+        xr, xz, xn = jnp.split(projected, 3, axis=-1)
+        hr, hz, hn = jnp.split(recurrent, 3, axis=-1)
+        r, z = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
+        new = (1.0 - z) * jnp.tanh(xn + r * hn) + z * hidden
+        begun = (number >= jnp.arange(count))[:, None, None, None]
+        return jnp.where(begun, new, hidden), None
+
+    start = jnp.zeros((count, 2, x.shape[0], width))
+    hidden, _ = jax.lax.scan(tick, start, (first, jnp.arange(len(first))))
+    return jnp.concatenate([hidden[-1, 0], hidden[-1, 1]], axis=-1)
+
+
+def time_encoders(args):
+    """Whole encoders: three at once, two forward, and the wavefront -> rows."""
+    encoder = BiGRU(args.encoder_width)
+    rng = np.random.default_rng(0)
+    shape = (3, args.batch, args.frames, 150)
+    x = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 3)
+    variables = jax.jit(jax.vmap(lambda key: encoder.init(key, x[0], train=False)))(keys)
+    params, stats = variables["params"], variables["batch_stats"]
+    single = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(3)]
+    stat = jax.tree.map(lambda leaf: leaf[0], stats)
+    weight = jnp.asarray(rng.normal(size=(args.batch, 2 * args.encoder_width)), jnp.float32)
+
+    def feature(params, x):
+        normalised = {"params": params, "batch_stats": stat}
+        return encoder.apply(normalised, x, train=False)[1]
+
+    def loss(params, x):
+        return jnp.sum(feature(params, x) * weight)
+
+    def loss_of_wavefront(params, x):
+        return jnp.sum(wavefront(params, x / jnp.sqrt(1 + 1e-5)) * weight)  # as batch norm at first
+
+    gradient, forward = jax.jit(jax.grad(loss)), jax.jit(feature)
+    by_wave = jax.jit(jax.grad(loss_of_wavefront))
+    for ours, kept in zip(
+        jax.tree.leaves(by_wave(single[0], x[0])["layer1"]),
+        jax.tree.leaves(gradient(single[0], x[0])["layer1"]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, kept, rtol=1e-2, atol=1e-3 * np.abs(kept).max())
+    three, two = jax.jit(jax.vmap(jax.grad(loss))), jax.jit(jax.vmap(feature))
+    pair = jax.tree.map(lambda leaf: leaf[:2], params)
+    members = {
+        "one encoder (kept)": lambda: gradient(single[0], x[0]),
+        "one encoder, layers as a wavefront": lambda: by_wave(single[0], x[0]),
+        "three encoders, one after the other": lambda: [
+            gradient(p, x[i]) for i, p in enumerate(single)
+        ],
+        "three encoders, vmapped (kept)": lambda: three(params, x),
+        "two forward, one after the other (kept)": lambda: [
+            forward(p, x[i]) for i, p in enumerate(single[:2])
+        ],
+        "two forward, vmapped": lambda: two(pair, x[:2]),
+    }
+    times = _timing.time_in_turn(members, repeats=args.repeats)
+    base = times["one encoder (kept)"].wall
+    return [
+        {"encoder": name, "ms": 1e3 * t.wall, "cpu_ms": 1e3 * t.cpu, "over_one": t.wall / base}
+        for name, t in times.items()
+    ]
+
+
 VARIANTS = {
     "kept: own backward pass": one_by_one(scan_gru),
     "plain scan, automatic gradients": one_by_one(scan_gru_reference),
@@ -85,7 +173,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--frames", type=int, default=64)
-    args = _timing.parse(parser, {"width": 64, "batch": 8, "frames": 8, "repeats": 1, "cores": 1})
+    parser.add_argument("--encoder-width", type=int, default=512)
+    quick = {"width": 64, "encoder_width": 32, "batch": 8, "frames": 8, "repeats": 1, "cores": 1}
+    args = _timing.parse(parser, quick)
     machine, rates = _timing.start("ways to write the recurrence", args)
     rng = np.random.default_rng(0)
 
@@ -140,7 +230,13 @@ def main() -> None:
     _timing.print_table(rows)
     print("\nA layer of one stream with its input of twice the width, automatic gradients:\n")
     _timing.print_table(inputs)
-    _timing.print_json("variants", machine=machine, rows=rows, inputs=inputs, repeats=args.repeats)
+    encoders = time_encoders(args)
+    print(f"\nEncoders of width {args.encoder_width}, forward and backward where not said:\n")
+    _timing.print_table(encoders)
+    _timing.print_json(
+        "variants", machine=machine, rows=rows, inputs=inputs, encoders=encoders,
+        repeats=args.repeats,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
