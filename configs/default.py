@@ -139,4 +139,22 @@ def get_config() -> ml_collections.ConfigDict:
         {"joint": 0.6, "motion": 0.4, "bone": 0.6}  # AimCLR's
     )
     linear.eval_every = 5  # epochs between two looks at the test set
+
+    # All weights and a linear layer: protocols finetune, transfer (another data set) and semi.
+    config.finetune = finetune = ml_collections.ConfigDict()
+    finetune.learning_rate = 0.01
+    finetune.momentum = 0.9
+    finetune.weight_decay = 0.0
+    finetune.batch_size = 64  # fewer where there are fewer clips
+    finetune.epochs = 80
+    finetune.milestones = (50, 70)
+    finetune.factor = 0.1
+    finetune.crop = (0.5, 1.0)  # random temporal crop of training clips
+    finetune.test_crop = 0.95  # centre crop of test clips
+    finetune.eval_every = 5  # epochs between two looks at the test set
+
+    config.semi = semi = ml_collections.ConfigDict()  # finetune on a share of the labels
+    semi.fractions = (0.01, 0.05, 0.1, 0.2)
+    semi.runs = 5  # draws of each fraction
+    semi.draw = "plain"  # of all clips (released), or "balanced" over the classes
     return config

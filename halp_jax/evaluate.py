@@ -5,6 +5,8 @@
     python -m halp_jax.evaluate --workdir=runs/raw --protocol=knn --encoder=raw --config=FILE.py
     python -m halp_jax.evaluate --workdir=runs/cmd --protocol=linear --stream=joint,mean,ensemble
     python -m halp_jax.evaluate --workdir=runs/joint --join=runs/bone --protocol=knn --stream=concat
+    python -m halp_jax.evaluate --workdir=runs/halp --protocol=semi --config.semi.fractions=0.05,0.1
+    python -m halp_jax.evaluate --workdir=runs/halp --protocol=transfer --config.data.dir=data/pku2
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
 --config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
@@ -14,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -23,12 +26,15 @@ from ml_collections import config_flags
 from halp_jax import datasets
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, knn, linear, streams, table
+from halp_jax.evaluation import features, finetune, knn, linear, streams, table
 from halp_jax.methods import moco
 from halp_jax.skeletons.layout import Layout
 from halp_jax.training import checkpoint
 
-PROTOCOLS = {"knn": knn.evaluate, "linear": linear.evaluate}
+PROTOCOLS = {
+    "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
+    "transfer": finetune.evaluate, "semi": finetune.evaluate_semi,
+}  # fmt: skip
 
 
 def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
@@ -94,13 +100,32 @@ def evaluate(
     embed = features.make_embedding(args.encoder, config, dataset.layout, needed)
     encoder = features.Encoder(embed, variables, needed)
     features.check_fit(encoder, config, dataset.layout)
-    for look, figures in PROTOCOLS[args.protocol](config, dataset, encoder, looks).items():
-        yield {
-            "protocol": args.protocol, "encoder": args.encoder, "stream": look,
-            "split": config.data.split, **table.name_classes(figures, dataset.class_names),
-            "step": step, "seed": config.seed, "joined": args.join,
-            "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
-        }  # fmt: skip
+    options = {}
+    if args.protocol == "transfer":
+        check_transfer(args, config)
+    if args.protocol == "semi":  # hours at full size: its draws are kept as they are done
+        options["store"] = Path(args.workdir) / "eval" / "draws"
+        options["identity"] = f"{args.encoder} {step} {args.join}"
+    results = PROTOCOLS[args.protocol](config, dataset, encoder, looks, **options)
+    for look, found in results.items():
+        for figures in found if isinstance(found, list) else [found]:
+            yield {
+                "protocol": args.protocol, "encoder": args.encoder, "stream": look,
+                "split": config.data.split, **table.name_classes(figures, dataset.class_names),
+                "step": step, "seed": config.seed, "joined": args.join,
+                "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
+            }  # fmt: skip
+
+
+def check_transfer(args: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
+    if args.encoder != "trained":
+        return
+    source = checkpoint.load_config(args.workdir).data.dir
+    if Path(source).resolve() == Path(config.data.dir).resolve():
+        raise UserError(
+            f"the encoder was pre-trained on {source} itself: give another data set as "
+            "--config.data.dir=DIR, or use --protocol=finetune"
+        )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -111,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         for result in evaluate(args, config):
             path = table.write_result(args.workdir, result)
             shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
-            rows[f"{table.row_name(result)}, {args.protocol}"] = shown
+            rows[f"{table.row_name(result)}, {table.column_name(result)}"] = shown
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -43,13 +43,18 @@ def summarize(
     """
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (labels, predictions), 1)
-    totals, right = confusion.sum(axis=1), np.diag(confusion)
     return {
-        "top1": float(right.sum() / totals.sum()),
+        "top1": float(np.trace(confusion) / confusion.sum()),
         "top5": top5,
-        "per_class": [float(r / n) if n else None for r, n in zip(right, totals, strict=True)],
+        "per_class": class_accuracies(confusion),
         "confusion": confusion,
     }
+
+
+def class_accuracies(confusion: Int[np.ndarray, "classes classes"]) -> list[float | None]:
+    """The share of each class that was right, None for one without clips."""
+    totals, right = confusion.sum(axis=1), np.diag(confusion)
+    return [float(r / n) if n else None for r, n in zip(right, totals, strict=True)]
 
 
 def name_classes(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -72,11 +77,13 @@ def read_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
     """Writes WORKDIR/eval/PROTOCOL.json, whole or not at all -> its path.
 
-    Encoders without training and other streams than a run's first have files of their own:
-    PROTOCOL_random.json, PROTOCOL_motion.json, PROTOCOL_raw_mean.json.
+    Encoders without training, other streams than a run's first, and fractions of the labels have
+    files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json.
     """
     ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
     ending += f"_{result['stream']}" if _is_other_stream(result) else ""
+    if "fraction" in result:
+        ending = f"_{result['fraction']:g}{ending}"
     path = Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
@@ -101,9 +108,11 @@ def _row_order(result: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def column_name(result: Mapping[str, Any]) -> str:
-    """The column a result belongs to: "1-NN", "linear" or the protocol's own name."""
+    """The column a result belongs to: "1-NN", "semi 5 %" or the protocol's own name."""
     if result["protocol"] == "knn":
         return f"{result['config']['knn']['k']}-NN"
+    if "fraction" in result:
+        return f"{result['protocol']} {100 * result['fraction']:g} %"
     return result["protocol"]
 
 

@@ -1,0 +1,150 @@
+"""Fine-tuning on all labels, on a few, and on another data set, with a data set in memory."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
+
+from halp_jax import datasets, evaluate
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features, finetune, linear, table
+from halp_jax.skeletons.layout import NTU25
+from halp_jax.training import checkpoint
+
+
+def small_config(**changes):
+    settings = {"epochs": 6, "milestones": (5,), "eval_every": 3, "batch_size": 8}
+    settings["learning_rate"] = 0.1
+    defaults = {f"finetune__{name}": value for name, value in settings.items()}
+    return tiny_config(**defaults | changes)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    patch_pipeline(monkeypatch)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def make_encoder(config, dataset):
+    state = make_state(config, dataset.layout)
+    return features.Encoder(None, (state.params, state.batch_stats), tuple(config.streams))
+
+
+@pytest.mark.parametrize("draw", finetune.DRAWS)
+def test_a_subset_is_a_function_of_the_seed_and_as_large_as_asked(draw):
+    labels = np.repeat(np.arange(4), [100, 50, 20, 3])
+    chosen = finetune.draw_subset(labels, 0.1, draw, 5)
+    np.testing.assert_array_equal(chosen, finetune.draw_subset(labels, 0.1, draw, 5))
+    assert not np.array_equal(chosen, finetune.draw_subset(labels, 0.1, draw, 6))
+    assert np.all(np.diff(chosen) > 0) and chosen.max() < len(labels)
+    if draw == "balanced":  # at least one of each
+        np.testing.assert_array_equal(np.bincount(labels[chosen]), [10, 5, 2, 1])
+    else:
+        assert len(chosen) == 17
+    assert len(finetune.draw_subset(labels, 1.0, draw, 0)) == len(labels)
+
+
+def test_weights_and_statistics_learn_and_the_encoder_given_stays(monkeypatch):
+    config, dataset = small_config(), FakeDataset()
+    encoder = make_encoder(config, dataset)
+    before = jax.tree.map(np.array, encoder.variables)
+    chance = linear.score
+    logits = []
+    monkeypatch.setattr(linear, "score", lambda *a: logits.append(a[0]) or chance(*a))
+    found = finetune.evaluate(config, dataset, encoder)["joint"]
+    assert [epoch for epoch, _ in found["history"]] == [3, 6]
+    assert found["top1"] > 0.7 and (found["num_train"], found["num_test"]) == (14, 8)
+    assert logits[0].shape == (2, 8, 3) and np.abs(logits[0][1] - logits[0][0]).max() > 1e-3
+    for ours, theirs in zip(
+        jax.tree.leaves(encoder.variables), jax.tree.leaves(before), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    # The same again, to the bit; another seed, another classifier.
+    again = finetune.make_trainer(config, dataset, "joint")
+    own = jax.tree.map(lambda leaf: leaf[0], encoder.variables)
+    indices = dataset.indices("xsub", "train")
+    np.testing.assert_array_equal(again(own, indices, config.seed, "again"), logits[0])
+    assert np.abs(again(own, indices, 1, "other") - logits[0]).max() > 1e-3
+    frozen = small_config(finetune__learning_rate=0.0)
+    still = finetune.make_trainer(frozen, dataset, "joint")(own, indices, 0, "still")
+    assert np.abs(still[-1]).max() < 0.1 * np.abs(logits[0][-1]).max()
+
+
+def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
+    config, dataset = small_config(streams=("joint", "bone"), finetune__epochs=1), FakeDataset()
+    encoder = make_encoder(config, dataset)
+    run = finetune._make_looker(config, dataset, encoder, ("ensemble",))
+    indices = dataset.indices("xsub", "train")
+    parts = {name: run(name, indices, 0, name) for name in ("joint", "bone")}
+    both = run("ensemble", indices, 0, "both")
+    np.testing.assert_allclose(both, 0.6 * parts["joint"] + 0.6 * parts["bone"], rtol=1e-5)
+    for look, message in (("mean", "frozen features"), ("concat", "frozen features")):
+        with pytest.raises(UserError, match=message):
+            finetune.evaluate(config, dataset, encoder, (look,))
+    with pytest.raises(UserError, match="no weights"):
+        finetune.evaluate(config, dataset, encoder._replace(variables=()))
+    with pytest.raises(UserError, match="finetune.epochs is 0"):
+        finetune.evaluate(small_config(finetune__epochs=0), dataset, encoder)
+
+
+def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
+    config, dataset = small_config(finetune__epochs=2), FakeDataset()
+    config.semi.fractions, config.semi.runs, config.semi.draw = (0.3, 1.0), 2, "balanced"
+    encoder, calls, interrupted = make_encoder(config, dataset), [], []
+
+    def make_looker(config, dataset, encoder, looks):
+        def run(look, indices, seed, title):
+            if len(calls) == 3 and not interrupted:
+                interrupted.append(True)
+                raise KeyboardInterrupt
+            calls.append((len(indices), seed))
+            return np.random.default_rng(seed).normal(size=(1, 8, 3)).astype(np.float32)
+
+        return run
+
+    monkeypatch.setattr(finetune, "_make_looker", make_looker)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.evaluate_semi(config, dataset, encoder, store=tmp_path, identity="a")
+    calls.pop(0)
+    few, all_ = finetune.evaluate_semi(config, dataset, encoder, store=tmp_path, identity="a")[
+        "joint"
+    ]
+    assert calls == [(5, 1), (14, 0), (14, 1)]  # nothing twice
+    assert (few["fraction"], few["num_train"], all_["num_train"]) == (0.3, 5, 14)
+    assert few["top1"] == np.mean(few["top1_runs"]) and len(few["top1_runs"]) == 2
+    assert few["top1_sd"] == pytest.approx(np.std(few["top1_runs"], ddof=1))
+    assert few["confusion"].sum() == 16
+    calls.clear()  # another encoder is another result
+    finetune.evaluate_semi(config, dataset, encoder, store=tmp_path, identity="b")
+    assert len(calls) == 4
+    config.semi.draw = "all"
+    with pytest.raises(UserError, match="draw=all must be plain or balanced"):
+        finetune.evaluate_semi(config, dataset, encoder)
+
+
+def test_the_three_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, "open_dataset", lambda path: FakeDataset())
+    config = small_config(finetune__epochs=1)
+    config.semi.fractions, config.semi.runs = (0.5,), 2
+    checkpoint.save_config(tmp_path, config)
+    manager = checkpoint.open_manager(tmp_path, config)
+    checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
+    manager.close()
+
+    def run(*options):
+        return evaluate.main([f"--workdir={tmp_path}", *options])
+
+    assert run("--protocol=transfer") == 1
+    assert "pre-trained on fake itself" in capsys.readouterr().err
+    assert run("--protocol=transfer", "--config.data.dir=other") == 0
+    assert run("--protocol=semi") == 0
+    assert "pre-trained, semi 50 %" in capsys.readouterr().out
+    names = sorted(path.name for path in (tmp_path / "eval").glob("*.json"))
+    assert names == ["semi_0.5.json", "transfer.json"]
+    result = json.loads((tmp_path / "eval" / "semi_0.5.json").read_text())
+    assert result["fraction"] == 0.5 and len(result["top1_runs"]) == 2
+    assert table.gather([tmp_path])["pre-trained"].keys() == {"semi 50 %", "transfer"}
