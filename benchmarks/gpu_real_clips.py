@@ -31,8 +31,9 @@ import jax  # noqa: E402
 
 from benchmarks import real_clips  # noqa: E402
 from benchmarks.real_clips import PROTOCOLS, Job, evaluate_job, read_result, train_job  # noqa: E402
-from halp_jax import datasets, train  # noqa: E402
+from halp_jax import datasets  # noqa: E402
 from halp_jax.errors import UserError  # noqa: E402
+from halp_jax.options import parse_config  # noqa: E402
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "released_small.py")
 ROWS = {"raw": "raw coordinates", "random": "random encoder", "moco": "MoCo, released settings"}
@@ -52,9 +53,7 @@ class Member:
         file = Path(args.data) / f"{name}.npz"
         self.options = [f"--config.data.dir={file}", f"--config.data.split={split}"]
         self.options += [f"--config.seed={seed}", *args.override]
-        config = train.parse_args(
-            [f"--config={CONFIG}:halp", "--workdir=unused", *self.options]
-        ).config
+        config = parse_config([f"--config={CONFIG}:halp", *self.options])
         clips = len(datasets.open_dataset(file).indices(split, "train"))
         self.batch_size, self.epochs = config.train.batch_size, config.train.epochs
         self.start_epoch = config.halp.start_epoch

@@ -20,11 +20,12 @@ from typing import Any
 
 import ml_collections
 
-from halp_jax import datasets, evaluate
+from halp_jax import datasets
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import UserError
 from halp_jax.methods import moco
-from halp_jax.skeletons.layout_file import describe_layout
+from halp_jax.options import names_config_file, parse_config
+from halp_jax.skeletons.layout import describe_layout
 from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training import checkpoint, released, torch_files, torch_names
 from halp_jax.training.torch_files import Content, naming
@@ -99,15 +100,14 @@ def start_config(
 
     It is that of --config, else the one that our own files carry, else the default.
     """
-    from_file = any(option.split("=")[0] == "--config" for option in options)
+    from_file = names_config_file(options)
     if content.ours and not from_file:
         with naming(Path(args.source)):
             checkpoint.save_config(folder, checkpoint.parse_config(content.ours["config"]))
     elif not from_file:
         options = [f"--config={DEFAULT}", *options]
-    # As of an untrained run: the config of a file or of the folder, with the user's changes.
-    untrained = [f"--workdir={folder}", "--protocol=knn", "--encoder=random"]
-    config = evaluate.parse_args([*options, *untrained])[1]
+    named = names_config_file(options)
+    config = parse_config(options, None if named else checkpoint.load_config(folder))
     config.unlock()
     if not content.ours:  # the released networks are of this kind, whatever a config says
         config.encoder.direction, config.encoder.pooling = "forward", "last"

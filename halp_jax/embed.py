@@ -30,7 +30,7 @@ from halp_jax.core.sphere import normalize
 from halp_jax.datasets import ntu, pipeline
 from halp_jax.datasets.source import read_bytes
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, knn, streams
+from halp_jax.evaluation import features, knn, load, streams
 from halp_jax.methods import moco
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
@@ -142,7 +142,9 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     layout = dataset.layout if dataset else find_layout(args.workdir, args.step)
     own = dataset.metadata.get("normalize") if dataset else None
     inputs = read_inputs(args.input, layout, args.normalize or own or "view")
-    config, variables, _ = evaluate.load_encoder(args, config, layout)
+    config, variables, _ = load.load_encoder(
+        args.encoder, config, layout, args.workdir, step=args.step, joined=args.join
+    )
     looks = streams.parse_looks(args.stream, config.streams)
     if len(looks) > 1 or "ensemble" in looks:
         raise UserError("give --stream one stream, mean or concat")

@@ -20,15 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
 from halp_jax import datasets
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, finetune, knn, linear, streams, table
-from halp_jax.methods import moco
-from halp_jax.skeletons.layout import Layout
+from halp_jax.evaluation import features, finetune, knn, linear, load, streams, table
+from halp_jax.options import names_config_file, parse_config
 from halp_jax.training import checkpoint
 
 PROTOCOLS = {
@@ -50,40 +47,12 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     parser.add_argument("--join", action="append", default=[], metavar="DIR", help=about)
     parser.add_argument("--step", type=int, help="checkpoint to load; default: the last")
     args, rest = parser.parse_known_args(argv)
-    from_file = any(arg.split("=")[0] == "--config" for arg in rest)
+    from_file = names_config_file(rest)
     if from_file and args.encoder == "trained":
         raise UserError("a trained encoder has its run's config; give --config.field=value instead")
     if args.join and args.encoder != "trained":
         raise UserError(f"--join joins trained runs; --encoder={args.encoder} has none")
-    default = None if from_file else checkpoint.load_config(args.workdir)
-    define = config_flags.DEFINE_config_file if from_file else config_flags.DEFINE_config_dict
-    values, command = flags.FlagValues(), ["evaluate", *rest]
-    try:
-        holder = define("config", default, flag_values=values, sys_argv=command, lock_config=True)
-        unknown = values(command)[1:]
-        config = holder.value.copy_and_resolve_references()
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"bad option: {reason} (configs/default.py has all settings)") from error
-    if unknown:
-        raise UserError(f"unknown argument {unknown[0]!r}; --help lists the known ones")
-    return args, config
-
-
-def load_encoder(args: argparse.Namespace, config: ml_collections.ConfigDict, layout: Layout):
-    """(config, variables, step) of the encoder that the options name; joined runs as one."""
-    if args.encoder == "raw":
-        return config, (), None
-    if args.encoder == "random":
-        state = moco.create_state(config, layout)
-        return config, (state.params, state.batch_stats), 0
-    features.check_same_encoder(config, checkpoint.load_config(args.workdir))
-    state, step = checkpoint.restore_state(args.workdir, args.step)
-    runs = [(config, (state.params, state.batch_stats))]
-    for workdir in args.join:
-        state, _ = checkpoint.restore_state(workdir)
-        runs.append((checkpoint.load_config(workdir), (state.params, state.batch_stats)))
-    return *streams.join(runs), step
+    return args, parse_config(rest, None if from_file else checkpoint.load_config(args.workdir))
 
 
 def evaluate(
@@ -94,15 +63,17 @@ def evaluate(
     if not config.data.dir:
         raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
     dataset = datasets.open_dataset(config.data.dir)
-    config, variables, step = load_encoder(args, config, dataset.layout)
+    config, variables, step = load.load_encoder(
+        args.encoder, config, dataset.layout, args.workdir, step=args.step, joined=args.join
+    )
     looks = streams.parse_looks(args.stream, config.streams)
     needed = streams.find_needed(looks, config.streams)
     embed = features.make_embedding(args.encoder, config, dataset.layout, needed)
     encoder = features.Encoder(embed, variables, needed)
     features.check_fit(encoder, config, dataset.layout)
     options = {}
-    if args.protocol == "transfer":
-        check_transfer(args, config)
+    if args.protocol == "transfer" and args.encoder == "trained":
+        load.check_transfer(config, args.workdir)
     if args.protocol == "semi":  # hours at full size: its draws are kept as they are done
         options["store"] = Path(args.workdir) / "eval" / "draws"
         options["identity"] = f"{args.encoder} {step} {args.join}"
@@ -115,17 +86,6 @@ def evaluate(
                 "step": step, "seed": config.seed, "joined": args.join,
                 "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
             }  # fmt: skip
-
-
-def check_transfer(args: argparse.Namespace, config: ml_collections.ConfigDict) -> None:
-    if args.encoder != "trained":
-        return
-    source = checkpoint.load_config(args.workdir).data.dir
-    if Path(source).resolve() == Path(config.data.dir).resolve():
-        raise UserError(
-            f"the encoder was pre-trained on {source} itself: give another data set as "
-            "--config.data.dir=DIR, or use --protocol=finetune"
-        )
 
 
 def main(argv: list[str] | None = None) -> int:

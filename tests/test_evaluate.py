@@ -9,7 +9,7 @@ from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 
 from halp_jax import datasets, evaluate
 from halp_jax.errors import UserError
-from halp_jax.evaluation import table
+from halp_jax.evaluation import load, table
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -43,7 +43,7 @@ def fake_data(monkeypatch):
         return FakeDataset()
 
     monkeypatch.setattr(datasets, "open_dataset", open_dataset)
-    monkeypatch.setattr(evaluate, "moco", SimpleNamespace(create_state=make_state))
+    monkeypatch.setattr(load, "moco", SimpleNamespace(create_state=make_state))
 
 
 def run(workdir, *options):

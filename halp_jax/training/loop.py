@@ -23,7 +23,7 @@ from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.methods import moco
 from halp_jax.progress import Progress
-from halp_jax.skeletons.layout_file import describe_layout
+from halp_jax.skeletons.layout import describe_layout
 from halp_jax.training import checkpoint, checks, parallel, report, watch
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest

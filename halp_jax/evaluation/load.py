@@ -1,0 +1,56 @@
+"""The encoder that an evaluation is about: of a run, of several runs joined, untrained, or none."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features, streams
+from halp_jax.methods import moco
+from halp_jax.skeletons.layout import Layout
+from halp_jax.training import checkpoint
+
+
+def load_encoder(
+    kind: str,
+    config: ml_collections.ConfigDict,
+    layout: Layout,
+    workdir: str | os.PathLike[str],
+    *,
+    step: int | None = None,
+    joined: Sequence[str] = (),
+) -> tuple[ml_collections.ConfigDict, Any, int | None]:
+    """(config, variables, step) of one of `features.ENCODERS`.
+
+    Args:
+        step: which checkpoint of `workdir`; the newest if None.
+        joined: workdirs of further runs, whose streams stand beside this one's.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or runs do not fit together.
+    """
+    if kind == "raw":
+        return config, (), None
+    if kind == "random":
+        state = moco.create_state(config, layout)
+        return config, (state.params, state.batch_stats), 0
+    features.check_same_encoder(config, checkpoint.load_config(workdir))
+    state, step = checkpoint.restore_state(workdir, step)
+    runs = [(config, (state.params, state.batch_stats))]
+    for other in joined:
+        state, _ = checkpoint.restore_state(other)
+        runs.append((checkpoint.load_config(other), (state.params, state.batch_stats)))
+    return *streams.join(runs), step
+
+
+def check_transfer(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
+    """Raises UserError when the data set is the one of the run's own pre-training."""
+    source = checkpoint.load_config(workdir).data.dir
+    if Path(source).resolve() == Path(config.data.dir).resolve():
+        raise UserError(
+            f"the encoder was pre-trained on {source} itself: give another data set as "
+            "--config.data.dir=DIR, or use --protocol=finetune"
+        )
