@@ -112,7 +112,7 @@ def main() -> None:
     if args.memory_of:
         method, member = args.memory_of.split(":")
         makers = OurMembers if member in OURS else PeerMembers
-        _timing.report_memory(lambda: makers(args).make(method, member))
+        _timing.report_memory(lambda: makers(args).make(method, member), steps=1)
         return
     machine, rates = _timing.start("one training step", args)
     methods = args.methods.split(",")
