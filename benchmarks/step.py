@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from _numpy_kmeans import riemannian_kmeans
 
+from halp_jax.methods.moco import AXIS
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training.report import step_flops
 
@@ -34,7 +35,10 @@ def make_parser():
     parser.add_argument("--methods", default=",".join(_steps.METHODS))
     parser.add_argument("--members", default=",".join(OURS + PEERS))
     parser.add_argument("--steps", type=int, default=0, help="a sample; 0: 1, on accelerators 8")
-    parser.add_argument("--memory", default="all", help="methods whose memory is measured, or none")
+    about = (
+        "methods whose memory is measured, or none; plan: XLA's plan of our steps, and no timing"
+    )
+    parser.add_argument("--memory", default="all", help=about)
     parser.add_argument("--memory-of", help="for internal use: METHOD:MEMBER in this process")
     return parser
 
@@ -106,8 +110,38 @@ class PeerMembers:
         return run
 
 
+def planned_bytes(args, method: str) -> int:
+    """What XLA sets aside for our step from views: arguments, results, and all between them."""
+    config = _steps.make_config(args, method)
+    state = jax.eval_shape(lambda: _steps.make_state(config))
+    views = jax.eval_shape(lambda: _steps.make_views(config))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (AXIS,))
+    everywhere, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        _steps.step_from_views(config), mesh=mesh, in_specs=(everywhere, rows),
+        out_specs=everywhere, check_vma=False,
+    )  # fmt: skip
+    compiled = jax.jit(mapped, donate_argnums=0).lower(state, views).compile()
+    plan = compiled.memory_analysis()
+    total = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+    return total - plan.alias_size_in_bytes  # the state is given back in its own memory
+
+
 def main() -> None:
     args = _timing.parse(make_parser(), QUICK)
+    if args.memory == "plan":
+        rows = [
+            {
+                "method": method, "planned_mib": planned_bytes(args, method) / 2**20,
+                "least_mib": _steps.minimum_memory(_steps.make_config(args, method)) / 2**20,
+            }
+            for method in args.methods.split(",")
+        ]  # fmt: skip
+        for row in rows:
+            row["over_first"] = row["planned_mib"] / rows[0]["planned_mib"]
+        _timing.print_table(rows)
+        _timing.print_json("memory", machine=_timing.describe_machine(), rows=rows)
+        return
     has_torch = bool(_timing.import_torch())
     if args.memory_of:
         method, member = args.memory_of.split(":")
