@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
+import gc
 import pickle
+import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -318,6 +321,20 @@ def test_ctrgcn_compressed_and_stored_are_the_same_and_stored_is_mapped(tmp_path
         for item in open_source("ctrgcn", packed).items:
             open_source("ctrgcn", packed).read(item)
     assert "\n" not in str(error.value)
+
+
+def test_a_reader_that_is_forgotten_closes_its_file(tmp_path, monkeypatch):
+    """Also when the garbage collector finds it in a circle, where it takes things in any order."""
+    path, complaints = tmp_path / "a.npz", []
+    np.savez_compressed(path, x=np.ones((5, 3)))
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    for _ in range(50):
+        circle = SimpleNamespace(rows=Rows(path, "x"))
+        circle.itself = circle
+        assert circle.rows.read(3).sum() == circle.rows.read(0).sum() == 3
+        del circle
+    gc.collect()
+    assert not complaints
 
 
 def change_arrays(path, **changes):

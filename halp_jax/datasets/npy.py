@@ -7,6 +7,7 @@ there; arrays of Python objects are refused, so nothing is unpickled.
 import io
 import math
 import warnings
+import weakref
 import zipfile
 import zlib
 from pathlib import Path
@@ -150,7 +151,18 @@ class Rows:
             self._mapped = _map(path, self.header, self._find_data(path) + self.header.offset)
         else:
             self._file = open_zip(path)
-            self._stream = self._open(self._file, info)
+            opened = [self._file]  # closed with this object, streams before their file
+            weakref.finalize(self, _close, opened)
+            self._opened = opened
+            self._restart()
+
+    def _restart(self) -> None:
+        if self._stream is not None:
+            self._opened.remove(self._stream)
+            self._stream.close()
+            self._stream = None
+        self._stream = self._open(self._file, self._info)
+        self._opened.append(self._stream)
 
     def _open(self, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
         try:
@@ -184,12 +196,17 @@ class Rows:
             data = self._stream.read(count * row)
         except (*ZIP_DAMAGE, OSError) as error:
             # A stream that failed stays broken; the next row starts a new one.
-            self._stream = self._open(self._file, self._info)
+            self._restart()
             reason = " ".join(str(error).split())[:100]
             raise UserError(f"{self.where}: damaged ({reason}); fetch it again") from error
         if len(data) != count * row:
             raise UserError(f"{self.where}: it ends within row {first}; fetch it again")
         return np.frombuffer(data, self.header.dtype).reshape(count, *self.shape[1:])
+
+
+def _close(opened: list[Any]) -> None:
+    for file in reversed(opened):
+        file.close()
 
 
 def clean_numbers(array: np.ndarray) -> np.ndarray:
