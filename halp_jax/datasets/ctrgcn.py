@@ -20,7 +20,14 @@ from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.npy import Rows, clean_numbers, open_zip, to_float32
 from halp_jax.datasets.ntu_names import ACTIONS
 from halp_jax.datasets.pyskl import MAX_CLASSES
-from halp_jax.datasets.source import Item, Source, find_normalized, guess_benchmark, keep_there
+from halp_jax.datasets.source import (
+    Item,
+    Source,
+    find_normalized,
+    find_single,
+    guess_benchmark,
+    keep_there,
+)  # fmt: skip
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import NTU25, Layout
@@ -73,7 +80,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     Raises:
         UserError: no such file, arrays missing, of objects, damaged or of other sizes.
     """
-    file = _find_file(Path(path).expanduser())
+    file = find_single(Path(path).expanduser(), ".npz", "a .npz file of CTR-GCN's generator")
     chosen = find_layout(layout) if layout else NTU25
     width = chosen.num_joints * 3
     changed = file.stat().st_mtime_ns
@@ -128,18 +135,6 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     if source.normalized or chosen.axes == 2:
         return source
     return dataclasses.replace(source, read=functools.partial(read, move=True))
-
-
-def _find_file(path: Path) -> Path:
-    if path.is_dir():
-        found = sorted(path.glob("*.npz"))
-        if len(found) != 1:
-            names = ", ".join(each.name for each in found) or "none"
-            raise UserError(f"{path} holds {len(found)} .npz files ({names}); give the one to read")
-        return found[0]
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a .npz file of CTR-GCN's generator")
-    return path
 
 
 def _read_classes(y: Rows, count: int) -> tuple[np.ndarray, int]:

@@ -8,7 +8,6 @@ import contextlib
 import io
 import os
 import pickle
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from jaxtyping import Float, Int
 
 from halp_jax.datasets import pipeline
 from halp_jax.datasets.prepared import Dataset
+from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
@@ -175,18 +175,5 @@ def _atomic(file: str | os.PathLike[str], suffix: str, overwrite: bool) -> Itera
         raise UserError(f"{path} does not end in {suffix}; name the file so that it can be opened")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UserError(f"{path} exists; choose another --out, or --overwrite to replace it")
-    unfinished = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with open(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error
-    finally:
-        if unfinished:
-            Path(unfinished).unlink(missing_ok=True)
+    with open_whole(path, "choose another --out") as stream:
+        yield stream

@@ -7,7 +7,6 @@ everything else as bytes. No array holds Python objects, and nothing in the file
 import json
 import os
 import struct
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from halp_jax.datasets import pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
 from halp_jax.datasets.prepared import Dataset, Misfit, PreparedDataset, read_fields
+from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 
@@ -62,22 +62,8 @@ def pack(
     metadata = dataset.metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
     metadata.pop("shards", None)
     text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another file") from error
-    try:
-        with open(descriptor, "wb") as stream:
-            np.savez_compressed(stream, metadata=text, frames=frames)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another file") from error
-    finally:
-        Path(unfinished).unlink(missing_ok=True)
+    with open_whole(path, "choose another file") as stream:
+        np.savez_compressed(stream, metadata=text, frames=frames)
     return path
 
 

@@ -25,7 +25,7 @@ from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.ntu import parse_name
 from halp_jax.datasets.ntu_names import ACTIONS
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.source import Item, Source, Splits, find_normalized, keep_there
+from halp_jax.datasets.source import Item, Source, Splits, find_normalized, find_single, keep_there
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
@@ -100,7 +100,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
         UserError: no such file, a pickle that is refused, no annotations, or joints of an unknown
             skeleton.
     """
-    file = _find_pickle(Path(path).expanduser())
+    file = find_single(Path(path).expanduser(), ".pkl", "a PYSKL annotation file (.pkl)")
     content = load_pickle(file)
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not annotations:
@@ -165,18 +165,6 @@ def _given_names(names: Any, num_classes: int) -> tuple[str, ...]:
     if not sound or not all(isinstance(n, str) and n and n.isprintable() for n in names):
         return ()
     return tuple(names)
-
-
-def _find_pickle(path: Path) -> Path:
-    if path.is_dir():
-        found = sorted(path.glob("*.pkl"))
-        if len(found) != 1:
-            names = ", ".join(each.name for each in found) or "none"
-            raise UserError(f"{path} holds {len(found)} .pkl files ({names}); give the one to read")
-        return found[0]
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a PYSKL annotation file (.pkl)")
-    return path
 
 
 def _array(value: Any) -> np.ndarray | None:

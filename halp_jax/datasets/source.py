@@ -120,3 +120,22 @@ def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check the file") from error
+
+
+def find_single(path: Path, suffix: str, what: str) -> Path:
+    """`path`, or the one file *`suffix` in the folder that it is.
+
+    Raises:
+        UserError: there is none or more than one; `what` says what to give instead.
+    """
+    if path.is_dir():
+        found = sorted(path.glob(f"*{suffix}"))
+        if len(found) != 1:
+            names = ", ".join(each.name for each in found) or "none"
+            raise UserError(
+                f"{path} holds {len(found)} {suffix} files ({names}); give the one to read"
+            )
+        return found[0]
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give {what}")
+    return path
