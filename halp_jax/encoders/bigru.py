@@ -39,12 +39,15 @@ class GRULayer(nn.Module):
         b_hh = self.param("b_hh", default, (2, gates))
 
         streams = []
-        for i in range(2):
+        # The gradient of a split is one concatenation; of two indices it is a padded sum.
+        halves = [jnp.split(w, 2) for w in (w_ih, w_hh, b_ih, b_hh)]
+        for i, weights in enumerate(zip(*halves, strict=True)):
+            w_ih, w_hh, b_ih, b_hh = (w[0] for w in weights)
             reverse = self.backward and i == 1
             # The product with the input needs no recurrence: all frames at once, outside the scan.
             frames = x[::-1] if reverse else x
-            projected = product(frames, w_ih[i], self.precision) + b_ih[i]
-            hidden = scan_gru(projected, w_hh[i], b_hh[i], self.precision)
+            projected = product(frames, w_ih, self.precision) + b_ih
+            hidden = scan_gru(projected, w_hh, b_hh, self.precision)
             streams.append(hidden[::-1] if reverse else hidden)
         return streams
 

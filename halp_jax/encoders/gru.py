@@ -18,9 +18,8 @@ from jaxtyping import Array, Float
 from halp_jax.encoders.product import Precision, product
 
 
-def _cell(projected, hidden, w_hh, b_hh, precision="float32"):
+def _cell(projected, recurrent, hidden):
     """One time step: [..., 3 width] and [..., width] -> the new state and what its gradient needs."""
-    recurrent = product(hidden, w_hh, precision) + b_hh
     xr, xz, xn = jnp.split(projected, 3, axis=-1)
     hr, hz, hn = jnp.split(recurrent, 3, axis=-1)
     r, z = jax.nn.sigmoid(xr + hr), jax.nn.sigmoid(xz + hz)
@@ -36,7 +35,7 @@ def scan_gru_reference(
     """The recurrence with automatic gradients; `projected` is W_i x + b_i for all frames."""
 
     def step(hidden, projected_t):
-        hidden, _ = _cell(projected_t, hidden, w_hh, b_hh)
+        hidden, _ = _cell(projected_t, product(hidden, w_hh, "float32") + b_hh, hidden)
         return hidden, hidden
 
     start = jnp.zeros((projected.shape[1], w_hh.shape[0]), projected.dtype)
@@ -61,7 +60,8 @@ def scan_gru(
 
 def _forward(projected, w_hh, b_hh, precision):
     def step(hidden, projected_t):
-        hidden, gates = _cell(projected_t, hidden, w_hh, b_hh, precision)
+        recurrent = product(hidden, w_hh, precision) + b_hh
+        hidden, gates = _cell(projected_t, recurrent, hidden)
         return hidden, (hidden, gates)
 
     start = jnp.zeros((projected.shape[1], w_hh.shape[0]), projected.dtype)
@@ -72,6 +72,7 @@ def _forward(projected, w_hh, b_hh, precision):
 def _backward(precision, residuals, d_hiddens):
     hiddens, gates, w_hh = residuals
     previous = jnp.concatenate([jnp.zeros_like(hiddens[:1]), hiddens[:-1]])
+    w_back = jax.lax.optimization_barrier(w_hh.T)  # once, and not in every time step
 
     def step(d_hidden, inputs):
         d_out, before, (r, z, n, hn) = inputs
@@ -80,7 +81,7 @@ def _backward(precision, residuals, d_hiddens):
         d_z = d_hidden * (before - n) * z * (1.0 - z)
         d_r = d_n * hn * r * (1.0 - r)
         d_recurrent = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
-        return d_hidden * z + product(d_recurrent, w_hh.T, precision), (d_recurrent, d_n)
+        return d_hidden * z + product(d_recurrent, w_back, precision), (d_recurrent, d_n)
 
     start = jnp.zeros_like(hiddens[0])
     _, (d_recurrent, d_n) = jax.lax.scan(step, start, (d_hiddens, previous, gates), reverse=True)

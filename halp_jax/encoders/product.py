@@ -7,6 +7,7 @@
 On a CPU the first two are the same.
 """
 
+import functools
 from typing import Literal, get_args
 
 import jax
@@ -17,34 +18,48 @@ Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 PRECISIONS = get_args(Precision)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(
     x: Float[Array, "*batch inner"], w: Float[Array, "inner outer"], precision: Precision
 ) -> Float[Array, "*batch outer"]:
-    """x @ w."""
+    """x @ w, and so are both of its gradients."""
+    rows = _multiply(x.reshape(-1, x.shape[-1]), w, precision)
+    return rows.reshape(*x.shape[:-1], w.shape[-1])
+
+
+def _forward(x, w, precision):
+    kept = (x, w)
     if precision == "bfloat16":
-        return _rounded(x, w)
-    return jnp.matmul(x, w, precision="highest" if precision == "float32" else "high")
+        kept = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+    return product(x, w, precision), kept
 
 
-def _multiply(subscripts, x, y):
-    x, y = x.astype(jnp.bfloat16), y.astype(jnp.bfloat16)
-    return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
-
-
-# Automatic gradients would multiply float32 cotangents with bfloat16 factors: slowly, in float32.
-@jax.custom_vjp
-def _rounded(x, w):
-    return _multiply("...i,io->...o", x, w)
-
-
-def _forward(x, w):
-    return _rounded(x, w), (x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
-
-
-def _backward(factors, d_out):
+# Automatic gradients of the bfloat16 form would multiply in float32, slowly.
+def _backward(precision, factors, d_out):
     x, w = factors
-    x, d_rows = x.reshape(-1, x.shape[-1]), d_out.reshape(-1, d_out.shape[-1])
-    return _multiply("...o,io->...i", d_out, w), _multiply("ri,ro->io", x, d_rows)
+    d_rows = d_out.reshape(-1, d_out.shape[-1])
+    d_w = _multiply(x.reshape(-1, x.shape[-1]).T, d_rows, precision)
+    return _multiply(d_rows, w.T, precision).reshape(x.shape), d_w
 
 
-_rounded.defvjp(_forward, _backward)
+product.defvjp(_forward, _backward)
+
+
+def _multiply(x, w, precision):
+    if precision == "bfloat16":
+        x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+        return jnp.matmul(x, w, preferred_element_type=jnp.float32)
+    multiply = functools.partial(jnp.matmul, precision=_NAMES[precision])
+    return jax.lax.platform_dependent(x, w, cpu=_from_columns, default=multiply)
+
+
+def _from_columns(x, w):
+    """x @ w where the first axis of both factors is the inner one: up to a quarter faster on a CPU.
+
+    (PERFORMANCE.md.) The barrier keeps the compiler from undoing the transposition.
+    """
+    columns = jax.lax.optimization_barrier(x.T)
+    return jax.lax.dot_general(columns, w, (((0,), (0,)), ((), ())))
+
+
+_NAMES = {"float32": "highest", "tensorfloat32": "high"}  # as jax calls them
