@@ -104,6 +104,14 @@ def get_config() -> ml_collections.ConfigDict:
     train.tensorboard = False  # also write TensorBoard events (pip install tensorboardX)
     train.wandb = False  # also log to Weights & Biases (pip install wandb)
 
+    # Of a run of many processes, where JAX does not find them itself (launch/README.md). Not saved.
+    config.cluster = cluster = ml_collections.ConfigDict()
+    cluster.coordinator = ""  # HOST:PORT of process 0; "auto": as jax.distributed finds it
+    cluster.num_processes = 0
+    cluster.process_id = -1  # from 0 on
+    cluster.timeout_seconds = 300  # to wait for the others at the start
+    cluster.heartbeat_seconds = 100  # after so long without a sign a process counts as lost
+
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_epochs = 10
     checkpoint.keep = 2  # newest ones kept
@@ -152,6 +160,10 @@ def get_config() -> ml_collections.ConfigDict:
     finetune.crop = (0.5, 1.0)  # random temporal crop of training clips
     finetune.test_crop = 0.95  # centre crop of test clips
     finetune.eval_every = 5  # epochs between two looks at the test set
+    finetune.save_minutes = 5.0  # between two saves of a run that is not done; 0: after each batch
+    finetune.keep_weights = (
+        True  # finetune, transfer: write the fine-tuned encoder beside the result
+    )
 
     config.semi = semi = ml_collections.ConfigDict()  # finetune on a share of the labels
     semi.fractions = (0.01, 0.05, 0.1, 0.2)

@@ -3,7 +3,8 @@ r"""Pre-trains encoders on unlabelled clips: MoCo, and HaLP on top of it.
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \
         --config.data.dir=data/ntu60 [--config.section.field=value ...]
 
-The same command goes on where a run has stopped. The workdir receives config.json, metrics.jsonl
+The same command goes on where a run has stopped, and is typed on every host of a cluster
+(launch/README.md). The workdir receives config.json, metrics.jsonl
 and checkpoints/. Exit status: 0 when all epochs are done, 1 after an error (one line on standard
 error), 143 or 130 when SIGTERM or Ctrl-C stopped the run (its state is saved).
 """
@@ -22,6 +23,7 @@ from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation.knn import make_knn_evaluator
 from halp_jax.options import parse_config
+from halp_jax.training import cluster
 from halp_jax.training.checks import check_config
 from halp_jax.training.loop import Stopped, train
 
@@ -36,8 +38,6 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--workdir", help="folder of the run")
-    about = "one of several processes that train together (Slurm, TPU pod)"
-    parser.add_argument("--distributed", action="store_true", help=about)
     args, rest = parser.parse_known_args(argv)
     config = parse_config(rest)
     if not args.workdir:
@@ -47,9 +47,10 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
 
 def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """One run, as the command does it."""
-    check_config(config)
-    dataset = datasets.open_dataset(config.data.dir)
-    evaluators = [make_knn_evaluator(config, dataset)] if config.knn.every_epochs else []
+    with cluster.together():
+        check_config(config)
+        dataset = datasets.open_dataset(config.data.dir)
+        evaluators = [make_knn_evaluator(config, dataset)] if config.knn.every_epochs else []
     train(config, workdir, dataset=dataset, evaluators=evaluators)
 
 
@@ -60,15 +61,14 @@ def main(argv: list[str] | None = None) -> int:
     log.addHandler(handler := logging.StreamHandler())
     try:
         args, config = parse_args(sys.argv[1:] if argv is None else argv)
-        if args.distributed:
-            jax.distributed.initialize()
+        cluster.join(config)
         if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
             # Restarts skip compilation. Not on CPUs: what was compiled for one may crash another.
             jax.config.update("jax_compilation_cache_dir", str(Path(CACHE).expanduser()))
         run(config, args.workdir)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return cluster.leave(error)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code

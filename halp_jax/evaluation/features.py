@@ -27,6 +27,7 @@ from halp_jax.methods import moco
 from halp_jax.progress import Progress
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import Layout
+from halp_jax.training import cluster
 
 Embedding = Callable[[PyTree, Array], Array]
 
@@ -197,7 +198,10 @@ def extract_split(
     *,
     progress: bool = False,
 ) -> Features:
-    """Features of the "train" or "test" part of config.data.split, through the data pipeline."""
+    """Features of the "train" or "test" part of config.data.split, through the data pipeline.
+
+    Of several processes each encodes a share of the clips; all of them get the features of all.
+    """
     split = config.data.split
     indices = {name: dataset.indices(split, name) for name in ("train", "test")}
     count = len(indices[part])
@@ -205,12 +209,15 @@ def extract_split(
         raise UserError(f"split {split!r} has no {part} clips; choose another --config.data.split")
     # One batch size for both parts, so that a crop is compiled once, and no larger than needed.
     batch_size = min(config.knn.batch_size, max(map(len, indices.values())))
+    share = cluster.share(indices[part])
     batches = pipeline.eval_batches(
-        dataset, indices[part], batch_size=batch_size, max_frames=config.data.max_frames
+        dataset, share, batch_size=batch_size, max_frames=config.data.max_frames
     )
-    if progress:
-        batches = _report(batches, count, part)
-    return extract(variables, batches, count)
+    if progress and cluster.is_first():
+        batches = _report(batches, len(share), part)
+    values, labels, index = extract(variables, batches, len(share))
+    values = [cluster.gather(crop, count) for crop in values]  # one by one, for they are large
+    return Features(np.stack(values), cluster.gather(labels, count), cluster.gather(index, count))
 
 
 def _report(batches: Iterable[dict[str, np.ndarray]], count: int, part: str):

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import ml_collections
+import numpy as np
+from jaxtyping import Int
 
 from halp_jax.core import hallucinate, kmeans
 from halp_jax.encoders.product import PRECISIONS
@@ -136,6 +139,18 @@ def check_dataset(config: ml_collections.ConfigDict, dataset: Any) -> None:
             raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
         if config.knn.k > count:
             _refuse(config, "knn.k", f"{where} has only {count} training clips")
+
+
+def fingerprint(dataset: Any, indices: Int[np.ndarray, "clips"]) -> str:
+    """Tells whether a run that goes on has the clips that it had: their names, lengths and order."""
+    names = [dataset.names[i] for i in indices]
+    told = (
+        dataset.layout,
+        dataset.metadata.get("normalize"),
+        names,
+        dataset.lengths[indices].tolist(),
+    )
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
 def check_same_run(

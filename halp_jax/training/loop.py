@@ -24,7 +24,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods import moco
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
-from halp_jax.training import checkpoint, checks, parallel, report, watch
+from halp_jax.training import checkpoint, checks, cluster, parallel, report, watch
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
 from halp_jax.training.tree import make_template
@@ -69,23 +69,28 @@ def train(
         Stopped: SIGTERM or SIGINT came and the state is saved.
     """
     workdir = Path(workdir).expanduser()
-    checks.check_config(config)
-    checks.check_dataset(config, dataset)
+    with cluster.together():
+        checks.check_config(config)
+        checks.check_dataset(config, dataset)
+    cluster.check_alike("config", config.to_json())
+    cluster.check_alike("version of jax", jax.__version__)
     batch_size, num_devices = config.train.batch_size, config.train.num_devices
     indices = dataset.indices(config.data.split, "train")
     steps_per_epoch = len(indices) // batch_size
     total = config.train.epochs * steps_per_epoch
-    main = jax.process_index() == 0  # the process that writes; checkpoints are written by all
+    main = cluster.is_first()  # the process that writes
     alone = jax.process_count() == 1
     info = {
         "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
-        "clips": len(indices),
+        "clips": len(indices), "data": checks.fingerprint(dataset, indices),
     }  # fmt: skip
+    cluster.check_alike("data set", info)
 
     with contextlib.ExitStack() as stack:
-        if main:
-            stack.enter_context(checks.lock_workdir(workdir))
-            _write_config(workdir, config)
+        with cluster.together():
+            if main:
+                stack.enter_context(checks.lock_workdir(workdir))
+                _write_config(workdir, config)
         manager = stack.enter_context(checkpoint.open_manager(workdir, config, steps_per_epoch))
         state, figures = _begin(config, dataset.layout, info, manager)
         step = int(state.step)
@@ -127,7 +132,8 @@ def train(
 
         state = parallel.replicate(state, num_devices)
         evaluates = bool(evaluators) and config.knn.every_epochs
-        if is_due(step, evaluates and config.knn.every_epochs) and not journal.has(step):
+        missing = cluster.first_says(not journal.has(step))
+        if is_due(step, evaluates and config.knn.every_epochs) and missing:
             try:  # the encoder before training, or an evaluation that the last run did not finish
                 journal.write(step, figures | evaluate(state))
             except Interrupted:
@@ -232,6 +238,11 @@ def _check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice
                 f"{where} was trained with {name}={saved.get(name)}, "
                 f"this data set has {info[name]}: {advice}"
             )
+    if saved.get("data", info["data"]) != info["data"]:
+        raise UserError(
+            f"{where} was trained on other clips than those of config.data.dir (other names, lengths, "
+            f"order or normalisation): give the data set of that run, or {advice}"
+        )
 
 
 def _read(

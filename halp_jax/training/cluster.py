@@ -1,0 +1,199 @@
+"""One process or many: how the processes of a run find one another, agree, and part.
+
+`jax.distributed` is the engine: one process a host (GPU and TPU machines) or several on one, each
+with devices of its own. What is here decides whether there is a cluster, before anything touches a
+device, and lets processes agree on what only one of them can know. With one process all of it does
+nothing.
+"""
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Shaped
+
+from halp_jax.errors import UserError
+
+VARIABLES = {
+    "coordinator": "JAX_COORDINATOR_ADDRESS",
+    "num_processes": "JAX_NUM_PROCESSES",
+    "process_id": "JAX_PROCESS_ID",
+}
+_MESSAGE_BYTES = 1024
+
+
+class AgreedError(UserError):
+    """What went wrong is known to all processes: each ends by itself."""
+
+
+def find_cluster(
+    cluster: Mapping[str, Any] | ml_collections.ConfigDict, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What to call `jax.distributed.initialize` with; None for a process on its own.
+
+    In this order: the fields of `config.cluster`; the VARIABLES; what JAX itself finds in Slurm (a
+    step of several tasks), Open MPI and on the hosts of a TPU slice; everything else that JAX knows
+    with `coordinator="auto"`.
+
+    Raises:
+        UserError: some of coordinator, num_processes and process_id are given and others are not,
+            or they do not fit one another.
+    """
+    if cluster.get("coordinator") == "auto":
+        return {}
+    given: dict[str, Any] = {name: cluster.get(name) for name in VARIABLES}
+    unset = {"coordinator": "", "num_processes": 0, "process_id": -1}
+    if all(given[name] in (None, unset[name]) for name in VARIABLES):
+        given = {name: environment.get(variable) for name, variable in VARIABLES.items()}
+        given = {name: given[name] or unset[name] for name in VARIABLES}
+    if any(given[name] != unset[name] for name in VARIABLES):
+        return _check_given(given, unset)
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        return {"cluster_detection_method": "slurm"}
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        return {"cluster_detection_method": "ompi"}
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+        return {}
+    return None
+
+
+def _check_given(given: dict[str, Any], unset: Mapping[str, Any]) -> dict[str, Any]:
+    for name, variable in VARIABLES.items():
+        if given[name] == unset[name]:
+            raise UserError(
+                f"a cluster without {name}: set --config.cluster.{name} or {variable}, "
+                "or leave out all three for a process on its own"
+            )
+    try:
+        count, number = int(given["num_processes"]), int(given["process_id"])
+    except ValueError:
+        raise UserError(
+            f"cluster: {given['num_processes']!r} processes, process {given['process_id']!r}; "
+            "give whole numbers"
+        ) from None
+    if not 0 <= number < count or ":" not in given["coordinator"]:
+        raise UserError(
+            f"cluster: process {number} of {count} at {given['coordinator']!r}; processes count "
+            "from 0, and a coordinator is HOST:PORT of process 0"
+        )
+    return {
+        "coordinator_address": given["coordinator"], "num_processes": count, "process_id": number,
+        "cluster_detection_method": "deactivate",
+    }  # fmt: skip
+
+
+def join(config: ml_collections.ConfigDict) -> None:
+    """Joins the cluster of config.cluster, if there is one; before anything touches a device.
+
+    Clears coordinator, num_processes and process_id in `config`: they belong to this process, not to
+    the run, whose config is saved.
+
+    Raises:
+        UserError: the others did not come within cluster.timeout_seconds.
+    """
+    cluster = config.get("cluster", ml_collections.ConfigDict())
+    options = find_cluster(cluster, os.environ)
+    if options is not None and not jax.distributed.is_initialized():
+        try:
+            jax.distributed.initialize(
+                **options,
+                initialization_timeout=cluster.get("timeout_seconds", 300),
+                heartbeat_timeout_seconds=cluster.get("heartbeat_seconds", 100),
+            )
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"cannot join the cluster ({reason}); check that all processes run, with the same "
+                "coordinator and number of processes"
+            ) from error
+    if cluster:
+        cluster.coordinator, cluster.num_processes, cluster.process_id = "", 0, -1
+
+
+def is_first() -> bool:
+    """Is this the process that writes and speaks for all?"""
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What fails in one process with a UserError fails in all, instead of leaving them to wait."""
+    error = None
+    try:
+        yield
+    except UserError as found:
+        error = found
+    if jax.process_count() > 1:
+        messages = exchange("" if error is None else str(error))
+        for process, message in enumerate(messages):
+            if message and error is None:
+                error = UserError(f"process {process}: {message}")
+        if error is not None:
+            raise AgreedError(str(error)) from error
+    if error is not None:
+        raise error
+
+
+def exchange(text: str) -> list[str]:
+    """The texts of all processes, cut at 1024 bytes each."""
+    if jax.process_count() == 1:
+        return [text]
+    row = np.zeros(_MESSAGE_BYTES, np.uint8)
+    encoded = np.frombuffer(text.encode()[:_MESSAGE_BYTES], np.uint8)
+    row[: len(encoded)] = encoded
+    rows = np.asarray(multihost_utils.process_allgather(row))
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
+
+
+def check_alike(what: str, value: Any) -> None:
+    """Raises UserError, in every process, where `repr(value)` is not the same in all of them."""
+    digests = exchange(hashlib.sha256(repr(value).encode()).hexdigest())
+    others = [i for i, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        raise AgreedError(
+            f"process {others[0]} has another {what} than process 0; start all of them alike"
+        )
+
+
+def first_says(value: int) -> int:
+    """The value that process 0 has."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def share(rows: Shaped[np.ndarray, "rows"]) -> Shaped[np.ndarray, "share"]:
+    """This process's part of `rows`: blocks of equal size, filled up with the last row."""
+    size = -(-len(rows) // jax.process_count())
+    places = jax.process_index() * size + np.arange(size)
+    return rows[np.minimum(places, len(rows) - 1)]
+
+
+def gather(
+    part: Shaped[np.ndarray, "share *shape"], count: int
+) -> Shaped[np.ndarray, "rows *shape"]:
+    """The values of all `count` rows, of which every process has those of its `share`."""
+    if jax.process_count() == 1:
+        return part
+    parts = np.asarray(multihost_utils.process_allgather(part))
+    return parts.reshape(-1, *part.shape[1:])[:count]
+
+
+def leave(error: UserError) -> int:
+    """The exit status of a command that ends with this error, 1.
+
+    At its end a process waits for the others. Where it alone has failed they would wait for it, too:
+    then it ends right here, and the others, who notice that at once, end with it.
+    """
+    if jax.distributed.is_initialized() and not isinstance(error, AgreedError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    return 1
