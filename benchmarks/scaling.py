@@ -1,33 +1,50 @@
-"""The same global batch on 1, 2, 4 and 8 devices: the overhead that is ours.
+"""The same global batch on 1, 2, 4 and 8 devices, and in 1, 2 and 4 processes: the overhead that is ours.
 
     python benchmarks/scaling.py                    (fake CPU devices: they share the same cores)
     python benchmarks/scaling.py --real             (the devices that jax sees)
 
-Each count of devices is a process of its own that waits for its turn. Fake devices have no more
-cores than one of them, so the ideal is the time of one device; what is above it is splitting,
-reducing and waiting for one another. With real devices the ideal is a share of that time.
+Each member is a process of its own, or several of one device each (gloo on 127.0.0.1), that waits
+for its turn. Fake devices have no more cores than one of them, so the ideal is the time of one
+device; what is above it is splitting, reducing and waiting for one another. With real devices the
+ideal is a share of that time. `scaling_model.py` says on paper what many chips would do.
 """
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import _steps
 import _timing
 
 QUICK = {"width": 32, "batch": 16, "frames": 16, "queue": 256, "repeats": 2, "devices": "1,2"}
-QUICK |= {"drivers": "pmap", "layers": 1}
+QUICK |= {"drivers": "pmap", "layers": 1, "processes": "2"}
+
+
+class Member(NamedTuple):
+    driver: str
+    processes: int
+    devices: int  # of all processes together
+
+    def __str__(self) -> str:
+        return f"{self.driver}, {self.devices} devices, {self.processes} processes"
 
 
 def serve(args) -> None:
-    """In the process of one count of devices: a step for each line of standard input."""
+    """In a process of one member: a step for each line of standard input."""
+    import jax
+
+    from halp_jax.training import cluster
+
     config = _steps.make_config(args, "halp")
-    holder = _steps.Holder(config, args.serve)
-    run = holder.member(_steps.step_from_clips(config), _steps.make_batch(config), args.drivers)
+    cluster.join(config)
+    batch = {name: cluster.share(rows) for name, rows in _steps.make_batch(config).items()}
+    holder = _steps.Holder(config, args.serve if jax.process_count() == 1 else 0)
+    run = holder.member(_steps.step_from_clips(config), batch, args.drivers)
     _timing.wait(run())
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -37,30 +54,52 @@ def serve(args) -> None:
         print(json.dumps([x / args.steps for x in seconds]), flush=True)
 
 
-def spawn(args, driver: str, count: int) -> subprocess.Popen:
+def spawn(args, member: Member) -> list[subprocess.Popen]:
     environment = dict(os.environ, XLA_PYTHON_CLIENT_PREALLOCATE="false")
     if not args.real:
         flags = os.environ.get("XLA_FLAGS", "")
-        environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}"
+        each = member.devices // member.processes
+        environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={each}"
         environment["JAX_PLATFORMS"] = "cpu"
-    options = [f"--serve={count}", f"--drivers={driver}", f"--steps={args.steps}"]
-    return subprocess.Popen(
-        [sys.executable, __file__, *options, *_steps.size_options(args)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    if member.processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            environment["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free.getsockname()[1]}"
+        environment["JAX_NUM_PROCESSES"] = str(member.processes)
+    options = [f"--serve={member.devices}", f"--drivers={member.driver}", f"--steps={args.steps}"]
+    command = [sys.executable, __file__, *options, *_steps.size_options(args)]
+
+    def start(number: int) -> subprocess.Popen:
+        own = {"JAX_PROCESS_ID": str(number)} if member.processes > 1 else {}
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment | own
+        )
+
+    return [start(number) for number in range(member.processes)]
 
 
-def ask(process: subprocess.Popen, question: str = "") -> str:
-    if question:
+def ask(processes: list[subprocess.Popen], question: str = "") -> list[str]:
+    """Asks all at once -> their answers."""
+    for process in processes if question else ():
         process.stdin.write(question)
         process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise SystemExit(f"a process of {__file__} has ended: {process.args}")
-    return answer
+
+    def read(stream) -> str:
+        line = stream.readline()
+        while line.startswith("[Gloo]"):  # it talks on standard output
+            line = stream.readline()
+        return line
+
+    answers = [read(process.stdout) for process in processes]
+    if not all(answers):
+        raise SystemExit(f"a process of {__file__} has ended: {processes[0].args}")
+    return answers
+
+
+def time_steps(processes: list[subprocess.Popen]) -> tuple[float, float]:
+    """(seconds of the slowest, CPU seconds of all) a step."""
+    walls, cpus = zip(*map(json.loads, ask(processes, "step\n")), strict=True)
+    return max(walls), sum(cpus)
 
 
 def main() -> None:
@@ -68,6 +107,7 @@ def main() -> None:
     _steps.add_size(parser)
     parser.set_defaults(width=256)
     parser.add_argument("--devices", default="1,2,4,8")
+    parser.add_argument("--processes", default="2,4", help="of one device each; not with --real")
     parser.add_argument("--drivers", default="pmap,shard_map")
     parser.add_argument("--real", action="store_true", help="the machine's devices, not fake ones")
     parser.add_argument("--steps", type=int, default=4, help="a sample")
@@ -76,21 +116,26 @@ def main() -> None:
     if args.serve:
         return serve(args)
     counts = [int(count) for count in args.devices.split(",")]
-    members = [(driver, count) for driver in args.drivers.split(",") for count in counts]
-    processes: dict[tuple[str, int], subprocess.Popen] = {}
+    several = [int(count) for count in args.processes.split(",") if not args.real]
+    members = []
+    for driver in args.drivers.split(","):
+        members += [Member(driver, 1, count) for count in counts]
+        members += [Member(driver, count, count) for count in several]
+    processes: dict[Member, list[subprocess.Popen]] = {}
     try:
         for member in members:
-            processes[member] = spawn(args, *member)
+            processes[member] = spawn(args, member)
             ask(processes[member])  # one after the other: they compile
         # Only now does this process start its own devices, which it needs for the rates.
         machine, rates = _timing.start("devices", args)
-        samples: dict[tuple[str, int], list] = {member: [] for member in members}
+        samples: dict[Member, list] = {member: [] for member in members}
         for _ in range(args.repeats):
             for member in members:
-                samples[member].append(json.loads(ask(processes[member], "step\n")))
+                samples[member].append(time_steps(processes[member]))
     finally:
-        for process in processes.values():
+        for process in (each for group in processes.values() for each in group):
             process.stdin.close()
+        for process in (each for group in processes.values() for each in group):
             process.wait()
     report(args, members, samples, machine, rates)
 
@@ -103,12 +148,13 @@ def report(args, members, samples, machine: dict[str, Any], rates: _timing.Rates
     floor = _timing.floor_seconds(step_flops(config, NTU25), _steps.step_bytes(config), rates)
     rows = []
     one = statistics.median(wall for wall, _ in samples[members[0]])
-    for driver, count in members:
-        wall, cpu = (statistics.median(x) for x in zip(*samples[driver, count], strict=True))
+    for member in members:
+        wall, cpu = (statistics.median(x) for x in zip(*samples[member], strict=True))
         # Of fake devices each has a share of the cores, of real ones each has its own.
-        ideal = one * members[0][1] / count if args.real else one
+        count = member.devices
+        ideal = one * members[0].devices / count if args.real else one
         rows.append({
-            "member": f"{driver} {count}", "ms": 1e3 * wall, "cpu_ms": 1e3 * cpu,
+            "member": str(member), "ms": 1e3 * wall, "cpu_ms": 1e3 * cpu,
             "over_ideal": wall / ideal,
             "floor_ms": 1e3 * floor / (count if args.real else 1),
         })  # fmt: skip

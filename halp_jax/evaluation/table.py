@@ -155,8 +155,13 @@ def format_table(rows: Rows, *, markdown: bool = False) -> str:
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
     lines = [["", *columns]]
     for name, cells in rows.items():
-        lines.append([name, *(_format_cell(cells.get(column)) for column in columns)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
+        lines.append([name, *(format_figure(cells.get(column)) for column in columns)])
+    return align(lines, markdown=markdown)
+
+
+def align(lines: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Header and rows with columns of one width, the first flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [
         [line[0].ljust(widths[0])]
         + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
@@ -168,7 +173,8 @@ def format_table(rows: Rows, *, markdown: bool = False) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 
 
-def _format_cell(value: Figure | float | None) -> str:
+def format_figure(value: Figure | float | None) -> str:
+    """Per cent with one digit: "79.1 ± 0.3", "79.1", or "-"."""
     if value is None:
         return "-"
     if not isinstance(value, Figure):
