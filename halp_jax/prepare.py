@@ -6,6 +6,8 @@
     python -m halp_jax.prepare --format=ctrgcn --source=NTU60_CS.npz --out=data/ntu60_cs
     python -m halp_jax.prepare --format=folder --source=my_clips --layout=mine.json --out=data/mine
     python -m halp_jax.prepare --format=synthetic --out=data/demo --clips=1200
+    python -m halp_jax.prepare --format=pyskl --source=pku.pkl --out=data/pku20 \\
+        --as_layout=kinect20 --max_bodies=2
 
 Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
 HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The first
@@ -13,6 +15,11 @@ lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kin
 openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
 normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
 file is named, counted and left out. The folder appears when it is whole, not before.
+
+Data sets of different skeletons share an encoder when both are prepared with one --as_layout: joints
+go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max_bodies is the
+number of bodies of a clip, 20 joints of two bodies being the layout kinect20x2; of more bodies those
+that move most are kept, fewer are filled up with zeros.
 """
 
 import inspect
@@ -28,6 +35,9 @@ from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.datasets.prepared import METADATA, PreparedDataset
 from halp_jax.datasets.reading import NORMALIZERS
 from halp_jax.errors import UserError
+from halp_jax.skeletons.common import tell_conversion
+from halp_jax.skeletons.layout import MAX_BODIES, with_bodies
+from halp_jax.skeletons.layout_file import find_layout
 
 FLAGS = flags.FLAGS
 READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed", "layout")
@@ -58,6 +68,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "layout", None, "pyskl, agcn, ctrgcn, folder: the skeleton, a name or a .json file."
     )
+    flags.DEFINE_string("as_layout", None, "Skeleton to take the clips to, a name or a .json file.")
+    about = "Bodies of a clip; by default those of the layout."
+    flags.DEFINE_integer("max_bodies", None, about, 1, MAX_BODIES)
 
 
 def main(argv: list[str]) -> int:
@@ -66,11 +79,16 @@ def main(argv: list[str]) -> int:
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is no option; write --name=value")
+        layout = find_layout(FLAGS.as_layout, "--as_layout") if FLAGS.as_layout else None
+        source = open_source(FLAGS.format, FLAGS.source, **reader_options())
+        if FLAGS.max_bodies is not None:
+            layout = with_bodies(layout or source.layout, FLAGS.max_bodies)
         dataset = prepare_source(
-            open_source(FLAGS.format, FLAGS.source, **reader_options()),
+            source,
             FLAGS.out,
             workers=FLAGS.workers,
             normalize=FLAGS.normalize,
+            as_layout=layout,
             strict=FLAGS.strict,
             overwrite=FLAGS.overwrite,
         )
@@ -104,6 +122,8 @@ def summary(dataset: PreparedDataset) -> str:
         f"{dataset.path}: {len(dataset)} clips of {dataset.num_classes} classes,"
         f" {dataset.layout.name}; splits: {splits or 'none'}"
     ]
+    if converted := dataset.metadata.get("converted_from"):
+        lines.append(tell_conversion(converted))
     notes = dataset.metadata["notes"]
     lines += [f"{name}: {value}" for name, value in notes.items() if value]
     damaged = dataset.metadata["damaged"]

@@ -20,9 +20,10 @@ from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.prepared import Dataset, read_fields
 from halp_jax.datasets.reading import NORMALIZERS, finish_clip
 from halp_jax.errors import UserError
+from halp_jax.skeletons.common import describe_conversion
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, describe_layout
-from halp_jax.skeletons.layout_file import find_layout, restore_layout
+from halp_jax.skeletons.layout_file import to_layout
 
 PARTS = ("train", "test")
 WHOLE = "all"  # the benchmark of clips that were given without splits
@@ -54,6 +55,7 @@ def from_arrays(
     splits: Mapping[str, Any] | None = None,
     names: Sequence[str] | None = None,
     normalize: str = "view",
+    as_layout: Layout | str | None = None,
 ) -> ArrayDataset:
     """A data set of one's own clips.
 
@@ -72,14 +74,15 @@ def from_arrays(
         names: each once; by default "clip 0" and so on.
         normalize: "view" for the view-invariant normalisation, "released" for the same with the
             released code's handling of gaps, "none" for coordinates as they are.
+        as_layout: another layout that clips are taken to before that, see `skeletons.common`:
+            "kinect20x2" makes data sets of 25 and of 20 joints one to an encoder.
 
     Raises:
         UserError: naming the first clip, label, name or split that cannot be used, and why.
     """
-    if isinstance(layout, str):
-        layout = find_layout(layout)
-    else:
-        layout = restore_layout(describe_layout(layout))
+    own = to_layout(layout)
+    layout = own if as_layout is None else to_layout(as_layout)
+    converted = describe_conversion(own, layout)
     if normalize not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
@@ -94,11 +97,12 @@ def from_arrays(
     _check_names(names, len(clips))
     finished = []
     for array, label, name in zip(clips, labels, names, strict=True):
-        clip = Clip(_to_float32(array, name, layout.axes), int(label), name)
-        finished.append(finish_clip(clip, layout, len(class_names), normalize).frames)
+        clip = Clip(_to_float32(array, name, own.axes), int(label), name)
+        finished.append(finish_clip(clip, own, len(class_names), normalize, layout).frames)
     metadata = {
         "name": "arrays",
         "layout": describe_layout(layout),
+        **converted,
         "class_names": [str(name) for name in class_names],
         "normalize": normalize,
         "notes": {},

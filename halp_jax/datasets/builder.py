@@ -31,7 +31,8 @@ from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, read_ite
 from halp_jax.datasets.source import Source
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
-from halp_jax.skeletons.layout import describe_layout
+from halp_jax.skeletons.common import describe_conversion
+from halp_jax.skeletons.layout import Layout, describe_layout
 
 TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
@@ -50,6 +51,7 @@ def prepare_source(
     *,
     workers: int = 0,
     normalize: str | None = None,
+    as_layout: Layout | None = None,
     strict: bool = False,
     overwrite: bool = False,
 ) -> PreparedDataset:
@@ -62,6 +64,8 @@ def prepare_source(
         normalize: "view" for the view-invariant normalisation, "released" for the same with the
             released code's handling of gaps, "none" for coordinates as they are. None stands for
             "view", or for "none" where the source is normalised already.
+        as_layout: the layout that clips are taken to before they are normalised, see
+            `skeletons.common`. None stands for the one that they have.
         strict: stop at the first damaged clip instead of leaving it out.
         overwrite: replace a data set that is there, at the very end.
 
@@ -69,7 +73,8 @@ def prepare_source(
         The data set, open. Damaged clips are named on standard error and in `metadata["damaged"]`.
 
     Raises:
-        UserError: no clip is left, the folder exists, or, with `strict`, a clip is damaged.
+        UserError: no clip is left, the folder exists, the source's joints cannot be taken to
+            `as_layout`, or, with `strict`, a clip is damaged.
     """
     if normalize is None:
         normalize = "none" if source.normalized else "view"
@@ -78,11 +83,14 @@ def prepare_source(
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
     if not source.items:
         raise UserError(f"the {source.format} source has no files to read; check its path")
+    layout = as_layout or source.layout
+    converted = describe_conversion(source.layout, layout)  # before any work: it may be impossible
     out = Path(out_dir).expanduser().resolve()
     _check_out(out, overwrite)
-    reading = Reading(source.read, source.layout, len(source.class_names), normalize)
+    reading = Reading(source.read, source.layout, len(source.class_names), normalize, layout)
     with _unfinished_folder(out) as folder:
-        writer = _tfds_writer(folder, source)  # before the clock starts: TensorFlow loads for long
+        # Before the clock starts: TensorFlow loads for long.
+        writer = _tfds_writer(folder, source, layout)
         with (
             contextlib.closing(read_items(reading, source.items, workers)) as results,
             Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
@@ -97,7 +105,8 @@ def prepare_source(
         metadata = {
             "format_version": FORMAT_VERSION,
             "name": source.format,
-            "layout": describe_layout(source.layout),
+            "layout": describe_layout(layout),
+            **converted,
             "class_names": source.class_names,
             "normalize": normalize,
             "notes": source.notes | remarks,
@@ -158,12 +167,12 @@ def _example(clip: Clip) -> dict[str, Any]:
     return {"frames": clip.frames, "length": len(clip.frames), **vars(clip.info)}
 
 
-def _tfds_writer(folder: Path, source: Source) -> Any:
+def _tfds_writer(folder: Path, source: Source, layout: Layout) -> Any:
     """A tfds writer that appends clips in the order given and holds none of them."""
     import_tensorflow()
     import tensorflow_datasets as tfds
 
-    layout, names = source.layout, list(source.class_names)
+    names = list(source.class_names)
     features = tfds.features.FeaturesDict(
         {
             "frames": tfds.features.Tensor(

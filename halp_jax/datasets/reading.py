@@ -22,10 +22,12 @@ from jaxtyping import Float
 from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
 from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
+from halp_jax.skeletons.common import convert_clip
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.normalize import normalize_clip
 
 MAX_ITEMS_PER_TASK = 8
+FEWER_BODIES = "clips with more bodies than wanted, those that move most kept"
 
 
 def _keep(frames: Float[np.ndarray, "..."], layout: Layout) -> Float[np.ndarray, "..."]:
@@ -47,6 +49,7 @@ class Reading:
     layout: Layout
     num_classes: int
     normalize: str
+    as_layout: Layout | None = None  # to take the clips to, if another is wanted
 
 
 class ItemResult(NamedTuple):
@@ -74,20 +77,37 @@ def read_item(reading: Reading, item: Item) -> ItemResult:
         raise
     for clip in found:
         try:
-            finished = finish_clip(clip, reading.layout, reading.num_classes, reading.normalize)
+            finished = finish_clip(
+                clip, reading.layout, reading.num_classes, reading.normalize, reading.as_layout
+            )
             result.clips.append(finished)
         except DamagedClip as error:
             leave_out(error)
     return result
 
 
-def finish_clip(clip: Clip, layout: Layout, num_classes: int, normalize: str) -> Clip:
+def finish_clip(
+    clip: Clip,
+    layout: Layout,
+    num_classes: int,
+    normalize: str,
+    as_layout: Layout | None = None,
+) -> Clip:
     """The clip checked, normalised, and with the layout's number of bodies (absent ones zero).
+
+    It is taken from `layout` to `as_layout` before, if that is given: what normalisation turns and
+    centres on are joints of the new layout.
 
     Raises:
         DamagedClip: see `check_clip`.
     """
     check_clip(clip, layout, num_classes)
+    if as_layout is not None and as_layout != layout:
+        if clip.frames.any((0, 2, 3)).sum() > as_layout.bodies:
+            remark = "; ".join(filter(None, (clip.remark, FEWER_BODIES)))
+            clip = dataclasses.replace(clip, remark=remark)
+        clip = dataclasses.replace(clip, frames=convert_clip(clip.frames, layout, as_layout))
+        layout = as_layout
     frames = NORMALIZERS[normalize](clip.frames, layout)
     absent = layout.bodies - frames.shape[1]
     if absent:

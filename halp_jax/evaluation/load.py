@@ -10,7 +10,9 @@ import ml_collections
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, streams
 from halp_jax.methods import moco
+from halp_jax.skeletons.common import match_joints, name_option
 from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint
 
 
@@ -30,7 +32,8 @@ def load_encoder(
         joined: workdirs of further runs, whose streams stand beside this one's.
 
     Raises:
-        UserError: there is no such run or checkpoint, or runs do not fit together.
+        UserError: there is no such run or checkpoint, runs do not fit together, or `layout` is not
+            the one of their training.
     """
     if kind == "raw":
         return config, (), None
@@ -39,11 +42,33 @@ def load_encoder(
         return config, (state.params, state.batch_stats), 0
     features.check_same_encoder(config, checkpoint.load_config(workdir))
     state, step = checkpoint.restore_state(workdir, step)
+    check_layout(layout, restore_layout(checkpoint.load_info(workdir, step)["layout"]))
     runs = [(config, (state.params, state.batch_stats))]
     for other in joined:
-        state, _ = checkpoint.restore_state(other)
+        state, last = checkpoint.restore_state(other)
+        check_layout(layout, restore_layout(checkpoint.load_info(other, last)["layout"]))
         runs.append((checkpoint.load_config(other), (state.params, state.batch_stats)))
     return *streams.join(runs), step
+
+
+def check_layout(layout: Layout, trained: Layout) -> None:
+    """Raises UserError when clips of `layout` are not what an encoder of `trained` takes.
+
+    Joints of other names in the same number may well be the same; of the same names in another
+    order they are not, which shapes would not tell.
+    """
+    same_shape = (layout.bodies, layout.num_joints) == (trained.bodies, trained.num_joints)
+    try:
+        joints = match_joints(layout, trained)
+    except UserError as error:
+        if same_shape:
+            return
+        raise UserError(f"the encoder was trained on {trained.name}: {error}") from error
+    if not same_shape or joints != tuple(range(trained.num_joints)):
+        raise UserError(
+            f"the encoder was trained on {trained.name} and these clips are {layout.name}: prepare"
+            f" them again with {name_option(trained)}"
+        )
 
 
 def check_transfer(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:

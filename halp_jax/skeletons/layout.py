@@ -3,13 +3,18 @@
 Bones of ntu25 are the pair list of 2s-AGCN that HaLP's bone stream uses (joint minus parent);
 kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 and openpose18 are
 skeletons in a picture, with the bones of PYSKL and ST-GCN; their clips have z = 0.
-A user's own skeleton is a `Layout` from a small file, see `layout_file`.
+A user's own skeleton is a `Layout` from a small file, see `layout_file`. kinect20x2 is kinect20 for
+clips of two bodies, and so on for every layout and number. `SYNONYMS` are the joints that two of them
+call by different names; `common` takes clips from one layout to another.
 """
 
 import dataclasses
+import re
 from typing import Any
 
 from halp_jax.errors import UserError
+
+MAX_BODIES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,22 +149,65 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout for layout in (KINECT20, NTU25, COCO17, OPENPOSE18)
 }
 _own: dict[str, Layout] = {}  # of files and data sets that this process has opened
+_WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
+
+# Two names of one joint, in Kinect v1 and v2; all others have the same name in both. v1's shoulder
+# centre lies between the shoulders, as v2's spine shoulder does; the neck, above it, is new in v2.
+SYNONYMS = (
+    ("hip centre", "spine base"),
+    ("spine", "spine middle"),
+    ("shoulder centre", "spine shoulder"),
+)
 
 
 def get_layout(name: str) -> Layout:
     """The layout called `name`: a known one, or the user's own if a data set with it is open.
 
+    Either may have a number of bodies behind it: kinect20x2.
+
     Raises:
         UserError: there is none; names the known ones.
     """
-    if name in _own:
-        return _own[name]
-    if name not in LAYOUTS:
+    layout = _find(name, LAYOUTS | _own)
+    if layout is None:
         raise UserError(
             f"layout {name!r} is not known; use one of {', '.join(LAYOUTS)}, or the .json file of"
             " your own"
         )
-    return LAYOUTS[name]
+    return layout
+
+
+def is_known(layout: Layout) -> bool:
+    """Whether its name says it all: a known layout, or one with another number of bodies."""
+    return _find(layout.name, LAYOUTS) == layout
+
+
+def _find(name: str, layouts: dict[str, Layout]) -> Layout | None:
+    if name in layouts:
+        return layouts[name]
+    match = _WITH_BODIES.fullmatch(name)
+    return with_bodies(layouts[match[1]], int(match[2])) if match and match[1] in layouts else None
+
+
+def with_bodies(layout: Layout, bodies: int) -> Layout:
+    """The layout for clips of so many bodies, which its name tells: kinect20 with 2 is kinect20x2.
+
+    Raises:
+        UserError: no clip has so many.
+    """
+    if not 1 <= bodies <= MAX_BODIES:
+        raise UserError(
+            f"layout {layout.name} with {bodies} bodies: a clip holds 1 to {MAX_BODIES}; give another"
+            " number"
+        )
+    if bodies == layout.bodies:
+        return layout
+    match = _WITH_BODIES.fullmatch(layout.name)
+    name = match[1] if match and int(match[2]) == layout.bodies else layout.name
+    plain = LAYOUTS.get(name)
+    if plain is not None and plain.bodies == bodies:
+        return plain
+    return dataclasses.replace(layout, name=f"{name}x{bodies}", bodies=bodies)
 
 
 def register_layout(layout: Layout) -> Layout:
@@ -168,9 +216,10 @@ def register_layout(layout: Layout) -> Layout:
     Raises:
         UserError: it has the name of a known layout and is another.
     """
-    if LAYOUTS.get(layout.name, layout) != layout:
+    known = _find(layout.name, LAYOUTS)
+    if known not in (None, layout):
         raise UserError(f"layout {layout.name!r} is a known one and differs; rename your own")
-    if layout.name not in LAYOUTS:
+    if known is None:
         _own[layout.name] = layout
     return layout
 

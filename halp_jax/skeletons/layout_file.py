@@ -16,15 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import LAYOUTS, Layout, get_layout, register_layout
+from halp_jax.skeletons.layout import (
+    LAYOUTS,
+    MAX_BODIES,
+    Layout,
+    describe_layout,
+    get_layout,
+    register_layout,
+)
 
-MAX_JOINTS, MAX_BODIES, MAX_BYTES = 300, 16, 2**20
+MAX_JOINTS, MAX_BYTES = 300, 2**20
 _REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
 _OPTIONAL = ("axes", "left", "right")
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", re.ASCII)
+# A word, and the number of bodies that `with_bodies` puts behind it.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}(x[0-9]{1,2})?", re.ASCII)
 
 
-def find_layout(name: str) -> Layout:
+def find_layout(name: str, option: str = "--layout") -> Layout:
     """The layout that an option names: a known one, or a JSON file.
 
     Raises:
@@ -37,7 +45,7 @@ def find_layout(name: str) -> Layout:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check --layout") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check {option}") from error
     try:
         if len(data) > MAX_BYTES:
             raise UserError(f"{path}: more than {MAX_BYTES} bytes; this is no layout")
@@ -61,6 +69,17 @@ def restore_layout(described: Any) -> Layout:
     if not isinstance(described, str):
         raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")
     return get_layout(described)
+
+
+def to_layout(layout: Layout | str) -> Layout:
+    """What a Python user gives as a layout: its name, a JSON file, or a Layout, which is checked.
+
+    Raises:
+        UserError: it is not known, or not sound.
+    """
+    if isinstance(layout, str):
+        return find_layout(layout)
+    return restore_layout(describe_layout(layout))
 
 
 def parse_layout(fields: Any, where: str) -> Layout:
