@@ -28,7 +28,7 @@ RECORD = Path(__file__).with_name("real_protocols.jsonl")
 TASKS = {"pku20": "xperf", "nwucla20": "xsub"}
 ROWS = {"scratch": "from scratch", "own": "pre-trained on it", "other": "pre-trained on the other"}
 SETTINGS = {
-    "finetune.epochs": 30, "finetune.milestones": (20, 26), "finetune.eval_every": 10,
+    "finetune.epochs": 20, "finetune.milestones": (14, 18), "finetune.eval_every": 10,
     "finetune.learning_rate": 0.05, "finetune.keep_weights": False, "semi.runs": 1,
     "semi.fractions": (0.05, 0.1, 0.2),
 }  # fmt: skip

@@ -2,18 +2,20 @@
 
     python -m halp_jax.embed --workdir=runs/halp --input=clip.npy S001C001P001R001A023.skeleton
     python -m halp_jax.embed --workdir=runs/halp --input=data/mine --out=mine.npz --neighbours=0
+    python -m halp_jax.embed --workdir=runs/halp --input=clip.npy --classifier=finetune
 
 An input is an array [time, bodies, joints, 3] or [time, joints, 3] in metres, a .skeleton file of
 NTU RGB+D, or a data set that `prepare` or `pack` wrote. Clips are normalised as the run's data set
 was; data sets are taken as they are. The .npz holds names [clips], features [clips, features] of the
 last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and, with
 neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
-features. Of several streams --stream takes one (the first), their mean, or concat; it,
---join, --step and --config.field=value are those of `evaluate`.
+features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir,
+scores [clips, classes] (probabilities) and class_names. Of several streams --stream takes one (the
+first), their mean, or concat, or ensemble for a classifier of that kind, with the features of concat;
+it, --join, --step and --config.field=value are those of `evaluate`.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +31,9 @@ from halp_jax import datasets, evaluate
 from halp_jax.core.sphere import normalize
 from halp_jax.datasets import ntu, pipeline
 from halp_jax.datasets.source import read_bytes
+from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, knn, load, streams
+from halp_jax.evaluation import classifier, classify, features, knn, load, stopping, streams
 from halp_jax.methods import moco
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
@@ -50,6 +53,9 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     parser.add_argument("--neighbours", type=int, default=5, help="0: none; default: 5")
     about = "of clips that are no data set; default: that of the run's data set, else view"
     parser.add_argument("--normalize", choices=("view", "released", "none"), help=about)
+    about = "that evaluate has made; default: the linear one, if it is there and fits"
+    known = (*classifier.PROTOCOLS, "none")
+    parser.add_argument("--classifier", choices=known, help=about)
     args, rest = parser.parse_known_args(argv)
     # The rest is what `evaluate` knows; the protocol only has to be one that takes any stream.
     known, config = evaluate.parse_args([*rest, f"--workdir={args.workdir}", "--protocol=knn"])
@@ -141,13 +147,22 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         )
     layout = dataset.layout if dataset else find_layout(args.workdir, args.step)
     own = dataset.metadata.get("normalize") if dataset else None
-    inputs = read_inputs(args.input, layout, args.normalize or own or "view")
-    config, variables, _ = load.load_encoder(
+    normalization = args.normalize or own or "view"
+    inputs = read_inputs(args.input, layout, normalization)
+    config, variables, step = load.load_encoder(
         args.encoder, config, layout, args.workdir, step=args.step, joined=args.join
     )
     looks = streams.parse_looks(args.stream, config.streams)
-    if len(looks) > 1 or "ensemble" in looks:
-        raise UserError("give --stream one stream, mean or concat")
+    if len(looks) > 1:
+        raise UserError("give --stream one stream, mean, concat or ensemble")
+    layers = classify.choose(
+        args.classifier, args.workdir, looks[0], config.streams, variables, step,
+        None if args.normalize else normalization,  # who says it means it, of normalised clips too
+        # More of the command that makes it.
+        [f"--join={run}" for run in args.join] + [f"--step={args.step}"] * (args.step is not None),
+    )  # fmt: skip
+    if looks[0] == "ensemble" and not layers:
+        raise UserError("--stream=ensemble is of a classifier; give --classifier, or --stream=mean")
     needed = streams.find_needed(looks, config.streams)
     encoder = features.Encoder(make_embedding(config, layout, needed), variables, needed)
     if dataset:
@@ -164,12 +179,21 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         train = features.extract_split(config, dataset, "train", extract, variables, progress=True)
         parts.append(train.values[0])
     end = len(needed) * config.encoder.dim
-    chosen = [streams.select(part[:, :-end], looks[0], needed) for part in parts]
+    look = "concat" if looks[0] == "ensemble" else looks[0]
+    chosen = [streams.select(part[:, :-end], look, needed) for part in parts]
     result = {
         "names": np.array([name for clips in inputs for name in clips.names]),
         "features": chosen[0],
-        "embeddings": streams.select(parts[0][:, -end:], looks[0], needed),
+        "embeddings": streams.select(parts[0][:, -end:], look, needed),
     }
+    if layers:
+        views = (config.knn.crop, config.views.num_frames)
+        if layers.variables is None and (layers.crop, layers.num_frames) == views:
+            scores = classify.classify(layers, parts[0][:, :-end], needed)
+        else:
+            score = classify.make_scorer(layers, config, layout, variables)
+            scores = np.concatenate([score(*read_batches(config, clips)) for clips in inputs])
+        result |= {"scores": scores, "class_names": np.array(layers.class_names)}
     if args.neighbours:
         result |= find_neighbours(chosen[0], chosen[1], dataset, train.index, args.neighbours)
     return result
@@ -215,41 +239,43 @@ def read_batches(config: ml_collections.ConfigDict, dataset: Any) -> tuple[Any, 
 def write(file: str, result: dict[str, np.ndarray]) -> Path:
     """Writes the .npz, whole or not at all."""
     path = Path(file).expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez(unfinished, **result)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from error
+    with open_whole(path, "choose another --out") as stream:
+        np.savez(stream, **result)
     return path
 
 
-def format_neighbours(result: dict[str, np.ndarray]) -> str:
-    """For each clip a line with its name, and one with similarity, class and name a neighbour."""
+def format_clips(result: dict[str, np.ndarray]) -> str:
+    """For each clip a line with its name, its best classes, and a line for each neighbour."""
     lines = []
     columns = ("similarities", "neighbour_classes", "neighbour_names")
     for row, name in enumerate(result["names"]):
         lines.append(str(name))
-        for similarity, class_name, other in zip(*(result[c][row] for c in columns), strict=True):
-            lines.append(f"  {similarity:6.3f}  {class_name}  ({other})")
+        if "scores" in result:
+            lines.append(classify.format_best(result["scores"][row], [*result["class_names"]]))
+        if "similarities" in result:
+            neighbours = zip(*(result[column][row] for column in columns), strict=True)
+            lines += [f"  {cosine:6.3f}  {kind}  ({other})" for cosine, kind, other in neighbours]
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     pipeline.quiet_tensorflow()
     try:
-        args, config = parse_args(sys.argv[1:] if argv is None else argv)
-        if args.out and Path(args.out).expanduser().exists():
-            raise UserError(f"{args.out} exists; choose another --out")
-        result = embed(args, config)
-        path = write(args.out, result) if args.out else None
+        with stopping.interruptible():
+            args, config = parse_args(sys.argv[1:] if argv is None else argv)
+            if args.out and Path(args.out).expanduser().exists():
+                raise UserError(f"{args.out} exists; choose another --out")
+            result = embed(args, config)
+            path = write(args.out, result) if args.out else None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if args.neighbours:
-        print(format_neighbours(result))
-    shapes = ", ".join(f"{name} {list(result[name].shape)}" for name in ("features", "embeddings"))
+    except KeyboardInterrupt as error:
+        return stopping.report("embed", error, "nothing was written")
+    if args.neighbours or "scores" in result:
+        print(format_clips(result))
+    shown = [name for name in ("features", "embeddings", "scores") if name in result]
+    shapes = ", ".join(f"{name} {list(result[name].shape)}" for name in shown)
     print(f"{len(result['names'])} clips: {shapes}" + (f": {path}" if path else ""))
     return 0
 

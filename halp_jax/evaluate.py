@@ -1,5 +1,7 @@
 """Evaluates a pre-trained encoder on a downstream protocol; writes WORKDIR/eval/PROTOCOL.json.
 
+The classifier of linear, finetune and transfer is written beside it, PROTOCOL.npz, for `embed`.
+
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=knn
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=linear --config.linear.epochs=40
     python -m halp_jax.evaluate --workdir=runs/raw --protocol=knn --encoder=raw --config=FILE.py
@@ -10,28 +12,21 @@
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
 --config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
+Fine-tuning that is stopped goes on when the same command is given again. On a cluster the command is
+typed on every host (launch/README.md).
 """
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import ml_collections
 
-from halp_jax import datasets
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, finetune, knn, linear, load, streams, table
+from halp_jax.evaluation import features, protocols, stopping, table, tune
 from halp_jax.options import names_config_file, parse_config
-from halp_jax.training import checkpoint
-
-PROTOCOLS = {
-    "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
-    "transfer": finetune.evaluate, "semi": finetune.evaluate_semi,
-}  # fmt: skip
+from halp_jax.training import checkpoint, cluster
+from halp_jax.training.loop import Stopped
 
 
 def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
@@ -39,7 +34,7 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     more = "--config.field=value changes a setting; --config=FILE[:VARIANT] replaces them all"
     parser = argparse.ArgumentParser("halp_jax.evaluate", epilog=more, allow_abbrev=False)
     parser.add_argument("--workdir", required=True, help="folder of the training run")
-    parser.add_argument("--protocol", required=True, choices=PROTOCOLS)
+    parser.add_argument("--protocol", required=True, choices=protocols.PROTOCOLS)
     parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
     about = "one or more of joint, motion, bone, mean, concat, ensemble; default: the first there"
     parser.add_argument("--stream", default="", help=about)
@@ -52,56 +47,40 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
         raise UserError("a trained encoder has its run's config; give --config.field=value instead")
     if args.join and args.encoder != "trained":
         raise UserError(f"--join joins trained runs; --encoder={args.encoder} has none")
-    return args, parse_config(rest, None if from_file else checkpoint.load_config(args.workdir))
-
-
-def evaluate(
-    args: argparse.Namespace, config: ml_collections.ConfigDict
-) -> Iterator[dict[str, Any]]:
-    """Runs one protocol -> for each stream that was asked for, what its JSON file holds."""
-    start = time.perf_counter()
-    if not config.data.dir:
-        raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
-    dataset = datasets.open_dataset(config.data.dir)
-    config, variables, step = load.load_encoder(
-        args.encoder, config, dataset.layout, args.workdir, step=args.step, joined=args.join
-    )
-    looks = streams.parse_looks(args.stream, config.streams)
-    needed = streams.find_needed(looks, config.streams)
-    embed = features.make_embedding(args.encoder, config, dataset.layout, needed)
-    encoder = features.Encoder(embed, variables, needed)
-    features.check_fit(encoder, config, dataset.layout)
-    options = {}
-    if args.protocol == "transfer" and args.encoder == "trained":
-        load.check_transfer(config, args.workdir)
-    if args.protocol == "semi":  # hours at full size: its draws are kept as they are done
-        options["store"] = Path(args.workdir) / "eval" / "draws"
-        options["identity"] = f"{args.encoder} {step} {args.join}"
-    results = PROTOCOLS[args.protocol](config, dataset, encoder, looks, **options)
-    for look, found in results.items():
-        for figures in found if isinstance(found, list) else [found]:
-            yield {
-                "protocol": args.protocol, "encoder": args.encoder, "stream": look,
-                "split": config.data.split, **table.name_classes(figures, dataset.class_names),
-                "step": step, "seed": config.seed, "joined": args.join,
-                "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
-            }  # fmt: skip
+    if from_file:
+        return args, parse_config(rest)
+    return args, parse_config(rest, tune.add_settings(checkpoint.load_config(args.workdir)))
 
 
 def main(argv: list[str] | None = None) -> int:
     pipeline.quiet_tensorflow()
-    rows, result, path = {}, {}, None
+    args, rows = None, {}
     try:
-        args, config = parse_args(sys.argv[1:] if argv is None else argv)
-        for result in evaluate(args, config):
-            path = table.write_result(args.workdir, result)
-            shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
-            rows[f"{table.row_name(result)}, {table.column_name(result)}"] = shown
+        with stopping.interruptible():
+            args, config = parse_args(sys.argv[1:] if argv is None else argv)
+            cluster.join(config)
+            with cluster.together():
+                found = protocols.run(
+                    config, args.workdir, args.protocol, encoder=args.encoder, stream=args.stream,
+                    join=args.join, step=args.step,
+                )  # fmt: skip
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table.format_table(rows))
-    print(f"{result['num_test']} test clips of {result['split']}, {result['seconds']} s: {path}")
+        return cluster.leave(error)
+    except Stopped as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        tuning = args and args.protocol in protocols.TUNING
+        again = "goes on after the last save" if tuning else "begins again"
+        return stopping.report("evaluate", error, f"the same command {again}")
+    for result, _ in found:
+        shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
+        rows[f"{table.row_name(result)}, {table.column_name(result)}"] = shown
+    if cluster.is_first():
+        print(table.format_table(rows))
+        clips = f"{result['num_test']} test clips of {result['split']}"
+        print(f"{clips}, {result['seconds']} s: {found[-1][1]}")
     return 0
 
 

@@ -1,11 +1,16 @@
-"""The embed command: one's own clips in every form, and their neighbours in the run's data."""
+"""The embed command: one's own clips in every form, their neighbours, and what classifiers say."""
 
+import json
+import shutil
+
+import jax
 import numpy as np
 import pytest
 from _clips import make_state, tiny_config
 from _files import poses, write_skeleton
 
-from halp_jax import datasets, embed
+from halp_jax import datasets, embed, evaluate
+from halp_jax.evaluation import linear, tune
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -111,3 +116,131 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
         assert run(place, *options) == 1, options
         line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith("error: ") and message in line, line
+
+
+@pytest.fixture()
+def classified(place, tmp_path, monkeypatch):
+    """A copy of the run, and a function that evaluates it -> test scores, of each look."""
+    shutil.copytree(place / "run", tmp_path / "run")
+    jax.config.update("jax_disable_most_optimizations", True)
+    seen, original = [], linear.score
+
+    def score(logits, labels, epochs):
+        odds = np.exp(logits[-1])
+        seen.append(odds / odds.sum(1, keepdims=True))
+        return original(logits, labels, epochs)
+
+    monkeypatch.setattr(linear, "score", score)
+
+    def classify(protocol, *options):
+        options = (f"--protocol={protocol}", *options)
+        seen.clear()
+        assert evaluate.main([f"--workdir={tmp_path / 'run'}", *options]) == 0
+        return list(seen)
+
+    yield tmp_path, classify
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def scores_of(folder, place, *options):
+    out = folder / "out.npz"
+    out.unlink(missing_ok=True)
+    common = ("--input", place / "data.npz", "--neighbours=0", f"--out={out}")
+    assert run(folder, *common, *options) == 0
+    with np.load(out, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def test_the_linear_classifier_is_used_where_it_is(classified, place, capsys):
+    folder, classify = classified
+    capsys.readouterr()
+    assert run(folder, "--input", place / "four.npy", "--classifier=linear") == 1
+    assert f"run evaluate --workdir={folder / 'run'} --protocol=linear" in capsys.readouterr().err
+    standardized = "--config.linear.standardize=True"
+    wanted = classify("linear", "--stream=joint,ensemble", standardized)
+    for options, scores in zip(((), ("--stream=ensemble",)), wanted, strict=True):
+        found = scores_of(folder, place, *options)
+        assert found["class_names"].tolist() == ["walk", "wave", "sit"]
+        assert found["scores"].shape == (9, 3)
+        np.testing.assert_allclose(found["scores"][[0, 8]], scores, atol=1e-5)
+    capsys.readouterr()
+    assert run(folder, "--input", place / "four.npy", "--neighbours=1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    best = [line.split(" %  ") for line in lines[1:4]]
+    assert sorted(name for _, name in best) == ["sit", "walk", "wave"]
+    odds = [float(percent) for percent, _ in best]
+    assert odds == sorted(odds, reverse=True) and sum(odds) == pytest.approx(100, abs=0.2)
+    assert lines[4] == "   1.000  wave  (clip 4)" and "scores [1, 3]" in lines[5]
+    # Another crop for the features than the classifier's: the clips are encoded again.
+    found = scores_of(folder, place, "--config.knn.crop=0.5")
+    np.testing.assert_allclose(found["scores"][[0, 8]], wanted[0], atol=1e-5)
+    assert "scores" not in scores_of(folder, place, "--classifier=none")
+
+
+def test_a_classifier_that_does_not_fit_is_refused(classified, place, capsys):
+    folder, classify = classified
+    classify("linear")
+    file = folder / "run" / "eval" / "linear.npz"
+    whole = file.read_bytes()
+
+    def refused(message, *options):
+        capsys.readouterr()
+        given = ("--input", place / "four.npy", "--neighbours=0", *options)
+        assert run(folder, *given, "--classifier=linear") == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and message in lines[0], lines
+        return lines[0].removeprefix("error: ")
+
+    def rewrite(**changes):
+        with np.load(file) as arrays:
+            table = dict(arrays)
+        table["info"] = np.array(json.dumps(json.loads(str(table["info"])) | changes))
+        np.savez(file, **table)
+
+    rewrite(normalize="released")
+    refused("normalised by released, these are by view: give --normalize=released")
+    rewrite(normalize="view")
+    rewrite(step=2)
+    refused("was made from checkpoint 2, this is 3")
+    rewrite(step=3, encoder_id="0")
+    refused("other weights of step 3")
+    rewrite(streams=["joint"])
+    refused("streams joint, this has joint, bone")
+    rewrite(format=9)
+    refused("its format is 9")
+    file.write_bytes(whole[:1000])
+    line = refused("cannot be read")
+    # Not asked for: said, and left out.
+    assert run(folder, "--input", place / "four.npy", "--neighbours=0") == 0
+    told = capsys.readouterr()
+    assert f"no scores: {line}" in told.err and "scores" not in told.out
+    assert run(folder, "--input", place / "four.npy", "--stream=ensemble") == 1
+    assert "--stream=ensemble is of a classifier" in capsys.readouterr().err
+
+
+def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, monkeypatch):
+    folder, classify = classified
+    settings = {"epochs": 2, "batch_size": 7, "learning_rate": 0.1}
+    options = [f"--config.finetune.{name}={value}" for name, value in settings.items()]
+    (wanted,) = classify("finetune", "--stream=bone", *options)
+    found = scores_of(folder, place, "--classifier=finetune", "--stream=bone")
+    np.testing.assert_allclose(found["scores"][[0, 8]], wanted, atol=1e-5)
+    # The run goes on: the encoder of its new checkpoint is another, that of the classifier is not.
+    config = checkpoint.load_config(folder / "run")
+    with checkpoint.open_manager(folder / "run", config) as manager:
+        config.seed = 1
+        checkpoint.save(manager, 4, make_state(config, NTU25), {"layout": "ntu25"})
+    later = scores_of(folder, place, "--classifier=finetune", "--stream=bone")
+    np.testing.assert_allclose(later["scores"], found["scores"], atol=1e-6)
+    assert np.abs(later["features"] - found["features"]).max() > 1e-3
+    capsys.readouterr()
+    assert run(folder, "--input", place / "four.npy", "--classifier=transfer") == 1
+    assert "--protocol=transfer" in capsys.readouterr().err
+    # Without weights there is no classifier, and the one that was there is of other figures.
+    file = folder / "run" / "eval" / "finetune_bone.npz"
+    assert file.exists()
+    ended = (wanted.reshape(1, 2, 3), None)
+    monkeypatch.setattr(tune, "make_trainer", lambda *_: lambda *_, **__: tune.Tuned(*ended))
+    classify("finetune", "--stream=bone", "--config.finetune.keep_weights=False",
+             "--config.finetune.epochs=1")  # fmt: skip
+    assert not file.exists()

@@ -27,9 +27,8 @@ def workdir(tmp_path_factory):
     """A run with a checkpoint at step 7."""
     path, config = tmp_path_factory.mktemp("run"), tiny_config()
     checkpoint.save_config(path, config)
-    manager = checkpoint.open_manager(path, config)
-    checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
-    manager.close()
+    with checkpoint.open_manager(path, config) as manager:
+        checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
     return path
 
 
@@ -59,7 +58,7 @@ def test_encoders_and_protocols_and_their_table(workdir, capsys):
     for protocol, encoder in runs:
         assert run(workdir, f"--protocol={protocol}", f"--encoder={encoder}") == 0
         assert "top1" in capsys.readouterr().out
-    assert sorted(path.name for path in (workdir / "eval").iterdir()) == [
+    assert sorted(path.name for path in (workdir / "eval").glob("*.json")) == [
         "knn.json", "knn_random.json", "knn_raw.json", "linear.json",
     ]  # fmt: skip
     result = read(workdir, "linear")

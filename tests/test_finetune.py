@@ -9,13 +9,13 @@ from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 
 from halp_jax import datasets, evaluate
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, finetune, linear, table
+from halp_jax.evaluation import features, finetune, linear, table, tune
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
 
 def small_config(**changes):
-    settings = {"epochs": 6, "milestones": (5,), "eval_every": 3, "batch_size": 8}
+    settings = {"epochs": 6, "milestones": (5,), "eval_every": 3, "batch_size": 7}
     settings["learning_rate"] = 0.1
     defaults = {f"finetune__{name}": value for name, value in settings.items()}
     return tiny_config(**defaults | changes)
@@ -24,6 +24,15 @@ def small_config(**changes):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     patch_pipeline(monkeypatch)
+    original, made = tune.make_trainer, {}
+
+    def make_trainer(config, dataset, stream):  # compiles once for all of a test
+        name = (config.to_json(), stream)
+        if name not in made:
+            made[name] = original(config, dataset, stream)
+        return made[name]
+
+    monkeypatch.setattr(tune, "make_trainer", make_trainer)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -64,24 +73,50 @@ def test_weights_and_statistics_learn_and_the_encoder_given_stays(monkeypatch):
     ):
         np.testing.assert_array_equal(ours, theirs)
     # The same again, to the bit; another seed, another classifier.
-    again = finetune.make_trainer(config, dataset, "joint")
+    again = tune.make_trainer(config, dataset, "joint")
     own = jax.tree.map(lambda leaf: leaf[0], encoder.variables)
     indices = dataset.indices("xsub", "train")
-    np.testing.assert_array_equal(again(own, indices, config.seed, "again"), logits[0])
-    assert np.abs(again(own, indices, 1, "other") - logits[0]).max() > 1e-3
+    np.testing.assert_array_equal(again(own, indices, config.seed, "again").logits, logits[0])
+    assert np.abs(again(own, indices, 1, "other").logits - logits[0]).max() > 1e-3
     frozen = small_config(finetune__learning_rate=0.0)
-    still = finetune.make_trainer(frozen, dataset, "joint")(own, indices, 0, "still")
-    assert np.abs(still[-1]).max() < 0.1 * np.abs(logits[0][-1]).max()
+    still = tune.make_trainer(frozen, dataset, "joint")(own, indices, 0, "still")
+    assert np.abs(still.logits[-1]).max() < 0.1 * np.abs(logits[0][-1]).max()
 
 
 def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
     config, dataset = small_config(streams=("joint", "bone"), finetune__epochs=1), FakeDataset()
     encoder = make_encoder(config, dataset)
-    run = finetune._make_looker(config, dataset, encoder, ("ensemble",))
-    indices = dataset.indices("xsub", "train")
-    parts = {name: run(name, indices, 0, name) for name in ("joint", "bone")}
-    both = run("ensemble", indices, 0, "both")
-    np.testing.assert_allclose(both, 0.6 * parts["joint"] + 0.6 * parts["bone"], rtol=1e-5)
+    ends = {}
+
+    def make_trainer(config, dataset, stream):
+        def train(variables, indices, seed, title, record, *, keep):
+            number = len(ends) + 1
+            logits = np.random.default_rng(number).normal(size=(1, 8, 3)).astype(np.float32)
+            probe = linear.init_probe(jax.random.key(number), 16, 3)
+            ends[stream] = tune.Tuned(logits, ({"encoder": variables[0], "probe": probe}, {}))
+            return ends[stream]
+
+        return train
+
+    monkeypatch.setattr(tune, "make_trainer", make_trainer)
+    shown = []
+    original = linear.score
+    monkeypatch.setattr(linear, "score", lambda *a: shown.append(a[0]) or original(*a))
+    layers = finetune.evaluate(config, dataset, encoder, ("ensemble",))["ensemble"]["classifier"]
+    joint, bone = ends["joint"], ends["bone"]
+    np.testing.assert_allclose(shown[0], 0.6 * joint.logits + 0.6 * bone.logits, rtol=1e-5)
+    assert (
+        layers.streams == ("joint", "bone") and [part.share for part in layers.parts] == [0.6] * 2
+    )
+    np.testing.assert_array_equal(layers.parts[1].probe.weight, bone.state[0]["probe"].weight)
+    given = jax.tree.leaves(encoder.variables[0])
+    for ours, theirs in zip(jax.tree.leaves(layers.variables[0]), given, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with config.finetune.unlocked():
+        del config.finetune.keep_weights, config.finetune.save_minutes  # an older run
+    assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is not None
+    tune.add_settings(config).finetune.keep_weights = False
+    assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is None
     for look, message in (("mean", "frozen features"), ("concat", "frozen features")):
         with pytest.raises(UserError, match=message):
             finetune.evaluate(config, dataset, encoder, (look,))
@@ -92,35 +127,37 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
 
 
 def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
-    config, dataset = small_config(finetune__epochs=2), FakeDataset()
+    config, dataset = small_config(finetune__epochs=1), FakeDataset()
     config.semi.fractions, config.semi.runs, config.semi.draw = (0.3, 1.0), 2, "balanced"
-    encoder, calls, interrupted = make_encoder(config, dataset), [], []
+    encoder, calls = make_encoder(config, dataset), []
+    original = tune.read_epochs
 
-    def make_looker(config, dataset, encoder, looks):
-        def run(look, indices, seed, title):
-            if len(calls) == 3 and not interrupted:
-                interrupted.append(True)
-                raise KeyboardInterrupt
-            calls.append((len(indices), seed))
-            return np.random.default_rng(seed).normal(size=(1, 8, 3)).astype(np.float32)
+    def read_epochs(dataset, indices, **rest):
+        if len(calls) == 3 and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        calls.append((len(indices), rest["seed"]))
+        return original(dataset, indices, **rest)
 
-        return run
-
-    monkeypatch.setattr(finetune, "_make_looker", make_looker)
+    monkeypatch.setattr(tune, "read_epochs", read_epochs)
+    interrupted = [True]
+    whole = finetune.evaluate_semi(config, dataset, encoder)["joint"]
+    calls.clear()
+    interrupted.clear()
     with pytest.raises(KeyboardInterrupt):
-        finetune.evaluate_semi(config, dataset, encoder, store=tmp_path, identity="a")
-    calls.pop(0)
-    few, all_ = finetune.evaluate_semi(config, dataset, encoder, store=tmp_path, identity="a")[
-        "joint"
-    ]
-    assert calls == [(5, 1), (14, 0), (14, 1)]  # nothing twice
+        finetune.evaluate_semi(config, dataset, encoder, store=tmp_path)
+    assert calls == [(5, 0), (5, 1), (14, 0)]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 2000  # logits alone
+    few, all_ = finetune.evaluate_semi(config, dataset, encoder, store=tmp_path)["joint"]
+    assert calls == [(5, 0), (5, 1), (14, 0), (14, 1)]  # nothing twice
+    assert json.dumps([few, all_], default=np.ndarray.tolist) == json.dumps(
+        whole, default=np.ndarray.tolist
+    )
     assert (few["fraction"], few["num_train"], all_["num_train"]) == (0.3, 5, 14)
     assert few["top1"] == np.mean(few["top1_runs"]) and len(few["top1_runs"]) == 2
     assert few["top1_sd"] == pytest.approx(np.std(few["top1_runs"], ddof=1))
     assert few["confusion"].sum() == 16
-    calls.clear()  # another encoder is another result
-    finetune.evaluate_semi(config, dataset, encoder, store=tmp_path, identity="b")
-    assert len(calls) == 4
     config.semi.draw = "all"
     with pytest.raises(UserError, match="draw=all must be plain or balanced"):
         finetune.evaluate_semi(config, dataset, encoder)
@@ -131,9 +168,8 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
     config = small_config(finetune__epochs=1)
     config.semi.fractions, config.semi.runs = (0.5,), 2
     checkpoint.save_config(tmp_path, config)
-    manager = checkpoint.open_manager(tmp_path, config)
-    checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
-    manager.close()
+    with checkpoint.open_manager(tmp_path, config) as manager:
+        checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
 
     def run(*options):
         return evaluate.main([f"--workdir={tmp_path}", *options])

@@ -153,9 +153,8 @@ def runs(tmp_path, monkeypatch):
     for names in (ALL, *((name,) for name in ALL)):
         path, config = tmp_path / "_".join(names), tiny_config(streams=names)
         checkpoint.save_config(path, config)
-        manager = checkpoint.open_manager(path, config)
-        checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
-        manager.close()
+        with checkpoint.open_manager(path, config) as manager:
+            checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
     return tmp_path
 
 

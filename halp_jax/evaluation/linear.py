@@ -20,28 +20,22 @@ from jaxtyping import Array, Float, Int, Key
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import streams, table
+from halp_jax.evaluation.classifier import Classifier, Part, Probe, apply_probe
 
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
 
 
-class Probe(NamedTuple):
-    """logits = features @ weight + bias."""
+class Scaling(NamedTuple):
+    """The probe applies to (features - mean) / scale; 0 and 1 without `linear.standardize`."""
 
-    weight: Float[Array, "features classes"]
-    bias: Float[Array, "classes"]
+    mean: Float[Array, "features"]
+    scale: Float[Array, "features"]
 
 
 def init_probe(key: Key[Array, ""], num_features: int, num_classes: int) -> Probe:
     """Weights ~ N(0, 0.01), bias 0."""
     weight = 0.01 * jax.random.normal(key, (num_features, num_classes))
     return Probe(weight, jnp.zeros(num_classes))
-
-
-def apply_probe(
-    probe: Probe, features: Float[Array, "batch features"]
-) -> Float[Array, "batch classes"]:
-    """Logits, in the full float32 product on every device."""
-    return jnp.matmul(features, probe.weight, precision="highest") + probe.bias
 
 
 def probe_loss(
@@ -73,11 +67,11 @@ def train_probe(
     train_labels: Int[Array, "clips"],
     test: Float[Array, "queries features"],
     num_classes: int,
-) -> tuple[Probe, Float[Array, "looks queries classes"]]:
+) -> tuple[Probe, Scaling, Float[Array, "looks queries classes"]]:
     """The whole training as one program on the device; epoch e sees crop e % crops.
 
-    Returns the last epoch's probe and the test logits of every look, after the epochs that
-    `look_epochs` names. With `standardize` the probe applies to features of zero mean, unit variance.
+    Returns the last epoch's probe, what features it applies to (with `standardize` those of zero
+    mean, unit variance), and the test logits of every look, after the epochs of `look_epochs`.
     """
     num_crops, count, dim = train.shape
     batch_size, epochs = min(settings.batch_size, count), settings.epochs
@@ -122,7 +116,7 @@ def train_probe(
         seen = jnp.zeros((len(looks), len(test), num_classes))
         carry = ((probe, optimizer.init(probe)), seen)
         ((probe, _), seen), _ = jax.lax.scan(epoch_step, carry, jnp.arange(epochs))
-        return probe, seen
+        return probe, Scaling(mean, scale), seen
 
     return jax.jit(run)(train, train_labels, test)
 
@@ -141,15 +135,16 @@ def train_logits(
     test: Float[np.ndarray, "queries features"],
     *,
     num_classes: int,
+    trained: dict[str, Any] | None = None,
 ) -> Float[np.ndarray, "looks queries classes"]:
-    """Trains a probe -> its test logits at every look.
+    """Trains a probe -> its test logits at every look; `trained` gets its "probe" and "scaling".
 
     Raises UserError when the features do not fit in the device's memory.
     """
     memory = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in memory:
         feats.check_memory(train.shape, memory["bytes_limit"], "of the device")
-    _, logits = train_probe(
+    probe, scaling, logits = train_probe(
         settings,
         jax.random.fold_in(jax.random.key(seed), _PROBE_KEY),
         jnp.asarray(train),
@@ -157,6 +152,8 @@ def train_logits(
         jnp.asarray(test),
         num_classes,
     )
+    if trained is not None:
+        trained |= {"probe": probe, "scaling": scaling}
     return np.asarray(logits)
 
 
@@ -184,7 +181,7 @@ def evaluate(
     encoder: feats.Encoder,
     looks: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """The linear protocol: look -> the figures of `score` and clip counts.
+    """The linear protocol: look -> the figures of `score`, clip counts and "classifier".
 
     `looks`: streams of the encoder, "mean", "concat", or "ensemble", the sum of the scores of one
     probe a stream with `linear.weights`; the encoder's first stream if empty.
@@ -203,23 +200,35 @@ def evaluate(
     train = split("train", crops, encoder.variables)
     test = split("test", centre, encoder.variables)
 
+    trained: dict[str, dict[str, Any]] = {}
+
     @functools.cache  # an ensemble shares its probes with the looks at single streams
     def logits_of(look):
         return train_logits(
             settings, config.seed,
             streams.select(train.values, look, encoder.streams), train.labels,
             streams.select(test.values[0], look, encoder.streams),
-            num_classes=dataset.num_classes,
+            num_classes=dataset.num_classes, trained=trained.setdefault(look, {}),
         )  # fmt: skip
 
     def look_at(look):
+        shares = {look: 1.0}
         if look == "ensemble":
-            return sum(settings.weights[name] * logits_of(name) for name in encoder.streams)
-        return logits_of(look)
+            shares = {name: settings.weights[name] for name in encoder.streams}
+        logits = sum(share * logits_of(name) for name, share in shares.items())
+        parts = tuple(
+            Part(name, share, trained[name]["probe"], *trained[name]["scaling"])
+            for name, share in shares.items()
+        )
+        return logits, Classifier(
+            parts, tuple(dataset.class_names), settings.test_crop, views.num_frames,
+            tuple(config.streams),
+        )  # fmt: skip
 
     counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
     epochs = look_epochs(settings)
-    return {
-        look: score(look_at(look), test.labels, epochs) | counts
-        for look in looks or encoder.streams[:1]
-    }
+    results = {}
+    for look in looks or encoder.streams[:1]:
+        logits, found = look_at(look)
+        results[look] = score(logits, test.labels, epochs) | counts | {"classifier": found}
+    return results

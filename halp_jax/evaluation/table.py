@@ -74,8 +74,8 @@ def read_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
-def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
-    """Writes WORKDIR/eval/PROTOCOL.json, whole or not at all -> its path.
+def result_path(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
+    """WORKDIR/eval/PROTOCOL.json, where a result belongs.
 
     Encoders without training, other streams than a run's first, and fractions of the labels have
     files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json.
@@ -84,7 +84,12 @@ def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> 
     ending += f"_{result['stream']}" if _is_other_stream(result) else ""
     if "fraction" in result:
         ending = f"_{result['fraction']:g}{ending}"
-    path = Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
+    return Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
+
+
+def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
+    """Writes the result to its file, whole or not at all -> its path."""
+    path = result_path(workdir, result)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,110 @@
+"""The protocols as functions of a config and a workdir: what `halp_jax.evaluate` types.
+
+Results, classifiers and what a stopped command goes on from lie in WORKDIR/eval/. Of several
+processes each encodes a share of the clips, all come to the same result, and the first one writes.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from halp_jax import datasets
+from halp_jax.errors import UserError
+from halp_jax.evaluation import (
+    classifier,
+    features,
+    finetune,
+    knn,
+    linear,
+    load,
+    streams,
+    table,
+    unfinished,
+)  # fmt: skip
+from halp_jax.training import cluster
+
+PROTOCOLS = {
+    "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
+    "transfer": finetune.evaluate, "semi": finetune.evaluate_semi,
+}  # fmt: skip
+TUNING = ("finetune", "transfer", "semi")  # may take hours: their runs are kept until all are done
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    protocol: str = "knn",
+    *,
+    encoder: str = "trained",
+    stream: str = "",
+    join: Sequence[str] = (),
+    step: int | None = None,
+) -> list[tuple[dict[str, Any], Path]]:
+    """Evaluates one protocol -> (result, its JSON file) for each stream and fraction of the labels.
+
+    Args:
+        config: of the run, perhaps with other settings of the evaluation.
+        workdir: folder of the training run, and of the results.
+        encoder: "trained", "random" or "raw".
+        stream: looks, separated by commas; default: the run's first stream.
+        join: workdirs whose streams stand beside this run's.
+        step: of the checkpoint; default: the last.
+
+    Raises:
+        UserError: something does not fit; nothing is written then.
+        training.loop.Stopped: fine-tuning was asked to stop; the same call goes on.
+    """
+    written = []
+    for result, own in _evaluate(config, workdir, protocol, encoder, stream, list(join), step):
+        path = table.result_path(workdir, result)
+        if cluster.is_first():
+            table.write_result(workdir, result)
+            if protocol in classifier.PROTOCOLS and encoder == "trained":
+                classifier.replace(path.with_suffix(".npz"), own)
+        written.append((result, path))
+    return written
+
+
+def _evaluate(
+    config, workdir, protocol, encoder, stream, join, step
+) -> Iterator[tuple[dict[str, Any], classifier.Classifier | None]]:
+    start = time.perf_counter()
+    if not config.data.dir:
+        raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
+    dataset = datasets.open_dataset(config.data.dir)
+    config, variables, step = load.load_encoder(
+        encoder, config, dataset.layout, workdir, step=step, joined=join
+    )
+    looks = streams.parse_looks(stream, config.streams)
+    needed = streams.find_needed(looks, config.streams)
+    embed = features.make_embedding(encoder, config, dataset.layout, needed)
+    made = features.Encoder(embed, variables, needed)
+    features.check_fit(made, config, dataset.layout)
+    options = {}
+    if protocol == "transfer" and encoder == "trained":
+        load.check_transfer(config, workdir)
+    if protocol in TUNING:
+        options["store"] = unfinished.find_folder(
+            workdir, protocol, config, dataset, variables, looks
+        )
+    results = PROTOCOLS[protocol](config, dataset, made, looks, **options)
+    origin = {
+        "protocol": protocol, "step": step, "encoder_id": unfinished.fingerprint(variables),
+        "normalize": getattr(dataset, "metadata", {}).get("normalize"),
+    }  # fmt: skip
+    for look, found in results.items():
+        for figures in found if isinstance(found, list) else [found]:
+            own = figures.pop("classifier", None)
+            result = {
+                "protocol": protocol, "encoder": encoder, "stream": look,
+                "split": config.data.split, **table.name_classes(figures, dataset.class_names),
+                "step": step, "seed": config.seed, "joined": join,
+                "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
+            }  # fmt: skip
+            yield result, own and own._replace(**origin)
+    if "store" in options and cluster.is_first():  # all is written
+        unfinished.remove_folder(options["store"])
