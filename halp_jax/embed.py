@@ -35,7 +35,8 @@ from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, classify, features, knn, load, stopping, streams
 from halp_jax.methods import moco
-from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.common import convert_clip
+from halp_jax.skeletons.layout import NTU25, Layout
 from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint
 
@@ -68,11 +69,15 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     return argparse.Namespace(**(vars(known) | vars(args))), config
 
 
-def read_clip(path: Path) -> Float[np.ndarray, "time bodies joints xyz"]:
-    """One clip of a .npy or .skeleton file, as it is there. Raises UserError."""
+def read_clip(path: Path, layout: Layout) -> Float[np.ndarray, "time bodies joints xyz"]:
+    """One clip of a .npy or .skeleton file, the latter with the joints of `layout`.
+
+    Raises UserError.
+    """
     if path.suffix == ".skeleton":
         frames, _ = ntu.select_bodies(ntu.parse_skeleton(read_bytes(path), str(path)))
-        return frames.astype(np.float32)
+        frames = frames.astype(np.float32)
+        return frames if layout == NTU25 else convert_clip(frames, NTU25, layout)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than {MAX_BYTES} bytes; give one clip a file")
@@ -99,7 +104,7 @@ def read_inputs(paths: Sequence[str], layout: Layout, normalization: str) -> lis
     for path in map(Path, dict.fromkeys(paths)):
         path = path.expanduser()
         if not (path.is_dir() or path.suffix == ".npz"):
-            clips.append(read_clip(path))
+            clips.append(read_clip(path, layout))
             names.append(str(path))
             continue
         dataset = datasets.open_dataset(path)

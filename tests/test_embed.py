@@ -10,8 +10,9 @@ from _clips import make_state, tiny_config
 from _files import poses, write_skeleton
 
 from halp_jax import datasets, embed, evaluate
+from halp_jax.errors import UserError
 from halp_jax.evaluation import linear, tune
-from halp_jax.skeletons.layout import NTU25
+from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, with_bodies
 from halp_jax.training import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -244,3 +245,14 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
     classify("finetune", "--stream=bone", "--config.finetune.keep_weights=False",
              "--config.finetune.epochs=1")  # fmt: skip
     assert not file.exists()
+
+
+def test_a_skeleton_file_takes_the_joints_of_the_encoder(tmp_path):
+    write_skeleton(tmp_path, "mine", seed=3, time=12, bodies=2)
+    path = tmp_path / "mine.skeleton"
+    whole = embed.read_clip(path, NTU25)
+    fewer = embed.read_clip(path, with_bodies(KINECT20, 2))
+    assert whole.shape == (12, 2, 25, 3)
+    np.testing.assert_array_equal(fewer, whole[:, :, [0, 1, 20, *range(3, 20)]])
+    with pytest.raises(UserError, match="coco17"):
+        embed.read_clip(path, COCO17)
