@@ -20,6 +20,10 @@ Data sets of different skeletons share an encoder when both are prepared with on
 go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max_bodies is the
 number of bodies of a clip, 20 joints of two bodies being the layout kinect20x2; of more bodies those
 that move most are kept, fewer are filled up with zeros.
+
+Millions of clips are read by a cluster: --beam=FlinkRunner --beam_options=--flink_master=HOST:8081 (or
+SparkRunner, DataflowRunner; DirectRunner is this machine; several options are separated by commas).
+It needs requirements-beam.txt, and a --source and --out that all workers see.
 """
 
 import inspect
@@ -56,6 +60,8 @@ def define_flags() -> None:
         "View-invariant; the same with the released quirks; as it is. By default view, and none"
         " where the files are normalised already.",
     )
+    flags.DEFINE_string("beam", "", "Runner of Apache Beam that does the work; see above.")
+    flags.DEFINE_string("beam_options", "", "What the runner is told, separated by commas.")
     flags.DEFINE_bool("strict", False, "Stop at the first damaged clip.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there, at the very end.")
     flags.DEFINE_string("missing", None, "ntu: lists of damaged samples, separated by commas.")
@@ -91,6 +97,8 @@ def main(argv: list[str]) -> int:
             as_layout=layout,
             strict=FLAGS.strict,
             overwrite=FLAGS.overwrite,
+            beam_runner=FLAGS.beam,
+            beam_options=[option for option in FLAGS.beam_options.split(",") if option],
         )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

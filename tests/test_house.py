@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "halp_jax"
 # A room may import rooms of a lower floor and itself; commands may import anything.
 FLOORS = {"core": 0, "encoders": 1, "skeletons": 1, "datasets": 2, "methods": 2}
-FLOORS |= {"training": 3, "evaluation": 4}
+FLOORS |= {"training": 3, "evaluation": 4, "inspect": 5}
 SHARED = {"errors", "progress"}  # leaves that any room may use; they import nothing of ours
 
 

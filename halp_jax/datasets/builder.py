@@ -12,12 +12,13 @@ import re
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from halp_jax.datasets import beam
 from halp_jax.datasets.clip import Clip, ClipInfo
 from halp_jax.datasets.pipeline import import_tensorflow
 from halp_jax.datasets.prepared import (
@@ -54,6 +55,8 @@ def prepare_source(
     as_layout: Layout | None = None,
     strict: bool = False,
     overwrite: bool = False,
+    beam_runner: str = "",
+    beam_options: Sequence[str] = (),
 ) -> PreparedDataset:
     """Reads every item of `source` and writes the prepared data set `out_dir`.
 
@@ -68,6 +71,7 @@ def prepare_source(
             `skeletons.common`. None stands for the one that they have.
         strict: stop at the first damaged clip instead of leaving it out.
         overwrite: replace a data set that is there, at the very end.
+        beam_runner, beam_options: Apache Beam's runner that does it all in place of `workers`.
 
     Returns:
         The data set, open. Damaged clips are named on standard error and in `metadata["damaged"]`.
@@ -90,12 +94,19 @@ def prepare_source(
     reading = Reading(source.read, source.layout, len(source.class_names), normalize, layout)
     with _unfinished_folder(out) as folder:
         # Before the clock starts: TensorFlow loads for long.
-        writer = _tfds_writer(folder, source, layout)
-        with (
-            contextlib.closing(read_items(reading, source.items, workers)) as results,
-            Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
-        ):
-            infos, lengths, damaged, remarks = _write_clips(writer, results, strict, progress)
+        tfds, info = _tfds_info(folder, source, layout)
+        if beam_runner:
+            given = (reading, source.items, beam_runner, beam_options)
+            written = beam.write_clips(tfds.core, info, TFDS_SPLIT, *given, _example, strict)
+        else:
+            with (
+                contextlib.closing(read_items(reading, source.items, workers)) as results,
+                Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
+            ):
+                writer = tfds.core.SequentialWriter(info, max_examples_per_shard=CLIPS_PER_FILE)
+                writer.initialize_splits([TFDS_SPLIT])
+                written = _write_clips(writer, results, strict, progress)
+        infos, lengths, damaged, remarks = written
         if not infos:
             raise UserError(
                 f"the {source.format} source has no sound clip, {len(damaged)} are damaged"
@@ -142,7 +153,7 @@ def _write_clips(
     for clips, broken in results:
         for clip in clips:
             if clip.name in seen:
-                reason = f"clip {clip.name}: an earlier clip has this name; rename or remove one"
+                reason = beam.SAME_NAME.format(clip.name)
                 broken.append({"item": clip.name, "reason": reason})
                 continue
             seen.add(clip.name)
@@ -167,8 +178,8 @@ def _example(clip: Clip) -> dict[str, Any]:
     return {"frames": clip.frames, "length": len(clip.frames), **vars(clip.info)}
 
 
-def _tfds_writer(folder: Path, source: Source, layout: Layout) -> Any:
-    """A tfds writer that appends clips in the order given and holds none of them."""
+def _tfds_info(folder: Path, source: Source, layout: Layout) -> tuple[Any, Any]:
+    """tfds, and its description of the data set that is written into `folder`."""
     import_tensorflow()
     import tensorflow_datasets as tfds
 
@@ -201,9 +212,7 @@ def _tfds_writer(folder: Path, source: Source, layout: Layout) -> Any:
         features=features,
         disable_shuffling=True,
     )
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=CLIPS_PER_FILE)
-    writer.initialize_splits([TFDS_SPLIT])
-    return writer
+    return tfds, info
 
 
 def _number_splits(
