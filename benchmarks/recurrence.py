@@ -2,10 +2,16 @@
 
     python benchmarks/recurrence.py --cores=1
 
-Members: `scan_gru`, ours; `reference`, the plain scan with automatic gradients; `nn.GRU`, one call on
-the whole clip; `loop`, nn.GRU on one frame at a time. All have the input product inside, with the
-2 x width inputs that the upper layers have; the gradient is that of input and parameters.
+Members: `scan_gru`, ours; `pallas_gru`, its kernel for TPUs (where there is one, or with --pallas,
+which elsewhere interprets it: does it run?); `reference`, the plain scan with automatic gradients;
+`nn.GRU`, one call on the whole clip; `loop`, nn.GRU on one frame at a time. All have the input
+product inside, with the 2 x width inputs that the upper layers have; the gradient is that of input
+and parameters.
+--precision is that of both products of `scan_gru` and `pallas_gru`, and of torch (bfloat16: autocast);
+`reference` is always float32 and then stands for the size of the rounding.
 """
+
+import functools
 
 import _steps
 import _timing
@@ -14,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
+from halp_jax.encoders.gru_pallas import pallas_gru
+from halp_jax.encoders.product import product
 
 QUICK = {"widths": "32,64", "batch": 8, "frames": 16, "repeats": 2, "cores": 1}
 
@@ -29,13 +37,14 @@ def make_arrays(width: int, args) -> dict[str, np.ndarray]:
     return {name: array.astype(np.float32) for name, array in arrays.items()}
 
 
-def make_ours(scan, arrays):
+def make_ours(scan, arrays, precision):
     """-> (forward, forward and backward), both without arguments."""
     arrays = jax.tree.map(jnp.asarray, arrays)
     direction = arrays.pop("direction")
 
     def layer(a):
-        return scan(a["x"] @ a["w_ih"] + a["b_ih"], a["w_hh"], a["b_hh"])
+        projected = product(a["x"], a["w_ih"], precision) + a["b_ih"]
+        return scan(projected, a["w_hh"], a["b_hh"], precision)
 
     forward = jax.jit(layer)
     # The direction is an argument: as a constant it would be folded into the program.
@@ -43,10 +52,17 @@ def make_ours(scan, arrays):
     return lambda: forward(arrays), lambda: both(arrays, direction)
 
 
-def make_torch(per_frame: bool, arrays):
+def make_torch(per_frame: bool, arrays, precision):
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # torch's own default would let cuDNN round to TF32 where "float32" was asked for.
+    full = precision == "float32"
+    torch.set_float32_matmul_precision("highest" if full else "high")
+    torch.backends.cudnn.allow_tf32 = not full
+    autocast = functools.partial(
+        torch.autocast, device, torch.bfloat16, enabled=precision == "bfloat16"
+    )
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     x, direction = tensors["x"].requires_grad_(), tensors["direction"]
     gru = torch.nn.GRU(x.shape[2], direction.shape[2]).to(device)
@@ -65,13 +81,15 @@ def make_torch(per_frame: bool, arrays):
         return torch.cat(outputs)
 
     def forward():
-        with torch.no_grad():
-            return layer()
+        with torch.no_grad(), autocast():
+            return layer().float()
 
     def both():
         gru.zero_grad()
         x.grad = None
-        layer().backward(direction)
+        with autocast():
+            output = layer().float()
+        output.backward(direction)
         return x.grad
 
     return forward, both
@@ -81,16 +99,21 @@ def main() -> None:
     parser = _timing.make_parser(__doc__)
     _steps.add_size(parser)
     parser.add_argument("--widths", default="128,256,512,1024")
+    parser.add_argument("--pallas", action="store_true", help="the kernel without a TPU, too")
     args = _timing.parse(parser, QUICK)
     machine, rates = _timing.start("one GRU layer", args)
+    on_tpu = jax.default_backend() == "tpu"
     rows = []
     for width in map(int, args.widths.split(",")):
         arrays = make_arrays(width, args)
-        members = {"scan_gru": make_ours(scan_gru, arrays)}
-        members["reference"] = make_ours(scan_gru_reference, arrays)
+        members = {"scan_gru": make_ours(scan_gru, arrays, args.precision)}
+        if on_tpu or args.pallas:
+            kernel = functools.partial(pallas_gru, interpret=not on_tpu)
+            members["pallas_gru"] = make_ours(kernel, arrays, args.precision)
+        members["reference"] = make_ours(reference, arrays, "float32")
         if machine["torch"]:
-            members["nn.GRU"] = make_torch(False, arrays)
-            members["loop"] = make_torch(True, arrays)
+            members["nn.GRU"] = make_torch(False, arrays, args.precision)
+            members["loop"] = make_torch(True, arrays, args.precision)
         outputs = {name: to_numpy(run[0]()) for name, run in members.items()}
         off = {k: float(np.max(np.abs(v - outputs["scan_gru"]))) for k, v in outputs.items()}
         runs = {(k, i): run[i] for k, run in members.items() for i in range(2)}
@@ -112,8 +135,12 @@ def main() -> None:
             })  # fmt: skip
     _timing.print_table(rows)
     print("\nfloor: the least time in ms; difference: the largest in the output, to scan_gru")
-    size = {"batch": args.batch, "frames": args.frames}
+    size = {"batch": args.batch, "frames": args.frames, "precision": args.precision}
     _timing.print_json("recurrence", machine=machine, size=size, repeats=args.repeats, rows=rows)
+
+
+def reference(projected, w_hh, b_hh, precision):
+    return scan_gru_reference(projected, w_hh, b_hh)  # always float32
 
 
 def to_numpy(x) -> np.ndarray:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from halp_jax.encoders.product import Precision, product
 
 
-def _cell(projected, recurrent, hidden):
+def cell(projected, recurrent, hidden):
     """One time step: [..., 3 width] and [..., width] -> the new state and what its gradient needs."""
     xr, xz, xn = jnp.split(projected, 3, axis=-1)
     hr, hz, hn = jnp.split(recurrent, 3, axis=-1)
@@ -35,7 +35,7 @@ def scan_gru_reference(
     """The recurrence with automatic gradients; `projected` is W_i x + b_i for all frames."""
 
     def step(hidden, projected_t):
-        hidden, _ = _cell(projected_t, product(hidden, w_hh, "float32") + b_hh, hidden)
+        hidden, _ = cell(projected_t, product(hidden, w_hh, "float32") + b_hh, hidden)
         return hidden, hidden
 
     start = jnp.zeros((projected.shape[1], w_hh.shape[0]), projected.dtype)
@@ -61,7 +61,7 @@ def scan_gru(
 def _forward(projected, w_hh, b_hh, precision):
     def step(hidden, projected_t):
         recurrent = product(hidden, w_hh, precision) + b_hh
-        hidden, gates = _cell(projected_t, recurrent, hidden)
+        hidden, gates = cell(projected_t, recurrent, hidden)
         return hidden, (hidden, gates)
 
     start = jnp.zeros((projected.shape[1], w_hh.shape[0]), projected.dtype)

@@ -52,8 +52,10 @@ class TrainState:
 
 
 def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
-    e, precision = config.encoder, config.train.get("precision", "float32")
-    return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, precision, axis_name)
+    e, train = config.encoder, config.train
+    # Runs from before there was a choice have neither.
+    how = train.get("precision", "float32"), train.get("recurrence", "scan")
+    return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, *how, axis_name)
 
 
 def make_learning_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> Schedule:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.core import hallucinate, kmeans
+from halp_jax.encoders.bigru import RECURRENCES
 from halp_jax.encoders.product import PRECISIONS
 from halp_jax.errors import UserError
 from halp_jax.skeletons.streams import STREAMS
@@ -29,6 +30,7 @@ CHOICES = {
     "halp.kmeans_mean": kmeans.CHOICES["mean"],
     "train.parallel": DRIVERS,
     "train.precision": PRECISIONS,
+    "train.recurrence": RECURRENCES,
 }
 AT_LEAST_ONE = (
     "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
@@ -199,9 +201,9 @@ def lock_workdir(workdir: str | os.PathLike[str]) -> Iterator[None]:
             ) from None
         except OSError:  # a file system without locks, as some network ones: go without
             pass
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with contextlib.suppress(OSError):  # a full disk: it is for the message above alone
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield
 
 
