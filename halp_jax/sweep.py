@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from halp_jax import evaluate, table, train
+from halp_jax import table, train
 from halp_jax.errors import UserError
 from halp_jax.evaluation.protocols import PROTOCOLS
 from halp_jax.training import members as sweeping

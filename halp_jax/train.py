@@ -13,6 +13,7 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import jax
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     log = logging.getLogger("halp_jax")  # the project's own messages, without date and file
     log.setLevel(logging.INFO)
     log.addHandler(handler := logging.StreamHandler())
+    log.propagate = False  # libraries may have given the root logger a handler: once is enough
     try:
         args, config = parse_args(sys.argv[1:] if argv is None else argv)
         cluster.join(config)
@@ -72,11 +74,19 @@ def main(argv: list[str] | None = None) -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted: the newest checkpoint is the last one saved", file=sys.stderr)
-        return 130
+        return cluster.leave(error, 130)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if not cluster.is_loss(error):
+            traceback.print_exc()
+        print(f"error: {cluster.describe(error)}", file=sys.stderr)
+        return cluster.leave(error)
     finally:
         log.removeHandler(handler)
+        log.propagate = True
     return 0
 
 

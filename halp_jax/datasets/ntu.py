@@ -1,14 +1,11 @@
 """Raw NTU RGB+D 60 and 120: `.skeleton` files of a Kinect v2 -> clips of 25 joints, two bodies.
 
-A file is a stream of numbers: the frame count; for each frame its body count; for each body ten
-values of which the first is its tracking id, the joint count, and twelve values a joint of which
-the first three are xyz in metres. The two bodies that move most are kept, as in the data
-preparation of 2s-AGCN that HaLP's released code uses.
+`skeleton_text` parses a file. Here its bodies become people, and the two that move most are kept,
+as in the data preparation of 2s-AGCN that HaLP's released code uses.
 
 The official lists of samples with missing skeletons are obeyed where they are found or given.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Sequence
@@ -17,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from halp_jax.datasets.clip import MAX_COORDINATE, Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.ntu_names import ACTIONS
+from halp_jax.datasets.skeleton_text import Recording, parse_skeleton
 from halp_jax.datasets.source import Item, Source, Splits, check_folder, read_bytes
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import NTU25
@@ -35,99 +33,15 @@ _TRAIN_SUBJECTS_120 = _TRAIN_SUBJECTS_60 + (
 )  # fmt: skip
 _TRAIN_CAMERAS = (2, 3)
 
-_BODY_VALUES, _JOINT_VALUES = 10, 12
-_POSE_VALUES = NTU25.num_joints * _JOINT_VALUES
-# The longest real file has 300 frames of less than 0.1 MB a second; these stop nonsense early.
-_MAX_FRAMES = 5_000
-_MAX_BODIES = 100
 _MAX_FILE_BYTES = 64 * 2**20
 # The released reader looks at this many bodies of a frame, in the order in which they are written.
 _SLOTS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-    """The bodies of one file, as many rows as there are bodies in all frames together."""
-
-    num_frames: int
-    frame: Int[np.ndarray, "rows"]
-    slot: Int[np.ndarray, "rows"]  # position among the bodies of its frame
-    ids: tuple[int, ...]  # tracking ids; they do not fit a float64, so Python integers
-    poses: Float[np.ndarray, "rows joints xyz"]  # float64 metres
 
 
 def parse_name(name: str) -> tuple[int, int, int, int, int] | None:
     """ "S001C002P003R002A013" -> (setup, camera, subject, replication, action), or None."""
     match = _NAME.fullmatch(name)
     return tuple(int(number) for number in match.groups()) if match else None
-
-
-def parse_skeleton(data: bytes, where: str) -> Recording:
-    """The bytes of a `.skeleton` file. Raises DamagedClip, which says what is wrong `where`."""
-    try:
-        return _parse_tokens(data.split(), _parse_numbers(data))
-    except _Damage as reason:
-        raise DamagedClip(f"{where}: {reason}; fetch the file again or leave it out") from None
-
-
-class _Damage(Exception):  # noqa: N818
-    """Why a file cannot be read, before it is known which."""
-
-
-def _parse_numbers(data: bytes) -> Float[np.ndarray, "tokens"]:
-    try:
-        return np.fromstring(data, sep=" ")
-    except (ValueError, DeprecationWarning):
-        raise _Damage("it holds text that is no number") from None
-
-
-def _parse_count(tokens: list[bytes], position: int, what: str, most: int) -> int:
-    if position >= len(tokens):
-        raise _Damage(f"it ends before the {what}")
-    try:
-        number = int(tokens[position])
-    except ValueError:
-        number = -1
-    if not 0 <= number <= most:
-        raise _Damage(f"the {what} is {tokens[position][:20].decode('ascii', 'replace')}")
-    return number
-
-
-def _parse_tokens(tokens: list[bytes], values: Float[np.ndarray, "tokens"]) -> Recording:
-    """Walks over the counts alone; the coordinates are then taken from `values` in one step."""
-    if len(values) != len(tokens):
-        raise _Damage("it holds text that is no number")
-    frame, slot, ids, starts = [], [], [], []
-    num_frames = _parse_count(tokens, 0, "number of frames", _MAX_FRAMES)
-    position = 1
-    for index in range(num_frames):
-        what = f"number of bodies of frame {index}"
-        num_bodies = _parse_count(tokens, position, what, _MAX_BODIES)
-        position += 1
-        for body in range(num_bodies):
-            ids.append(_parse_count(tokens, position, f"body id in frame {index}", 2**64))
-            position += _BODY_VALUES
-            what = f"number of joints in frame {index}"
-            joints = _parse_count(tokens, position, what, 1000)
-            position += 1
-            if joints != NTU25.num_joints:
-                raise _Damage(f"frame {index} has a body of {joints} joints, not 25")
-            if position + _POSE_VALUES > len(tokens):
-                raise _Damage(f"it ends within frame {index} of {num_frames}")
-            frame.append(index)
-            slot.append(body)
-            starts.append(position)
-            position += _POSE_VALUES
-    if position < len(tokens):
-        raise _Damage(f"{len(tokens) - position} values follow its last frame")
-    if not starts:
-        raise _Damage("no frame has a body in it")
-
-    rows = np.asarray(starts)[:, None] + np.arange(_POSE_VALUES)
-    poses = values[rows].reshape(-1, NTU25.num_joints, _JOINT_VALUES)[..., :3]
-    if not (np.abs(poses) <= MAX_COORDINATE).all():
-        raise _Damage("coordinates are NaN, infinite or absurdly large")
-    return Recording(num_frames, np.asarray(frame), np.asarray(slot), tuple(ids), poses)
 
 
 def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, "rows"]:
@@ -139,6 +53,8 @@ def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, "rows"
     """
     if by == "slot":
         return np.where(recording.slot < _SLOTS, recording.slot, -1)
+    if len(set(recording.ids)) == 1 and (np.diff(recording.frame) > 0).all():
+        return np.zeros(len(recording.ids), int)  # one person alone, as in most files
     # An id twice in one frame would be two people in one place: number them apart.
     keys, seen = [], {}
     for frame, body in zip(recording.frame.tolist(), recording.ids, strict=True):
@@ -168,8 +84,9 @@ def motion_energy(
     At least four long, as in the released code; a person who is never seen has 0.
     """
     energy = np.zeros(max(_SLOTS, int(tracks.max()) + 1))
-    for track in range(len(energy)):
-        poses = recording.poses[(tracks == track) & recording.poses.any((1, 2))]
+    tracked = np.where(recording.poses.any((1, 2)), tracks, -1)  # poses of zeros tell nothing
+    for track in range(tracked.max() + 1):
+        poses = recording.poses[tracked == track]
         if len(poses):
             energy[track] = poses[..., 0].std() + poses[..., 1].std() + poses[..., 2].std()
     return energy

@@ -9,8 +9,11 @@ nothing.
 import contextlib
 import hashlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import jax
@@ -20,7 +23,9 @@ from jax.experimental import multihost_utils
 from jaxtyping import Shaped
 
 from halp_jax.errors import UserError
+from halp_jax.training.ending import AgreedError, check_count, describe, is_loss, leave, listen
 
+__all__ = ["AgreedError", "describe", "is_loss", "leave"]  # of `ending`, for the commands
 VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",
@@ -29,16 +34,12 @@ VARIABLES = {
 _MESSAGE_BYTES = 1024
 
 
-class AgreedError(UserError):
-    """What went wrong is known to all processes: each ends by itself."""
-
-
 def find_cluster(
     cluster: Mapping[str, Any] | ml_collections.ConfigDict, environment: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """What to call `jax.distributed.initialize` with; None for a process on its own.
 
-    In this order: the fields of `config.cluster`; the VARIABLES; what JAX itself finds in Slurm (a
+    In this order: the fields of `config.cluster`, each else its variable; what JAX finds in Slurm (a
     step of several tasks), Open MPI and on the hosts of a TPU slice; everything else that JAX knows
     with `coordinator="auto"`.
 
@@ -48,16 +49,17 @@ def find_cluster(
     """
     if cluster.get("coordinator") == "auto":
         return {}
-    given: dict[str, Any] = {name: cluster.get(name) for name in VARIABLES}
     unset = {"coordinator": "", "num_processes": 0, "process_id": -1}
-    if all(given[name] in (None, unset[name]) for name in VARIABLES):
-        given = {name: environment.get(variable) for name, variable in VARIABLES.items()}
-        given = {name: given[name] or unset[name] for name in VARIABLES}
+    given: dict[str, Any] = {}
+    for name, variable in VARIABLES.items():
+        value = cluster.get(name)
+        given[name] = environment.get(variable) if value in (None, unset[name]) else value
+        given[name] = unset[name] if given[name] in (None, "") else given[name]
     if any(given[name] != unset[name] for name in VARIABLES):
         return _check_given(given, unset)
-    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    if int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
         return {"cluster_detection_method": "slurm"}
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+    if int(environment.get("OMPI_COMM_WORLD_SIZE") or 1) > 1:
         return {"cluster_detection_method": "ompi"}
     if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         return {}
@@ -78,7 +80,8 @@ def _check_given(given: dict[str, Any], unset: Mapping[str, Any]) -> dict[str, A
             f"cluster: {given['num_processes']!r} processes, process {given['process_id']!r}; "
             "give whole numbers"
         ) from None
-    if not 0 <= number < count or ":" not in given["coordinator"]:
+    host, _, port = given["coordinator"].rpartition(":")
+    if not 0 <= number < count or not host or not port.isdigit():
         raise UserError(
             f"cluster: process {number} of {count} at {given['coordinator']!r}; processes count "
             "from 0, and a coordinator is HOST:PORT of process 0"
@@ -101,20 +104,46 @@ def join(config: ml_collections.ConfigDict) -> None:
     cluster = config.get("cluster", ml_collections.ConfigDict())
     options = find_cluster(cluster, os.environ)
     if options is not None and not jax.distributed.is_initialized():
+        seconds = cluster.get("timeout_seconds", 300)
         try:
-            jax.distributed.initialize(
-                **options,
-                initialization_timeout=cluster.get("timeout_seconds", 300),
-                heartbeat_timeout_seconds=cluster.get("heartbeat_seconds", 100),
-            )
+            with _expect_others(seconds):
+                jax.distributed.initialize(
+                    **options,
+                    # Longer: when its own time is over, jax aborts the process.
+                    initialization_timeout=seconds + 60,
+                    heartbeat_timeout_seconds=cluster.get("heartbeat_seconds", 100),
+                )
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"cannot join the cluster ({reason}); check that all processes run, with the same "
                 "coordinator and number of processes"
             ) from error
+        listen()
+        check_count()
     if cluster:
         cluster.coordinator, cluster.num_processes, cluster.process_id = "", 0, -1
+
+
+@contextlib.contextmanager
+def _expect_others(seconds: int) -> Iterator[None]:
+    """Ends the process with one line where the block takes longer."""
+
+    def give_up() -> None:
+        print(
+            f"error: the other processes did not come within {seconds} s; check that all run, with "
+            "the same coordinator and number of processes, or raise --config.cluster.timeout_seconds",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        os._exit(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def is_first() -> bool:
@@ -183,17 +212,50 @@ def gather(
     if jax.process_count() == 1:
         return part
     parts = np.asarray(multihost_utils.process_allgather(part))
-    return parts.reshape(-1, *part.shape[1:])[:count]
+    return parts.reshape(-1, *part.shape[1:])[:count].astype(part.dtype)  # jax counts in 32 bits
 
 
-def leave(error: UserError) -> int:
-    """The exit status of a command that ends with this error, 1.
+def from_first(tree: Any) -> Any:
+    """The arrays of process 0, bit by bit, in the place of this process's own of the same shapes."""
+    if jax.process_count() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(jax.tree.map(np.asarray, tree))
+    data = np.concatenate([np.frombuffer(leaf.tobytes(), np.uint8) for leaf in leaves])
+    # As whole numbers: the others add zeros, and a sum of floats would turn -0.0 into 0.0.
+    words = np.pad(data, (0, -len(data) % 4)).view(np.uint32)
+    data = np.asarray(multihost_utils.broadcast_one_to_all(words)).view(np.uint8)
+    ends = np.cumsum([leaf.nbytes for leaf in leaves])
+    parts = [data[end - leaf.nbytes : end] for end, leaf in zip(ends, leaves, strict=True)]
+    return structure.unflatten(
+        [
+            np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape)
+            for part, leaf in zip(parts, leaves, strict=True)
+        ]
+    )
 
-    At its end a process waits for the others. Where it alone has failed they would wait for it, too:
-    then it ends right here, and the others, who notice that at once, end with it.
+
+def should_stop(step: int) -> bool:
+    """Has one of the processes been asked to stop? True at the same step in all of them.
+
+    To be asked once a step. JAX notes SIGTERM for all, and `interrupts` makes Ctrl-C one.
     """
-    if jax.distributed.is_initialized() and not isinstance(error, AgreedError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
-    return 1
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[None]:
+    """A first Ctrl-C asks all processes to stop, as SIGTERM does; a second one acts at once."""
+    before = signal.getsignal(signal.SIGINT)
+    enabled = jax.process_count() > 1 and before is signal.default_int_handler
+
+    def forward(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if enabled:
+        signal.signal(signal.SIGINT, forward)
+    try:
+        yield
+    finally:
+        if enabled:
+            signal.signal(signal.SIGINT, before)

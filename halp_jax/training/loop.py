@@ -87,22 +87,23 @@ def train(
     cluster.check_alike("data set", info)
 
     with contextlib.ExitStack() as stack:
+        manager, figures = None, {}
         with cluster.together():
             if main:
                 stack.enter_context(checks.lock_workdir(workdir))
                 _write_config(workdir, config)
-        manager = stack.enter_context(checkpoint.open_manager(workdir, config, steps_per_epoch))
-        state, figures = _begin(config, dataset.layout, info, manager)
-        step = int(state.step)
-        journal = stack.enter_context(
-            report.Journal(
-                workdir,
-                step,
-                tensorboard=config.train.tensorboard,
-                wandb=config.train.wandb,
-                enabled=main,
+                opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
+                manager = stack.enter_context(opened)
+                state, figures = _begin(config, dataset.layout, info, manager)
+            else:
+                state = moco.create_state(config, dataset.layout)
+            journal = report.Journal(
+                workdir, int(state.step),
+                tensorboard=config.train.tensorboard, wandb=config.train.wandb, enabled=main,
             )  # fmt: skip
-        )
+        stack.enter_context(journal)
+        state = cluster.from_first(state)
+        step = int(state.step)
         stream = stream if main else stack.enter_context(open(os.devnull, "w"))
         progress = stack.enter_context(
             Progress(
@@ -110,9 +111,14 @@ def train(
             )
         )
         stop = stack.enter_context(StopRequest(enabled=alone))
+        stack.enter_context(cluster.interrupts())
 
         def is_due(step: int, every_epochs: int) -> bool:
             return every_epochs > 0 and step % (every_epochs * steps_per_epoch) == 0
+
+        def is_evaluated(step: int) -> bool:
+            every = config.knn.every_epochs if evaluators else 0
+            return is_due(step, every) or (every > 0 and step == total)
 
         def evaluate(state: Any) -> dict[str, float]:
             results = {}
@@ -124,18 +130,19 @@ def train(
         def save(state: Any, step: int, figures: dict[str, float]) -> None:
             if not _is_finite(state):
                 raise _explain_not_finite("the state", step, manager)
-            checkpoint.save(manager, step, state, info | {"figures": figures})
+            if manager:
+                checkpoint.save(manager, step, state, info | {"figures": figures})
 
         def leave(step: int) -> Stopped:
-            manager.wait_until_finished()
+            if manager:
+                checkpoint.finish(manager)
             return Stopped(stop.received or signal.SIGTERM, step, workdir)
 
         state = parallel.replicate(state, num_devices)
-        evaluates = bool(evaluators) and config.knn.every_epochs
         missing = cluster.first_says(not journal.has(step))
-        if is_due(step, evaluates and config.knn.every_epochs) and missing:
-            try:  # the encoder before training, or an evaluation that the last run did not finish
-                journal.write(step, figures | evaluate(state))
+        if missing and (is_evaluated(step) or cluster.first_says(bool(figures))):
+            try:  # the encoder before training, or a line that the last run did not come to write
+                journal.write(step, figures | (evaluate(state) if is_evaluated(step) else {}))
             except Interrupted:
                 save(state, step, figures)
                 raise leave(step) from None
@@ -163,12 +170,14 @@ def train(
                 jax.block_until_ready(metrics)
                 meter.pause()
             # With several processes all must stop at the same step: jax agrees on one for them.
-            stopping = bool(stop.received) if alone else manager.reached_preemption(step)
+            stopping = bool(stop.received) if alone else cluster.should_stop(step)
             saving = is_due(step, config.checkpoint.every_epochs) or step == total or stopping
-            evaluating = evaluates and (is_due(step, config.knn.every_epochs) or step == total)
+            evaluating = is_evaluated(step)
             if not (saving or evaluating or step % config.train.log_every == 0):
                 continue
 
+            if manager:
+                checkpoint.check(manager)
             figures, steps_ago = meter.flush()
             if steps_ago is not None:
                 journal.write(step, figures)
@@ -192,7 +201,8 @@ def train(
             if stopping and step < total:
                 raise leave(step)
             meter.pause()
-        manager.wait_until_finished()
+        if manager:
+            checkpoint.finish(manager)
         return state
 
 
@@ -269,11 +279,15 @@ def _is_finite(state: Any) -> bool:
     return bool(_all_finite([x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]))
 
 
-def _explain_not_finite(what: str, step: int, manager: ocp.CheckpointManager) -> UserError:
-    manager.wait_until_finished()
+def _explain_not_finite(
+    what: str, step: int, manager: ocp.CheckpointManager | None
+) -> cluster.AgreedError:
+    if not manager:
+        return cluster.AgreedError(f"{what} is not finite at step {step}; see process 0")
+    checkpoint.finish(manager)
     last = manager.latest_step()
     good = f"{manager.directory}/{last}" if last is not None else "none was saved yet"
-    return UserError(
+    return cluster.AgreedError(
         f"{what} is not finite at step {step}; last good checkpoint: {good}. Try a lower "
         f"--config.optim.learning_rate, --config.optim.warmup_epochs=5 or a higher "
         f"--config.moco.temperature, and look for clips with huge coordinates"

@@ -14,10 +14,12 @@ from typing import Any
 
 import ml_collections
 
+from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
 
 METRICS = "metrics.jsonl"
+ADVICE = "make room and start the same command again: it goes on from the newest checkpoint"
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -39,9 +41,8 @@ def truncate_metrics(workdir: str | os.PathLike[str], last_step: int) -> list[di
     path = Path(workdir) / METRICS
     kept = [record for record in read_metrics(workdir) if record["step"] <= last_step]
     if path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        temporary.replace(path)
+        with open_whole(path, ADVICE) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
     return kept
 
 
@@ -78,13 +79,16 @@ class Journal:
             number = float(value)
             record[name] = number if math.isfinite(number) else None
         self.records.append(record)
-        if self._enabled:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
+        try:
+            if self._enabled:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+            if self._board:
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+                self._board.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self._path} ({error.strerror}); {ADVICE}") from error
         if self._wandb:
             self._wandb.log(dict(values), step=step)
 

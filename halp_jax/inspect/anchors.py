@@ -1,0 +1,299 @@
+"""One anchor at a time: its prototype, the walk, t*, its positives, and the real clips they lie near.
+
+    run = open_run("runs/halp")                  # training clips and prototypes on the sphere
+    path = walk(run, clip=3)                     # sim(z(t), P_j), and the nearest real clip to z(t)
+    drawn = draw_positives(run, 3, "pairwise")   # G positives: rank of P*, similarity given up
+
+Anchors are what training calls keys: the clip's centre crop through the momentum encoder, in
+evaluation mode. A clip is given by its place in `run.anchors`. "Nearest real clip" always means
+another clip than the anchor itself, which a short walk would otherwise never leave.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from halp_jax import datasets
+from halp_jax.core import hallucinate as halp
+from halp_jax.core.kmeans import spherical_kmeans
+from halp_jax.core.sphere import similarities, slerp_weights
+from halp_jax.datasets import pipeline
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features, load
+from halp_jax.methods import moco
+from halp_jax.skeletons.augment import ViewSettings
+from halp_jax.skeletons.layout_file import restore_layout
+from halp_jax.training import checkpoint
+
+_find_targets = jax.jit(halp.walk_targets, static_argnums=1)
+SOLVERS = ("pairwise", "geodesic", "sphere")
+
+
+class Inspected(NamedTuple):
+    """A trained run, one of its streams: what there is to look at, as numpy arrays."""
+
+    workdir: Path
+    config: ml_collections.ConfigDict
+    dataset: Any
+    step: int
+    stream: str
+    clips: Int[np.ndarray, " clips"]  # their numbers in the data set
+    labels: Int[np.ndarray, " clips"]
+    anchors: Float[np.ndarray, "clips dim"]  # z_k, unit vectors
+    prototypes: Float[np.ndarray, "m dim"]
+    origin: str  # of the prototypes: "the run", or how many were clustered from the clips
+
+    @property
+    def names(self) -> list[str]:
+        """The class of each clip, in words."""
+        return [self.dataset.class_names[label] for label in self.labels]
+
+
+class Walk(NamedTuple):
+    """z(t) from one anchor to one target, at T values of t from 0 to 1."""
+
+    clip: int
+    solver: str
+    nearest: int  # the prototype P*
+    selected: int  # P_sel; for the solver `sphere` P* again, whose optimum z* is the target
+    omega: float  # W, radians
+    t_star: float
+    drawn: tuple[float, float]  # range of t that positives are drawn from
+    t: Float[np.ndarray, " times"]
+    points: Float[np.ndarray, "times dim"]
+    similarities: Float[np.ndarray, "times m"]  # sim(z(t), P_j)
+    neighbour: Int[np.ndarray, " times"]  # nearest real clip, its place in run.anchors
+    closeness: Float[np.ndarray, " times"]  # sim(z(t), that clip)
+
+
+class Drawn(NamedTuple):
+    """G positives of one anchor, as training would draw them."""
+
+    clip: int
+    solver: str
+    selected: Int[np.ndarray, " g"]
+    t: Float[np.ndarray, " g"]
+    t_star: Float[np.ndarray, " g"]  # of the walk that each was drawn on
+    kept: Bool[np.ndarray, " g"]  # by the rank filter
+    rank: Int[np.ndarray, " g"]  # of P* among all prototypes at the positive: 1 is nearest
+    given_up: Float[np.ndarray, " g"]  # sim(z_k, P*) - sim(z, P*): the higher, the harder
+    points: Float[np.ndarray, "g dim"]
+    neighbour: Int[np.ndarray, " g"]
+    closeness: Float[np.ndarray, " g"]
+
+
+def open_run(
+    workdir: str | os.PathLike[str],
+    *,
+    stream: str = "",
+    step: int | None = None,
+    part: str = "train",
+    data: str | os.PathLike[str] = "",
+    max_clips: int | None = None,
+) -> Inspected:
+    """Loads a run and embeds its clips, once.
+
+    Args:
+        stream: of a run of several; the first by default.
+        step: which checkpoint; the newest by default.
+        part: "train" or "test" of the run's split.
+        data: the prepared data set, where it has moved since.
+        max_clips: at most so many, evenly spaced.
+
+    Prototypes are those of the checkpoint. A run that has none (MoCo alone, or HaLP not yet on) gets
+    as many as its config asks for, clustered from the clips themselves; `origin` says so.
+    """
+    config = checkpoint.load_config(workdir)
+    stream = stream or config.streams[0]
+    if stream not in config.streams:
+        raise UserError(f"{workdir} has no stream {stream!r}; use {', '.join(config.streams)}")
+    dataset = datasets.open_dataset(data or config.data.dir)
+    state, step = checkpoint.restore_state(workdir, step)
+    trained = restore_layout(checkpoint.load_info(workdir, step)["layout"])
+    load.check_layout(dataset.layout, trained)
+    place = tuple(config.streams).index(stream)
+    numbers = dataset.indices(config.data.split, part)
+    if max_clips is not None and max_clips < len(numbers):
+        numbers = numbers[np.linspace(0, len(numbers) - 1, max_clips).round().astype(int)]
+    if len(numbers) < 2:
+        raise UserError(f"{dataset.path} has {len(numbers)} {part} clips; it takes 2 or more")
+    variables = jax.tree.map(lambda leaf: leaf[place], (state.key_params, state.key_batch_stats))
+    found = _embed(config, stream, dataset, numbers, variables)
+    run = Inspected(
+        Path(workdir), config, dataset, step, stream, found.index, found.labels,
+        found.values[0], np.asarray(state.prototypes[place]), "the run",
+    )  # fmt: skip
+    return run if run.prototypes.any() else cluster_prototypes(run, config.halp.num_prototypes)
+
+
+def cluster_prototypes(run: Inspected, count: int, seed: int = 0) -> Inspected:
+    """The run with `count` other prototypes: k-means over all its embedded clips."""
+    if not 1 <= count <= len(run.anchors):
+        raise UserError(f"{count} prototypes of {len(run.anchors)} clips; give 1 to as many")
+    result = spherical_kmeans(jax.random.key(seed), jnp.asarray(run.anchors), count)
+    return run._replace(
+        prototypes=np.asarray(result.centroids), origin=f"{count} clustered from the clips"
+    )
+
+
+def choose_clips(run: Inspected, count: int) -> list[int]:
+    """`count` clips to look at: of as many classes as there are, each clip near its class' middle."""
+    order = []
+    for label in np.unique(run.labels):
+        (members,) = np.nonzero(run.labels == label)
+        middle = run.anchors[members].mean(0)
+        order.append(members[np.argsort(-run.anchors[members] @ middle, kind="stable")])
+    longest = max(map(len, order))
+    clips = [int(each[rank]) for rank in range(longest) for each in order if rank < len(each)]
+    return clips[:count]
+
+
+def walk(
+    run: Inspected,
+    clip: int,
+    selected: int | None = None,
+    solver: str | None = None,
+    *,
+    draw: str | None = None,
+    lam: float | None = None,
+    count: int = 101,
+) -> Walk:
+    """The walk of one clip toward prototype `selected`, by default the one it may go farthest to.
+
+    Solver, draw and lambda are the run's where they are not given.
+    """
+    solver, draw, lam = _choose(run, solver, draw, lam)
+    _check_clip(run, clip)
+    reach, targets, *_ = _reach(run, clip, solver)
+    nearest, m = int(reach.nearest), len(run.prototypes)
+    far = np.where(reach.chance > 0, np.asarray(reach.t_star * reach.omega), -1.0)
+    if solver == "sphere" or selected is None:
+        selected = int(far.argmax())
+    if not 0 <= selected < m:
+        raise UserError(f"there is no prototype {selected}; give 0 to {m - 1}")
+    if selected == nearest and solver != "sphere":
+        raise UserError(f"prototype {selected} is the anchor's own; walk toward another of {m}")
+    t = np.linspace(0, 1, count).astype(np.float32)
+    a, b = slerp_weights(jnp.asarray(t), jnp.broadcast_to(reach.omega[selected], t.shape))
+    points = np.asarray(a[:, None] * run.anchors[clip] + b[:, None] * targets[selected])
+    neighbour, closeness = find_neighbours(run, points, clip)
+    t_star = float(reach.t_star[selected])
+    low, high = halp.draw_range(draw, lam)
+    return Walk(
+        clip, solver, nearest, selected, float(reach.omega[selected]), t_star,
+        (low * t_star, high * t_star), t, points, points @ run.prototypes.T, neighbour, closeness,
+    )  # fmt: skip
+
+
+def draw_positives(
+    run: Inspected,
+    clip: int,
+    solver: str | None = None,
+    *,
+    draw: str | None = None,
+    lam: float | None = None,
+    count: int = 100,
+    seed: int = 0,
+) -> Drawn:
+    """`count` positives of one clip. One seed draws alike for `pairwise` and `geodesic`."""
+    solver, draw, lam = _choose(run, solver, draw, lam)
+    _check_clip(run, clip)
+    reach, targets, s, v, c = _reach(run, clip, solver)
+    _, z = halp.hallucinate(
+        jax.random.key(seed), s, v, c, num_positives=count, solver=solver, draw=draw, lam=lam
+    )
+    anchor = jnp.asarray(run.anchors[clip])
+    points = np.asarray(halp.materialize(jax.tree.map(lambda x: x[None], z), anchor[None], targets))
+    points = points[0]
+    similar, home = points @ run.prototypes.T, int(reach.nearest)
+    # A tie within float32 is no lost rank: at t* two prototypes are meant to be equally near.
+    rank = 1 + (similar > similar[:, home, None] + 1e-5).sum(1)
+    given_up = run.anchors[clip] @ run.prototypes[home] - similar[:, home]
+    neighbour, closeness = find_neighbours(run, points, clip)
+    return Drawn(
+        clip, solver, np.asarray(z.selected), np.asarray(z.t), np.asarray(reach.t_star[z.selected]),
+        np.asarray(z.kept), rank, given_up, points, neighbour, closeness,
+    )  # fmt: skip
+
+
+def find_neighbours(
+    run: Inspected, points: Float[np.ndarray, "n dim"], clip: int
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """(place, similarity) of the real clip nearest to each point, the clip itself left out."""
+    similar = points @ run.anchors.T
+    similar[:, clip] = -np.inf
+    return similar.argmax(1), similar.max(1)
+
+
+def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
+    """Their frames [time, bodies, joints, 3], as the data set holds them."""
+    different = sorted(set(clips))
+    batch = next(
+        pipeline.eval_batches(
+            run.dataset, run.clips[different],
+            batch_size=len(different), max_frames=run.config.data.max_frames,
+        )
+    )  # fmt: skip
+    frames = [f[:n] for f, n in zip(batch["frames"], batch["length"], strict=True)]
+    return [frames[different.index(clip)] for clip in clips]
+
+
+def read_view_settings(run: Inspected) -> ViewSettings:
+    """How the run makes the views that it trains on."""
+    v = run.config.views
+    return ViewSettings(
+        v.num_frames, tuple(v.crop), v.min_frames, v.shear_probability, v.shear,
+        v.num_corrupted_joints,
+    )  # fmt: skip
+
+
+def _embed(config, stream, dataset, numbers, variables) -> features.Features:
+    one = ml_collections.ConfigDict(config)
+    with one.unlocked():
+        one.streams = (stream,)
+
+    def embed(variables, clips):
+        stacked = jax.tree.map(lambda leaf: leaf[None], variables)
+        return moco.embed(one, dataset.layout, *stacked, clips)[0]
+
+    extract = features.make_extractor(
+        embed, crop=config.knn.crop, num_frames=config.views.num_frames
+    )
+    batches = pipeline.eval_batches(
+        dataset, numbers,
+        batch_size=min(config.knn.batch_size, len(numbers)), max_frames=config.data.max_frames,
+    )  # fmt: skip
+    return extract(variables, batches, len(numbers))
+
+
+def _reach(run: Inspected, clip: int, solver: str):
+    """(reach of one anchor, targets, and the three tables that `hallucinate` takes)."""
+    prototypes = jnp.asarray(run.prototypes)
+    targets = _find_targets(prototypes, solver)
+    anchor = jnp.asarray(run.anchors[clip])[None]
+    s, v = similarities(anchor, prototypes)[0], similarities(anchor, targets)[0]
+    c = similarities(targets, prototypes)
+    return halp.reach(s, v, c, solver), targets, s, v, c
+
+
+def _choose(run: Inspected, solver, draw, lam):
+    h = run.config.halp
+    solver, draw, lam = solver or h.solver, draw or h.draw, h.lam if lam is None else float(lam)
+    if solver not in SOLVERS or draw not in ("released", "slide") or not 0 <= lam <= 1:
+        raise UserError(
+            f"solver={solver!r}, draw={draw!r}, lam={lam}: give one of {', '.join(SOLVERS)}; "
+            "released or slide; 0 to 1"
+        )
+    return solver, draw, lam
+
+
+def _check_clip(run: Inspected, clip: int) -> None:
+    if not 0 <= clip < len(run.anchors):
+        raise UserError(f"there is no clip {clip}; give 0 to {len(run.anchors) - 1}")

@@ -1,0 +1,279 @@
+"""The sphere in 3-D: anchors, prototypes, geodesics, kept and refused positives, one colour a class.
+
+    scene = project_sphere(run, clips)            # many clips; PCA about the sphere's centre
+    scene = cut_sphere(run, clip, selected)       # one clip; exact
+    draw_scene(scene)   for papers (matplotlib)      plot_scene(scene)   to turn (plotly)
+
+Three dimensions out of 128. The first way is honest by saying so: the projection is linear, keeps the
+centre where it is, stretches nothing, and tells how much of the squared length it shows; a point that
+lies deep inside the ball is mostly out of sight. The second leaves nothing out: the sphere through z_k,
+P* and P_sel is a sphere of its own, so the anchor, both prototypes, the geodesic and every positive on
+it lie on its surface, at their true angles. All else is a projection on it, drawn faint.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from halp_jax.errors import UserError
+from halp_jax.inspect import page
+from halp_jax.inspect.anchors import Inspected, draw_positives
+
+_ARC = 40
+
+
+class Scene(NamedTuple):
+    """What is drawn, in the three dimensions shown; the sphere has radius 1 about the origin."""
+
+    title: str
+    share: float  # of the squared length of clips and prototypes, mean
+    class_names: tuple[str, ...]
+    clips: Float[np.ndarray, "n 3"]  # all real clips, in the background
+    clip_labels: Int[np.ndarray, " n"]
+    anchors: Float[np.ndarray, "a 3"]
+    anchor_labels: Int[np.ndarray, " a"]
+    prototypes: Float[np.ndarray, "m 3"]
+    exact: Bool[np.ndarray, " m"]  # prototypes that lie in the space shown
+    arcs: Float[np.ndarray, "k times 3"]
+    positives: Float[np.ndarray, "p 3"]
+    positive_labels: Int[np.ndarray, " p"]
+    kept: Bool[np.ndarray, " p"]
+
+
+def project_sphere(
+    run: Inspected, clips: Sequence[int], solver: str | None = None, *, count: int = 8, **draw: Any
+) -> Scene:
+    """Several anchors and `count` positives of each, on the three main directions of the clips."""
+    points = np.concatenate([run.anchors, run.prototypes])
+    basis = np.linalg.svd(points, full_matrices=False)[2][:3]  # not centred: the origin stays
+    return _make_scene(run, clips, basis, solver, count, "three main directions", None, draw)
+
+
+def cut_sphere(
+    run: Inspected,
+    clip: int,
+    selected: int | None = None,
+    solver: str | None = None,
+    *,
+    count: int = 60,
+    **draw: Any,
+) -> Scene:
+    """One anchor on the sphere that holds it, its prototype P* and P_sel, with the positives there.
+
+    `selected` is by default the P_sel that most of `count` positives were drawn towards.
+    """
+    solver = solver or run.config.halp.solver
+    if solver == "sphere":
+        raise UserError("the solver 'sphere' walks to no prototype: show it with project_sphere")
+    drawn = draw_positives(run, clip, solver, count=count, **draw)
+    home = int((run.prototypes @ run.anchors[clip]).argmax())
+    if selected is None:
+        selected = int(np.bincount(drawn.selected).argmax())
+    if selected == home or not 0 <= selected < len(run.prototypes):
+        raise UserError(f"prototype {selected}: give another than {home}, the anchor's own")
+    spanning = np.stack([run.anchors[clip], run.prototypes[home], run.prototypes[selected]])
+    basis = np.linalg.qr(spanning.T)[0].T
+    basis = basis * np.where((basis * spanning).sum(1) < 0, -1, 1)[:, None]
+    what = f"the sphere through one clip, P* ({home}) and P_sel ({selected})"
+    return _make_scene(run, [clip], basis, solver, count, what, (home, selected), draw)
+
+
+def _make_scene(run, clips, basis, solver, count, what, through, draw) -> Scene:
+    basis = basis.astype(np.float32)
+    drawn, arcs = [], []
+    for clip in clips:
+        each = draw_positives(run, clip, solver, count=count, **draw)
+        chosen = np.ones(count, bool) if through is None else each.selected == through[1]
+        drawn.append((each.points[chosen], each.kept[chosen], np.full(chosen.sum(), clip)))
+        if each.solver == "sphere":
+            continue
+        for target in np.unique(each.selected[chosen]) if through is None else [through[1]]:
+            arcs.append(_walk(run.anchors[clip], run.prototypes[target]) @ basis.T)
+    points, kept, owners = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    everything = np.concatenate([run.anchors, run.prototypes])
+    share = float(np.mean(np.sum((everything @ basis.T) ** 2, axis=1)))
+    exact = np.zeros(len(run.prototypes), bool)
+    if through is not None:
+        exact[list(through)] = True
+    return Scene(
+        what, share, tuple(run.dataset.class_names), run.anchors @ basis.T, run.labels,
+        run.anchors[list(clips)] @ basis.T, run.labels[list(clips)], run.prototypes @ basis.T,
+        exact, np.array(arcs, np.float32).reshape(-1, _ARC, 3), points @ basis.T,
+        run.labels[owners], kept,
+    )  # fmt: skip
+
+
+def describe(scene: Scene) -> str:
+    """Two lines for above the picture, with the share that keeps it honest."""
+    kept = f"{int(scene.kept.sum())} of {scene.kept.size} positives kept"
+    seen = f"{scene.share:.0%} of the squared length of clips and prototypes"
+    if scene.exact.any():
+        return f"{scene.title}: exact angles; {kept}\n(the faint rest is projected: {seen} is seen)"
+    return f"{scene.title}: {seen} is seen\n{kept}"
+
+
+def draw_scene(scene: Scene, turn: tuple[float, float] | None = None) -> Figure:
+    """The scene in matplotlib, seen from `turn` = (elevation, azimuth) in degrees.
+
+    By default from above the middle of what is drawn.
+    """
+    figure = page.make_figure(7.4, 6.6)
+    axes = figure.add_subplot(projection="3d", computed_zorder=False)
+    axes.set_proj_type("ortho")
+    middle = np.concatenate([scene.anchors, scene.prototypes[scene.exact], scene.positives]).mean(0)
+    if turn is None:
+        height = np.degrees(np.arcsin(middle[2] / max(float(np.linalg.norm(middle)), 1e-9)))
+        turn = float(height) + 12.0, float(np.degrees(np.arctan2(middle[1], middle[0]))) + 12.0
+    axes.view_init(*turn)
+    eye = _direction(*turn)
+    for line in _globe():
+        shown = np.where((line @ eye > 0)[:, None], line, np.nan)  # the near half alone
+        axes.plot(*shown.T, color=page.mute(0.8), lw=0.5, zorder=0)
+    styles = page.style_classes(scene.anchor_labels)
+    other = page.mute(0.6)
+    for label in np.unique(scene.clip_labels):
+        colour = styles.get(int(label), (other, ""))[0]
+        dots = scene.clips[scene.clip_labels == label]
+        axes.scatter(*dots.T, s=7, color=colour, alpha=0.6, lw=0, zorder=1)
+    for arc in scene.arcs:
+        axes.plot(*arc.T, color=page.mute(0.45), lw=0.6, zorder=2)
+    refused = scene.positives[~scene.kept]
+    axes.scatter(*refused.T, marker="x", s=22, color=page.ink(), lw=0.8, zorder=4)
+    for label, (colour, marker) in styles.items():
+        chosen = (scene.positive_labels == label) & scene.kept
+        axes.scatter(*scene.positives[chosen].T, s=24, color=colour, marker=marker, lw=0, zorder=5)
+        own = scene.anchors[scene.anchor_labels == label]
+        axes.scatter(
+            *own.T, s=70, color=colour, marker=marker, edgecolor=page.ink(), lw=1.1, zorder=6
+        )
+    strong = scene.exact if scene.exact.any() else np.ones(len(scene.prototypes), bool)
+    for number, place in enumerate(scene.prototypes):
+        axes.scatter(
+            *place, s=100 if strong[number] else 45, marker="*", color=page.mute(0.9),
+            edgecolor=page.ink() if strong[number] else page.mute(0.5), lw=0.9, zorder=7,
+        )  # fmt: skip
+        if scene.exact[number]:
+            axes.text(*(place * 1.06), str(number), fontsize=9, fontweight="bold", zorder=8)
+    seen = np.concatenate([scene.anchors, scene.prototypes, scene.positives, scene.clips])
+    _frame(axes, seen, eye)
+    axes.set_axis_off()
+    axes.set_title(describe(scene), fontsize=10)
+    figure.legend(
+        handles=_make_legend(scene, styles), loc="outside lower center", ncols=4, fontsize=8,
+        frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def plot_scene(scene: Scene) -> Any:
+    """The scene as a plotly figure, to turn and to point at; `.write_html(file)` keeps it."""
+    try:
+        import plotly.graph_objects as go
+    except ImportError:
+        raise UserError(
+            "the sphere that turns needs the package plotly: pip install plotly, or draw_scene"
+        ) from None
+    styles = page.style_classes(scene.anchor_labels)
+    figure = go.Figure()
+
+    def add(points, name, mode="markers", **look):
+        x, y, z = np.asarray(points).T
+        hover = {} if "text" in look else {"hoverinfo": "name"}
+        figure.add_scatter3d(x=x, y=y, z=z, name=name, mode=mode, **hover, **look)
+
+    gap = np.full((1, 3), np.nan)
+    globe = np.concatenate([part for line in _globe() for part in (line, gap)])
+    add(globe, "unit sphere", "lines", line={"color": "#c8c8c8", "width": 1})
+    colours = [styles.get(int(label), ("#a0a0a0", ""))[0] for label in scene.clip_labels]
+    words = [scene.class_names[label] for label in scene.clip_labels]
+    add(scene.clips, "real clips", marker={"size": 2, "color": colours, "opacity": 0.5}, text=words)
+    if len(scene.arcs):
+        arcs = np.concatenate([part for arc in scene.arcs for part in (arc, gap)])
+        add(arcs, "geodesics", "lines", line={"color": "#707070", "width": 2})
+    for label, (colour, _) in styles.items():
+        name = scene.class_names[label]
+        own = scene.anchors[scene.anchor_labels == label]
+        look = {"size": 9, "color": colour, "line": {"color": "black", "width": 2}}
+        add(own, f"anchor: {name}", marker=look)
+        chosen = (scene.positive_labels == label) & scene.kept
+        add(scene.positives[chosen], f"kept: {name}", marker={"size": 4, "color": colour})
+    refused = scene.positives[~scene.kept]
+    add(refused, "refused", marker={"size": 4, "symbol": "x", "color": "black"})
+    numbers = [f"prototype {number}" for number in range(len(scene.prototypes))]
+    look = {
+        "size": 7,
+        "symbol": "diamond",
+        "color": "white",
+        "line": {"color": "black", "width": 2},
+    }
+    add(scene.prototypes, "prototypes", marker=look, text=numbers)
+    hidden = {"visible": False}
+    figure.update_layout(
+        title={"text": describe(scene).replace("\n", "<br>"), "font": {"size": 13}},
+        scene={"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data"},
+        margin={"l": 0, "r": 0, "b": 0, "t": 60}, legend={"itemsizing": "constant"},
+    )  # fmt: skip
+    return figure
+
+
+def _walk(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Points on the geodesic between two unit vectors, [_ARC, dim]."""
+    t = np.linspace(0, 1, _ARC)[:, None]
+    omega = np.arccos(np.clip(start @ end, -1, 1))
+    if np.sin(omega) < 1e-6:  # one point, or two opposite ones, which no single arc joins
+        return np.repeat(start[None], _ARC, 0)
+    return (np.sin((1 - t) * omega) * start + np.sin(t * omega) * end) / np.sin(omega)
+
+
+def _globe() -> list[np.ndarray]:
+    """Meridians and circles of latitude of the unit sphere."""
+    around = np.radians(np.linspace(0, 360, 73))
+    lines = []
+    for degrees in range(0, 180, 30):
+        up = np.stack([np.sin(around), 0 * around, np.cos(around)], 1)
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        lines.append(up @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
+    for degrees in (-60, -30, 0, 30, 60):
+        r, z = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        lines.append(np.stack([r * np.cos(around), r * np.sin(around), z + 0 * around], 1))
+    return lines
+
+
+def _direction(elevation: float, azimuth: float) -> np.ndarray:
+    e, a = np.radians([elevation, azimuth])
+    return np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+
+
+def _frame(axes, seen: np.ndarray, eye: np.ndarray) -> None:
+    """Limits that hold what is drawn, and as much of the sphere as lies around it."""
+    middle = (seen.max(0) + seen.min(0)) / 2
+    flat = seen - middle
+    flat = flat - (flat @ eye)[:, None] * eye
+    half = 0.72 * max(float(np.linalg.norm(flat, axis=1).max()), 0.2)
+    axes.set(
+        xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half),
+        zlim=(middle[2] - half, middle[2] + half),
+    )  # fmt: skip
+    axes.set_box_aspect((1, 1, 1))
+
+
+def _make_legend(scene: Scene, styles) -> list[Line2D]:
+    ink = page.ink()
+    handles = [
+        Line2D([], [], marker=m, ls="none", color=c, ms=6, label=page.shorten(scene.class_names[k]))
+        for k, (c, m) in styles.items()
+    ]
+    plain = {"ls": "none", "mfc": page.mute(0.7), "mec": ink}
+    return [
+        *handles,
+        Line2D([], [], marker="o", ms=9, label="anchor", **plain),
+        Line2D([], [], marker="*", ms=12, label="prototype", **plain),
+        Line2D([], [], marker="o", ms=4, mew=0, ls="none", color=ink, label="positive, kept"),
+        Line2D([], [], marker="x", ms=5, ls="none", color=ink, label="positive, refused"),
+        Line2D([], [], color=page.mute(0.45), lw=1, label="geodesic"),
+        Line2D([], [], marker=".", ms=4, ls="none", color=page.mute(0.6), label="real clip"),
+    ]

@@ -1,0 +1,78 @@
+"""All clips at once: a map of the embeddings, and the confusion matrix of an evaluation."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from halp_jax.errors import UserError
+from halp_jax.inspect import page
+from halp_jax.inspect.anchors import Inspected
+from halp_jax.inspect.figures import draw_matrix
+
+METHODS = ("pca", "tsne", "umap")
+
+
+def embed_2d(
+    points: Float[np.ndarray, "n dim"], method: str = "pca", seed: int = 0
+) -> tuple[Float[np.ndarray, "n 2"], str]:
+    """(places, what they are in words). t-SNE is scikit-learn's, UMAP umap-learn's, by cosine."""
+    if method == "pca":
+        centred = points - points.mean(0)
+        _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+        share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-30))
+        return centred @ directions[:2].T, f"two principal components, {share:.0%} of the spread"
+    if method not in METHODS:
+        raise UserError(f"no map {method!r}; use one of {', '.join(METHODS)}")
+    try:
+        if method == "tsne":
+            from sklearn.manifold import TSNE
+
+            near = min(30.0, (len(points) - 1) / 3)
+            mapper = TSNE(perplexity=near, metric="cosine", init="random", random_state=seed)
+            words = f"t-SNE, perplexity {near:g}: distances between groups mean nothing"
+        else:
+            from umap import UMAP
+
+            mapper = UMAP(metric="cosine", random_state=seed)
+            words = "UMAP: distances between groups mean nothing"
+    except ImportError as error:
+        package = {"tsne": "scikit-learn", "umap": "umap-learn"}[method]
+        raise UserError(
+            f"the map {method!r} needs the package {package}: pip install {package}, or use 'pca'"
+        ) from error
+    return np.asarray(mapper.fit_transform(points), np.float32), words
+
+
+def draw_map(run: Inspected, method: str = "pca", seed: int = 0) -> Figure:
+    """The clips of a run, a colour and marker for each class."""
+    places, words = embed_2d(run.anchors, method, seed)
+    figure = page.make_figure(8.0, 5.2)
+    axes = figure.add_subplot()
+    for label, (colour, marker) in page.style_classes(run.labels).items():
+        own = places[run.labels == label]
+        name = page.shorten(run.dataset.class_names[label], 28)
+        axes.plot(*own.T, marker, ls="none", ms=4.5, mew=0, alpha=0.75, color=colour, label=name)
+    axes.set(xticks=[], yticks=[], xlabel=words)
+    axes.set_title(f"{len(places)} clips, {run.stream} stream, step {run.step}", fontsize=10)
+    figure.legend(loc="outside right center", fontsize=7.5, frameon=False)
+    return figure
+
+
+def draw_confusion(result: str | os.PathLike[str]) -> Figure:
+    """The confusion matrix of a `workdir/eval/*.json`."""
+    path = Path(result)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        names, counts = found["confusion"]["class_names"], np.array(found["confusion"]["counts"])
+        title = f"{found['protocol']}, {found['split']}: {100 * found['top1']:.1f} % right"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} holds no confusion matrix ({type(error).__name__}): give the .json file of an"
+            " evaluation, in WORKDIR/eval"
+        ) from error
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return draw_matrix(shares, names, rows="class", columns="taken for", title=title)

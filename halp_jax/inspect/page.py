@@ -1,0 +1,89 @@
+"""How figures of this room look: a light or a dark page, colours that differ in grey, files to keep.
+
+    with page(dark=True):
+        figure = figures.draw_walk(run, path)
+    save(figure, "walk")      # walk.png and walk.pdf
+
+Okabe and Ito's palette; wherever two things must be told apart, marker, dash or hatch differ too.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from jaxtyping import Int
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, ORANGE = "#56B4E9", "#E69F00"
+MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X")
+DASHES = ("-", "--", "-.", ":")
+_INK = {False: "#1a1a1a", True: "#e8e8e8"}
+_PAPER = {False: "white", True: "#16181c"}
+
+
+@contextlib.contextmanager
+def page(dark: bool = False) -> Iterator[None]:
+    """Figures made inside have this page's colours, wherever they are saved later."""
+    ink, paper = _INK[dark], _PAPER[dark]
+    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings = dict.fromkeys(names, ink)
+    settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper)
+    with matplotlib.rc_context(settings | {"pdf.fonttype": 42}):
+        yield
+
+
+def make_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches; without pyplot, so that nothing global holds on to it."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> list[Path]:
+    """Writes the file; a name without ending gives a .png to show and a .pdf to print."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = path.suffix.lower() in (".png", ".pdf", ".svg")
+    paths = [path] if known else [path.with_name(path.name + end) for end in (".png", ".pdf")]
+    for each in paths:
+        figure.savefig(each, dpi=dpi, facecolor=figure.get_facecolor())
+    return paths
+
+
+def ink() -> str:
+    """The colour of text on this page; of marks that others call black."""
+    return matplotlib.rcParams["text.color"]
+
+
+def mute(share: float = 0.6) -> tuple[float, float, float]:
+    """`share` of the way from ink to paper: lines in the background."""
+    rgb = [
+        np.array(matplotlib.colors.to_rgb(matplotlib.rcParams[name]))
+        for name in ("text.color", "figure.facecolor")
+    ]
+    return tuple(float(x) for x in (1 - share) * rgb[0] + share * rgb[1])
+
+
+def is_dark() -> bool:
+    return float(np.mean(matplotlib.colors.to_rgb(matplotlib.rcParams["figure.facecolor"]))) < 0.5
+
+
+def style_classes(labels: Int[np.ndarray, " n"] | Sequence[int]) -> dict[int, tuple[str, str]]:
+    """A (colour, marker) for every class: seven colours, and another marker each."""
+    colours = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, ink())
+    styles = {}
+    for order, label in enumerate(np.unique(labels)):
+        lap, step = divmod(order, len(colours))
+        styles[int(label)] = (colours[step], MARKERS[(step + lap) % len(MARKERS)])
+    return styles
+
+
+def shorten(name: str, length: int = 22) -> str:
+    """A class name that fits beside its neighbours."""
+    return name if len(name) <= length else name[: length - 1].rstrip(" ,") + "…"

@@ -1,0 +1,190 @@
+"""Skeletons inside other figures: poses on given axes, views of a clip, an animation as a web page.
+
+Which way up people stand and from where they are seen is `skeletons/draw.py`'s to say.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from halp_jax.errors import UserError
+from halp_jax.inspect import page
+from halp_jax.skeletons import augment, draw
+from halp_jax.skeletons.layout import Layout
+
+Frames = Float[np.ndarray, "time bodies joints xyz"]
+
+
+def add_poses(
+    axes: Axes,
+    frames: Frames,
+    layout: Layout,
+    count: int = 3,
+    *,
+    turn: float | None = None,
+    width: float = 1.0,
+    upright: Float[np.ndarray, "times bodies joints xyz"] | None = None,
+    dots: bool = False,
+) -> None:
+    """`count` poses of a clip side by side, filling the axes; all joints of a clip stay in sight.
+
+    upright: a clip to read off which way is up, where this one's own spine cannot be trusted.
+    dots: marks every joint, also those whose bone is gone.
+    """
+    present = draw.find_present(frames, layout)
+    many = [] if upright is None else [upright] * (1 + 4 * len(frames) // len(upright))
+    flat = draw.project(np.concatenate([*many, frames]), layout, turn)[-len(frames) :]
+    (shown,) = np.nonzero(present.any((1, 2)))
+    axes.set_axis_off()
+    if not len(shown):
+        return
+    chosen = shown[np.linspace(0, len(shown) - 1, count).round().astype(int)]
+    seen = [flat[frame][present[frame]] for frame in chosen]
+    low, high = min(p[:, 1].min() for p in seen), max(p[:, 1].max() for p in seen)
+    gap = 0.1 * (high - low)
+    right = 0.0
+    for frame, points in zip(chosen, seen, strict=True):
+        offset = np.array([right - points[:, 0].min(), 0.0])
+        for body in range(frames.shape[1]):
+            place, there = flat[frame, body] + offset, present[frame, body]
+            _add_body(axes, place, there, layout, body, width)
+            if dots:
+                axes.plot(*place[there].T, ".", ms=3, color=page.ink(), zorder=3)
+        right += float(np.ptp(points[:, 0])) + gap
+    # `auto`: who makes the axes wider than the poses is not told that their limits were fixed.
+    axes.set_xlim(-gap, right, auto=True)
+    axes.set_ylim(low - gap, high + gap, auto=True)
+    axes.set_aspect("equal")
+
+
+def _add_body(axes, points, there, layout: Layout, body: int, width: float) -> None:
+    colour = np.array(to_rgb(draw.BODY_COLOURS[body % len(draw.BODY_COLOURS)]))
+    if page.is_dark():
+        colour = colour + 0.3 * (1 - colour)
+    far = 0.5 * colour + 0.5 * np.array(to_rgb(page.mute(1.0)))  # left limbs, towards the paper
+    bones = [(j, p) for j, p in enumerate(layout.parents) if j != p and there[j] and there[p]]
+    if not bones:
+        return
+    axes.add_collection(
+        LineCollection(
+            [points[list(bone)] for bone in bones],
+            colors=[far if bone[0] in layout.left else colour for bone in bones],
+            linewidths=width * (1.6 if body == 0 else 1.1),
+            capstyle="round",
+        )
+    )
+    for head in [j for j, name in enumerate(layout.joints) if "head" in name and there[j]][:1]:
+        axes.plot(*points[head], "o", ms=3.2 * width, color=colour)
+
+
+def draw_views(
+    frames: Frames,
+    layout: Layout,
+    settings: augment.ViewSettings = augment.ViewSettings(),  # noqa: B008 (an immutable tuple)
+    *,
+    seed: int = 0,
+    count: int = 8,
+    title: str = "",
+) -> Figure:
+    """A clip and two views of it, as the query and the key encoder would get them.
+
+    They are drawn from the same side, so that a shear shows; joints that a view has set to zero are
+    gone, with their bones.
+    """
+    keys = jax.random.split(jax.random.key(seed))
+    views = [
+        np.asarray(augment.random_view(key, jax.numpy.asarray(frames), len(frames), settings))
+        for key in keys
+    ]
+    rows = {f"{title or 'the clip'}, {len(frames)} frames": frames}
+    rows |= {
+        f"{name}: {settings.num_frames} frames of a random part, corrupted": view
+        for name, view in zip(("view of the query", "view of the key"), views, strict=True)
+    }
+    figure = page.make_figure(0.85 * count + 0.4, 5.6)
+    for place, (name, clip) in enumerate(rows.items()):
+        axes = figure.add_subplot(3, 1, place + 1)
+        turn = 0.0 if layout.axes == 3 else None
+        add_poses(axes, clip, layout, count, turn=turn, width=1.2, upright=frames, dots=True)
+        axes.set_anchor("W")
+        axes.set_title(name, loc="left", fontsize=10)
+    return figure
+
+
+def animate(frames: Frames, layout: Layout, title: str = "", *, rate: float = 30.0) -> str:
+    """An animation as HTML that needs nothing else: for IPython.display.HTML, or a file."""
+    if frames.shape[0] < 1 or rate <= 0:
+        raise UserError(f"cannot animate {frames.shape[0]} frames, {rate} a second")
+    flat, present = draw.project(frames, layout), draw.find_present(frames, layout)
+    seen = flat[present]
+    if not len(seen):
+        raise UserError("cannot animate a clip without any body; every coordinate of it is zero")
+    low, size = seen.min(0), np.ptp(seen, axis=0)
+    scale = 260 / max(float(size.max()), 1e-9)
+    place = (flat - low) * scale + 20
+    place[..., 1] = size[1] * scale + 40 - place[..., 1]
+    lines = [
+        [
+            [*place[t, m, j].round(1).tolist(), *place[t, m, p].round(1).tolist(), m, int(j in layout.left)]
+            for m in range(frames.shape[1])
+            for j, p in enumerate(layout.parents)
+            if j != p and present[t, m, j] and present[t, m, p]
+        ]
+        for t in range(len(frames))
+    ]  # fmt: skip
+    fill = {
+        "W": int(size[0] * scale + 40), "H": int(size[1] * scale + 40), "MS": round(1000 / rate),
+        "LINES": json.dumps(lines, separators=(",", ":")), "COLOURS": json.dumps(draw.BODY_COLOURS),
+        "TITLE": title.replace("&", "&amp;").replace("<", "&lt;"),
+        "LAST": len(frames) - 1,
+    }  # fmt: skip
+    text = _PAGE
+    for name, value in fill.items():
+        text = text.replace(f"@{name}@", str(value))
+    return text
+
+
+def save_animation(frames: Frames, layout: Layout, path: str | os.PathLike[str], **options) -> Path:
+    """Writes the clip as .html or .gif, by the ending of the path."""
+    path = Path(path)
+    if path.suffix == ".gif":
+        draw.save_animation(frames, layout, path, **options)
+    elif path.suffix == ".html":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(animate(frames, layout, **options), encoding="utf-8")
+    else:
+        raise UserError(f"{path} ends neither in .gif nor in .html; name one of them")
+    return path
+
+
+# Left limbs are thinner as well as paler, so that the sides differ on any page.
+_PAGE = """<div style="font:13px sans-serif"><div>@TITLE@</div>
+<canvas width="@W@" height="@H@"></canvas><br>
+<button>pause</button> <input type="range" min="0" max="@LAST@" value="0" style="width:200px">
+<script>(function(){
+const box = document.currentScript.parentElement, pen = box.querySelector("canvas").getContext("2d");
+const bar = box.querySelector("input"), button = box.querySelector("button");
+const frames = @LINES@, colours = @COLOURS@;
+let going = true;
+function show(){
+  pen.clearRect(0, 0, @W@, @H@); pen.lineCap = "round";
+  for (const [x, y, u, v, body, left] of frames[+bar.value]) {
+    pen.strokeStyle = colours[body % colours.length]; pen.globalAlpha = left ? 0.55 : 1;
+    pen.lineWidth = left ? 2 : 3.5;
+    pen.beginPath(); pen.moveTo(x, y); pen.lineTo(u, v); pen.stroke();
+  }
+}
+function play(on){ going = on; button.textContent = on ? "pause" : "play"; }
+bar.oninput = function(){ play(false); show(); };
+button.onclick = function(){ play(!going); };
+setInterval(function(){ if (going) { bar.value = (+bar.value + 1) % frames.length; show(); } }, @MS@);
+show();
+})();</script></div>"""

@@ -1,0 +1,161 @@
+"""Checkpoints on disk, read and written one at a time: the part of `checkpoint.py` that knows orbax.
+
+In a run of many processes one of them writes, and each that reads does so by itself: orbax, asked
+for that, never waits for the others. So what one process cannot do leaves none hanging.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from halp_jax.errors import UserError
+from halp_jax.training.tree import Template, checksum
+
+CHECKPOINTS = "checkpoints"
+UNFINISHED = "*.orbax-checkpoint-tmp*"
+# Seconds a save may take. Orbax reads them off the time of day: with its 600 a clock that is set
+# forward, or a machine that slept, fails the save.
+PATIENCE = 10**9
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be read; the message says why."""
+
+
+class Manager(ocp.CheckpointManager):
+    """Orbax's, of this process alone."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """Not asked from here: JAX counts the calls, and a save's would confuse the loop's own."""
+        return False
+
+
+def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
+    """The manager of `workdir`/checkpoints, with these ocp.CheckpointManagerOptions."""
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(process, {process}, f"process{process}")
+    for kind in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
+        registry.add("state", kind, ocp.PyTreeCheckpointHandler(multiprocessing_options=alone))
+    for kind in (ocp.args.JsonSave, ocp.args.JsonRestore):
+        registry.add("info", kind, ocp.JsonCheckpointHandler(multiprocessing_options=alone))
+    directory = Path(workdir).expanduser().resolve() / CHECKPOINTS
+    logger = absl.logging.get_absl_logger()
+    if _is_news not in logger.filters:
+        logger.addFilter(_is_news)
+    return Manager(
+        directory,
+        options=ocp.CheckpointManagerOptions(
+            create=False,
+            multiprocessing_options=alone,
+            async_options=ocp.options.AsyncOptions(timeout_secs=PATIENCE),
+            **options,
+        ),
+        handler_registry=registry,
+    )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax logs an error with its whole history, then raises it: once is enough."""
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def list_steps(directory: str | os.PathLike[str]) -> list[int]:
+    """The steps that are whole on disk, the newest first."""
+    if not Path(directory).is_dir():
+        return []
+    return sorted(
+        (int(p.name) for p in Path(directory).iterdir() if p.name.isdigit()), reverse=True
+    )
+
+
+def cannot_save(directory: str | os.PathLike[str], error: Exception) -> UserError:
+    """What to say of a failed save; what it has left half written is removed."""
+    for path in Path(directory).glob(UNFINISHED):
+        shutil.rmtree(path, ignore_errors=True)
+    steps = list_steps(directory)
+    good = f"the newest good one is of step {steps[0]}" if steps else "none is there yet"
+    return UserError(
+        f"cannot write a checkpoint to {directory} ({one_line(error)}); {good}. Make room, or what "
+        "else it needs, and start the same command again: it goes on from there"
+    )
+
+
+def read_info(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+    """What was saved beside the state. Raises Damaged."""
+    try:
+        wanted = ocp.args.Composite(info=ocp.args.JsonRestore())
+        return manager.restore(step, args=wanted)["info"]
+    except Exception as error:  # of many kinds: orbax, tensorstore, json
+        raise Damaged(one_line(error)) from error
+
+
+def read(
+    manager: ocp.CheckpointManager,
+    step: int,
+    template: Template,
+    fields: Iterable[str] | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """Fills the template (only some of its fields, if given) from one checkpoint; checks it all.
+
+    Leaves that are not read stay the template's own. Raises Damaged, or UserError where the
+    checkpoint is of another architecture.
+    """
+    info = read_info(manager, step)
+    where = f"{manager.directory}/{step}"
+    wanted = template.leaves
+    chosen = {
+        name: leaf
+        for name, leaf in wanted.items()
+        if leaf.size and (fields is None or name.split("/")[0] in fields)
+    }
+    stored = info.get("checksums", {})
+    for name in sorted(chosen.keys() | {n for n in stored if fields is None}):
+        if name not in stored:
+            raise UserError(f"{where} has no {name}: it is of another architecture, use its config")
+        if name not in chosen:
+            raise UserError(
+                f"{where} has {name}, which this config lacks: use the config it was made with"
+            )
+        _, dtype, shape = stored[name]
+        leaf = chosen[name]
+        if tuple(shape) != tuple(leaf.shape) or dtype != str(leaf.dtype):
+            raise UserError(
+                f"{where} has {name} of {dtype}{list(shape)}, this config needs "
+                f"{leaf.dtype}{list(leaf.shape)}: use the config it was made with"
+            )
+    # Only the wanted arrays are read: the others of a partial restore stay on disk.
+    items = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in chosen.items()}
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), items)
+    request = ocp.args.PyTreeRestore(items, restore_args=how, partial_restore=True)
+    try:
+        table = manager.restore(step, args=ocp.args.Composite(state=request))["state"]
+    except Exception as error:
+        raise Damaged(one_line(error)) from error
+    for name, leaf in table.items():
+        if checksum(leaf) != list(stored[name]):
+            raise Damaged(f"the checksum of {name} is wrong")
+    leaves = []
+    for name, leaf in wanted.items():
+        empty = isinstance(leaf, jax.ShapeDtypeStruct) and not leaf.size  # nothing was stored
+        value = table.get(name, np.zeros(leaf.shape, leaf.dtype) if empty else leaf)
+        leaves.append(jnp.array(value))
+    return jax.tree.unflatten(template.structure, leaves), info
+
+
+def one_line(error: BaseException) -> str:
+    """Why orbax or tensorstore failed: what the system said, or the begin of their message."""
+    text = " ".join(str(error).split())
+    if number := re.search(r"os_error_code='(\d+)'", text):
+        return os.strerror(int(number[1]))
+    return text.split("[source locations")[0][:200] or type(error).__name__
