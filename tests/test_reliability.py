@@ -183,6 +183,7 @@ def test_a_kill_between_a_save_and_its_line_costs_no_line(dataset, tmp_path, who
     assert lines(tmp_path) == expected
 
 
+@pytest.mark.slow  # under pytest-xdist a fake time.time has once ended the worker itself
 def test_a_clock_that_jumps_changes_nothing(dataset, tmp_path, whole, monkeypatch):
     """Back by hours, forward by years, at every look at it."""
     rng, real = random.Random(0), time.time
