@@ -106,6 +106,10 @@ class Run:
         except FileNotFoundError:
             return False
 
+    def modified(self) -> float:
+        path = self.workdir / report.METRICS
+        return path.stat().st_mtime if path.exists() else 0.0
+
     def last_step(self) -> int:
         records = report.read_metrics(self.workdir)
         return records[-1]["step"] if records else -1
@@ -128,7 +132,8 @@ def wait_for_moment(run: Run, kind: str, rng: random.Random, plan: dict[str, flo
     begin, first = time.monotonic(), run.last_step()
     if kind == "start":
         moment = begin + rng.uniform(0, plan["startup"])
-        return wait_for(run, lambda: time.monotonic() > moment, 0.01)
+        begun = run.modified()
+        return wait_for(run, lambda: time.monotonic() > moment or run.modified() != begun, 0.01)
     # Lines after a resumed checkpoint are dropped first, so `first` may be ahead of the new run.
     target = first + rng.randint(1, max(2, int(plan["stride"])))
     if not wait_for(run, lambda: run.last_step() >= target, 0.002):
@@ -145,7 +150,7 @@ def kill_until_done(run: Run, args: Any, plan: dict[str, float]) -> dict[str, An
     waits, damaged = [], 0
     while counts["kills"] < args.kills:
         left = args.kills - counts["kills"]
-        plan["stride"] = 1.2 * (plan["steps"] - max(run.last_step(), 0)) / (left + 1)
+        plan["stride"] = 1.4 * (plan["steps"] - max(run.last_step(), 0)) / (left + 1)
         kind = KINDS[counts["kills"] % len(KINDS)]
         run.start()
         if not wait_for_moment(run, kind, rng, plan):

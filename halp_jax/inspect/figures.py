@@ -52,7 +52,7 @@ def draw_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
     if at is not None:
         step = int(np.abs(walk.t - at).argmin())
         curves.axvline(walk.t[step], color=page.PURPLE, lw=2, ls="-.")
-        top.set_title(_describe(run, walk, step), loc="right", fontsize=9)
+        figure.suptitle(_describe(run, walk, step), fontsize=10)
     for column, (stop, place) in enumerate(zip(stops, near, strict=True)):
         axes = figure.add_subplot(grid[2, column])
         two = clips[1 + column].any((0, 2, 3)).sum() > 1
