@@ -2,12 +2,13 @@
 #             (make demo VARIANT=halp_cmd: joint, motion and bone together, into runs/demo_halp_cmd)
 # make test   sets up .venv, runs all tests
 # make lint   ruff
+# make docs   sets up .venv, builds the site into build/site; a broken link or reference fails
 PYTHON ?= python3
 PY := .venv/bin/python
 # Tests that compile much share two cores best as two processes of one thread each.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 .venv/installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'halp_jax needs Python 3.11 or newer: make PYTHON=python3.12 ...')"
@@ -26,5 +27,13 @@ lint: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+.venv/docs: .venv/installed requirements-docs.txt
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@echo "build/site/index.html is the site; with its search: $(PY) -m http.server -d build/site"
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv build runs

@@ -51,19 +51,15 @@ class Run:
             "checkpoint.every_epochs": 1, "knn.every_epochs": 8, "knn.batch_size": 32,
         }  # fmt: skip
         options = [f"--config.{name}={value}" for name, value in config.items()]
-        self._command = [
+        self.command = [
             sys.executable, "-m", "halp_jax.train", f"--config={ROOT / 'configs' / 'demo.py'}",
             f"--workdir={workdir}", *options,
         ]  # fmt: skip
         self.running: list[subprocess.Popen] = []
         self.log = workdir.with_suffix(".log")
 
-    def start(self) -> None:
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // self.processes}",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }  # fmt: skip
+    def start(self, **environment: str) -> None:
+        environment = make_environment(2 // self.processes) | environment
         members: list[dict[str, str]] = [{}]
         if self.processes > 1:
             members = [{"JAX_PROCESS_ID": str(number)} for number in range(self.processes)]
@@ -77,7 +73,7 @@ class Run:
         with open(self.log, "a") as log:
             self.running = [
                 subprocess.Popen(
-                    self._command, cwd=ROOT, env=environment | who, stdout=log, stderr=log
+                    self.command, cwd=ROOT, env=environment | who, stdout=log, stderr=log
                 )
                 for who in members
             ]  # fmt: skip
@@ -113,6 +109,14 @@ class Run:
     def last_step(self) -> int:
         records = report.read_metrics(self.workdir)
         return records[-1]["step"] if records else -1
+
+
+def make_environment(devices: int) -> dict[str, str]:
+    """Of a process with so many CPU devices, that compiles quickly."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }  # fmt: skip
 
 
 def wait_for(run: Run, happened: Callable[[], bool], pause: float) -> bool:

@@ -1,5 +1,6 @@
 """launch/: checked by the tools of their kinds, and run as far as one machine can."""
 
+import functools
 import os
 import re
 import signal
@@ -31,12 +32,13 @@ def read_manifest(path):
 
 
 def run_local(*command, **environment):
-    """launch/local.sh; its Python is that of the tests."""
+    """launch/local.sh; its Python is that of the tests. A shell cannot trap what came ignored to it."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(
         [LAUNCH / "local.sh", *map(str, command)], text=True, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PATH": path} | environment,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
