@@ -23,7 +23,8 @@ that move most are kept, fewer are filled up with zeros.
 
 Millions of clips are read by a cluster: --beam=FlinkRunner --beam_options=--flink_master=HOST:8081 (or
 SparkRunner, DataflowRunner; DirectRunner is this machine; several options are separated by commas).
-It needs requirements-beam.txt, and a --source and --out that all workers see.
+It needs requirements-beam.txt, and a --source and --out that all workers see. Typed for every process
+of a job (see launch/README.md), process 0 prepares and the others wait for it.
 """
 
 import inspect
@@ -31,6 +32,7 @@ import os
 import signal
 import sys
 
+import ml_collections
 from absl import app, flags
 
 from halp_jax.datasets import READERS, open_source
@@ -42,6 +44,7 @@ from halp_jax.errors import UserError
 from halp_jax.skeletons.common import tell_conversion
 from halp_jax.skeletons.layout import MAX_BODIES, with_bodies
 from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.training import cluster
 
 FLAGS = flags.FLAGS
 READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed", "layout")
@@ -85,29 +88,36 @@ def main(argv: list[str]) -> int:
     try:
         if argv[1:]:
             raise UserError(f"{argv[1]!r} is no option; write --name=value")
-        layout = find_layout(FLAGS.as_layout, "--as_layout") if FLAGS.as_layout else None
-        source = open_source(FLAGS.format, FLAGS.source, **reader_options())
-        if FLAGS.max_bodies is not None:
-            layout = with_bodies(layout or source.layout, FLAGS.max_bodies)
-        dataset = prepare_source(
-            source,
-            FLAGS.out,
-            workers=FLAGS.workers,
-            normalize=FLAGS.normalize,
-            as_layout=layout,
-            strict=FLAGS.strict,
-            overwrite=FLAGS.overwrite,
-            beam_runner=FLAGS.beam,
-            beam_options=[option for option in FLAGS.beam_options.split(",") if option],
-        )
+        cluster.join(ml_collections.ConfigDict())
+        dataset = cluster.leave_to_first(prepare)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+        return cluster.leave(error)
+    except KeyboardInterrupt as error:
         print(f"prepare: stopped; nothing was written to {FLAGS.out}", file=sys.stderr)
-        return 130
-    print(summary(dataset))
+        return cluster.leave(error, 130)
+    if dataset is not None:
+        print(summary(dataset))
     return 0
+
+
+def prepare() -> PreparedDataset:
+    """What the flags ask for."""
+    layout = find_layout(FLAGS.as_layout, "--as_layout") if FLAGS.as_layout else None
+    source = open_source(FLAGS.format, FLAGS.source, **reader_options())
+    if FLAGS.max_bodies is not None:
+        layout = with_bodies(layout or source.layout, FLAGS.max_bodies)
+    return prepare_source(
+        source,
+        FLAGS.out,
+        workers=FLAGS.workers,
+        normalize=FLAGS.normalize,
+        as_layout=layout,
+        strict=FLAGS.strict,
+        overwrite=FLAGS.overwrite,
+        beam_runner=FLAGS.beam,
+        beam_options=[option for option in FLAGS.beam_options.split(",") if option],
+    )
 
 
 def reader_options() -> dict[str, object]:

@@ -300,3 +300,14 @@ def test_the_loss_of_another_process_is_told_from_other_errors():
     assert ending.describe(full).endswith("Out of memory allocating 7 bytes")
     assert ending.describe(UserError("as it is")) == "as it is"
     assert ending.describe(MemoryError()) == "MemoryError"
+
+
+def test_process_0_prepares_for_all_and_they_end_alike(tmp_path):
+    command = ["-m", "halp_jax.prepare", "--format=synthetic", "--clips=20", "--workers=0"]
+    said = finish(start(2, 1, *command, f"--out={tmp_path / 'set'}"))
+    assert [status for status, _ in said] == [0, 0] and (tmp_path / "set").is_dir()
+    said = finish(start(2, 1, *command, f"--out={tmp_path / 'set'}"))
+    assert [status for status, _ in said] == [1, 1]
+    for _, text in said:
+        (line,) = [line for line in text.splitlines() if line.startswith("error")]
+        assert "--overwrite" in line

@@ -18,7 +18,7 @@ from _runs import prepare, small_config
 from halp_jax import train
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, checks, meter, report, signals, watch
+from halp_jax.training import checkpoint, checks, collapse, meter, report, signals
 
 ROOT = Path(__file__).parents[1]
 HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "baseline.py")
@@ -243,16 +243,16 @@ def curve(before, during, mu=1.0):
 
 
 def test_collapse_is_seen_and_health_is_not_blamed():
-    assert "fell from 60.0% before HaLP came on (step 100) to 20.0%" in watch.find_collapse(
+    assert "fell from 60.0% before HaLP came on (step 100) to 20.0%" in collapse.find_collapse(
         curve([0.6] * 10, [0.2] * 10)
     )
-    assert "has not learnt enough" in watch.find_collapse(curve([0.02] * 4, [0.015] * 12))
-    slow = watch.find_collapse(curve([0.6], [0.6, *[0.1] * 20]))
+    assert "has not learnt enough" in collapse.find_collapse(curve([0.02] * 4, [0.015] * 12))
+    slow = collapse.find_collapse(curve([0.6], [0.6, *[0.1] * 20]))
     assert "later --config.halp.start_epoch" in slow
-    assert watch.find_collapse(curve([0.6] * 10, [0.5] * 30)) is None
-    assert watch.find_collapse(curve([0.6] * 10, [0.2] * 3)) is None  # too early to say
-    assert watch.find_collapse(curve([0.6, 0.1] * 10, [])) is None
-    assert watch.find_collapse([{"step": 0, "knn_top1": 0.1}]) is None
+    assert collapse.find_collapse(curve([0.6] * 10, [0.5] * 30)) is None
+    assert collapse.find_collapse(curve([0.6] * 10, [0.2] * 3)) is None  # too early to say
+    assert collapse.find_collapse(curve([0.6, 0.1] * 10, [])) is None
+    assert collapse.find_collapse([{"step": 0, "knn_top1": 0.1}]) is None
 
 
 def test_second_signal_acts_at_once(request):

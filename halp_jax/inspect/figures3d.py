@@ -169,8 +169,11 @@ def draw_scene(scene: Scene, turn: tuple[float, float] | None = None) -> Figure:
     return figure
 
 
-def plot_scene(scene: Scene) -> Any:
-    """The scene as a plotly figure, to turn and to point at; `.write_html(file)` keeps it."""
+def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
+    """The scene as a plotly figure, to turn and to point at; `.write_html(file)` keeps it.
+
+    `ink` is the colour of outlines and of refused positives, `paper` that inside prototypes.
+    """
     try:
         import plotly.graph_objects as go
     except ImportError:
@@ -197,18 +200,18 @@ def plot_scene(scene: Scene) -> Any:
     for label, (colour, _) in styles.items():
         name = scene.class_names[label]
         own = scene.anchors[scene.anchor_labels == label]
-        look = {"size": 9, "color": colour, "line": {"color": "black", "width": 2}}
+        look = {"size": 9, "color": colour, "line": {"color": ink, "width": 2}}
         add(own, f"anchor: {name}", marker=look)
         chosen = (scene.positive_labels == label) & scene.kept
         add(scene.positives[chosen], f"kept: {name}", marker={"size": 4, "color": colour})
     refused = scene.positives[~scene.kept]
-    add(refused, "refused", marker={"size": 4, "symbol": "x", "color": "black"})
+    add(refused, "refused", marker={"size": 4, "symbol": "x", "color": ink})
     numbers = [f"prototype {number}" for number in range(len(scene.prototypes))]
     look = {
         "size": 7,
         "symbol": "diamond",
-        "color": "white",
-        "line": {"color": "black", "width": 2},
+        "color": paper,
+        "line": {"color": ink, "width": 2},
     }
     add(scene.prototypes, "prototypes", marker=look, text=numbers)
     hidden = {"visible": False}

@@ -164,17 +164,21 @@ def check_same_run(
         UserError: one of them would change the shapes of the state or the order of the data.
     """
     before, after = _fields(old), _fields(new)
-    changes = []
+    changes, refused = [], []
     for field in sorted(before.keys() | after.keys()):
         was, now = before.get(field), after.get(field)
         if was == now:
             continue
         if any(field == fixed or field.startswith(fixed + ".") for fixed in FIXED):
-            raise UserError(
-                f"{workdir} holds a run with {field}={was}, this config has {now}: "
-                f"use another --workdir, or --config.{field}={was} to go on"
-            )
+            refused.append((field, was, now))
         changes.append(f"{field}: {was} -> {now}")
+    if refused:
+        fields, values = (", ".join(f"{f}={r[i]}" for f, *r in refused) for i in (0, 1))
+        options = " ".join(f"--config.{field}={was}" for field, was, _ in refused)
+        raise UserError(
+            f"{workdir} holds a run with {fields}, this config has {values}: use another "
+            f"--workdir, or {options} to go on"
+        )
     return changes
 
 

@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+from jax._src import distributed  # the coordination service has no public name
 from jax.experimental import multihost_utils
 from jaxtyping import Shaped
 
@@ -32,6 +34,7 @@ VARIABLES = {
     "process_id": "JAX_PROCESS_ID",
 }
 _MESSAGE_BYTES = 1024
+_DONE, _LOOK_EVERY = "halp_jax/done", 0.25  # a key of the coordination service; seconds
 
 
 def find_cluster(
@@ -179,6 +182,24 @@ def exchange(text: str) -> list[str]:
     row[: len(encoded)] = encoded
     rows = np.asarray(multihost_utils.process_allgather(row))
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
+
+
+def leave_to_first(work: Callable[[], Any]) -> Any:
+    """`work()`, done by process 0 alone; the others wait, for days if need be, and get None.
+
+    No device is touched. Where process 0 fails, all end, as `leave` has it.
+    """
+    if not jax.distributed.is_initialized():
+        return work()
+    state = distributed.global_state
+    if state.process_id == 0:
+        result = work()
+        state.client.key_value_set(_DONE, "")
+        return result
+    while True:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # not there yet
+            return state.client.key_value_try_get(_DONE) or None
+        time.sleep(_LOOK_EVERY)
 
 
 def check_alike(what: str, value: Any) -> None:

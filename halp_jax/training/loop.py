@@ -24,7 +24,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods import moco
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
-from halp_jax.training import checkpoint, checks, cluster, parallel, report, watch
+from halp_jax.training import checkpoint, checks, cluster, collapse, parallel, report
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
 from halp_jax.training.tree import make_template
@@ -194,7 +194,7 @@ def train(
                     raise leave(step) from None
             journal.write(step, figures | results)
             progress.figures |= {name: figures[name] for name in SHOWN if name in figures} | results
-            warning = watch.find_collapse(journal.records)
+            warning = collapse.find_collapse(journal.records)
             if warning and not warned:
                 progress.note(f"warning: {warning}")
             warned = bool(warning) or (warned and figures.get("mu", 0) > 0)

@@ -4,11 +4,13 @@ In a run of many processes one of them writes, and each that reads does so by it
 for that, never waits for the others. So what one process cannot do leaves none hanging.
 """
 
+import functools
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
     logger = absl.logging.get_absl_logger()
     if _is_news not in logger.filters:
         logger.addFilter(_is_news)
+        sys.excepthook = functools.partial(_tell, sys.excepthook)
     return Manager(
         directory,
         options=ocp.CheckpointManagerOptions(
@@ -68,6 +71,17 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
 def _is_news(record: logging.LogRecord) -> bool:
     """Orbax logs an error with its whole history, then raises it: once is enough."""
     return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _tell(
+    hook: Callable[..., None], kind: type[BaseException], error: BaseException, trace: Any
+) -> None:
+    """Of a checkpoint that cannot be read the first array is told; each later one finds nobody.
+
+    Tensorstore's threads print what they then meet, with its history, by this hook.
+    """
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        hook(kind, error, trace)
 
 
 def list_steps(directory: str | os.PathLike[str]) -> list[int]:

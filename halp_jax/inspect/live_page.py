@@ -1,0 +1,197 @@
+"""The live page: layout and callbacks. Dash serves it, with every script from this machine.
+
+    app = make_app(watcher, spheres, every=5)
+
+What it shows is made in `live` (rows, curves), `live_charts` and `live_sphere`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from halp_jax.errors import UserError
+from halp_jax.inspect import live, live_charts
+from halp_jax.inspect.live_charts import HEADINGS, PANELS
+from halp_jax.inspect.live_files import Run, Watcher
+from halp_jax.inspect.live_shell import SHELL, THEME
+from halp_jax.inspect.live_sphere import Spheres
+
+SLOTS = 4  # spheres at a time: a browser draws only so many 3-D scenes
+ALL = "all"  # streams together: their mean
+
+
+def import_dash() -> Any:
+    try:
+        import dash
+    except ImportError:
+        raise UserError(
+            "the live page needs the package dash: pip install dash, or this project's extra "
+            "'inspect'; without it, --config.train.tensorboard=True shows a run as it trains"
+        ) from None
+    return dash
+
+
+def make_app(watcher: Watcher, spheres: Spheres, every: float = 5.0) -> Any:
+    """The Dash app, with its callbacks. It answers to names of this machine alone."""
+    dash = import_dash()
+    app = dash.Dash(
+        "halp_jax.watch", title="halp_jax.watch", update_title=None, index_string=SHELL,
+        serve_locally=True, assets_folder="/dev/null", enable_mcp=False, add_log_handler=False,
+    )  # fmt: skip
+    app.server.config["TRUSTED_HOSTS"] = ["127.0.0.1", "localhost"]
+    app.layout = lambda: make_layout(watcher, every)  # anew for each visitor
+    _connect(app, watcher, spheres)
+    return app
+
+
+def make_layout(watcher: Watcher, every: float) -> Any:
+    """What the page holds before the first look."""
+    from dash import dcc, html
+
+    def switch(name: str, label: str, options: Iterable[str], value: str) -> Any:
+        radio = dcc.RadioItems(list(options), value, id=name, inline=True, className="radio")
+        return html.Div([html.Span(label, className="label"), radio], className="switch")
+
+    graph = {"displayModeBar": False, "responsive": True}  # dragging zooms, a double click ends it
+    charts = [
+        dcc.Graph(id=f"chart-{p.name}", config=graph,
+                  className="card", style={"height": 250})
+        for p in PANELS
+    ]  # fmt: skip
+    slots = [
+        html.Div(
+            [
+                html.H3(id=f"sphere-name-{n}"),
+                html.P(id=f"sphere-words-{n}", className="words"),
+                html.P(id=f"sphere-message-{n}", className="message"),
+                dcc.Graph(id=f"sphere-{n}", config=graph),
+            ],
+            id=f"sphere-card-{n}", className="card", hidden=True,
+        )
+        for n in range(SLOTS)
+    ]  # fmt: skip
+    runs = watcher.look()
+    streams = [ALL, *dict.fromkeys(stream for run in runs for stream in run.streams)]
+    several = any(len(run.streams) > 1 for run in runs)
+    stream = switch("stream", "stream", streams, ALL)
+    stream.hidden = not several
+    return html.Div([
+        dcc.Interval(id="tick", interval=round(1000 * every)),
+        dcc.Store(id="theme"), dcc.Store(id="seen"), dcc.Store(id="seen-spheres"),
+        html.Header([
+            html.H1("halp_jax.watch"),
+            html.Div(", ".join(map(str, watcher.folders)), className="where"),
+            switch("axis", "x axis", live_charts.AXES, "epoch"), stream,
+            switch("choice", "page", ("auto", "light", "dark"), "auto"),
+        ]),
+        html.Div(id="table"),
+        html.Div([
+            html.Span("tick to hide", className="label"),
+            dcc.Checklist(id="hidden", inline=True, className="legend"),
+        ], className="legendbar"),
+        html.Div(charts, className="charts"),
+        html.Div([
+            html.H2("newest sphere"),
+            dcc.Dropdown([run.name for run in runs], choose_spheres(runs), id="chosen", multi=True,
+                         placeholder=f"choose up to {SLOTS} runs"),
+        ], className="spherebar"),
+        html.Div(slots, className="spheres"),
+    ])  # fmt: skip
+
+
+def choose_spheres(runs: Sequence[Run]) -> list[str]:
+    """Two runs to begin with: one with HaLP on and one without it, where there are both."""
+    ready = [run for run in runs if run.checkpoint is not None] or list(runs)
+    on = [bool(run.records and run.records[-1].get("mu")) for run in ready]
+    first = [ready[on.index(kind)].name for kind in (False, True) if kind in on]
+    return first or [run.name for run in ready[:1]]
+
+
+def make_table(runs: Sequence[Run], stream: str) -> Any:
+    """A row for each run; what is wrong with it in a line below."""
+    from dash import html
+
+    body = []
+    for place, run in enumerate(runs):
+        row = live.summarize(run, stream)
+        name, state, *figures = live_charts.write_row(row)
+        swatch = html.Img(src=live_charts.draw_swatch(place), alt="")
+        kind = "state " + row.state.replace(" ", "-")
+        cells = [html.Th([swatch, name]), html.Td(state, className=kind), *map(html.Td, figures)]
+        body.append(html.Tr(cells))
+        if row.warning:
+            body.append(
+                html.Tr(html.Td(f"⚠ {row.warning}", colSpan=len(HEADINGS)), className="warning")
+            )
+    head = html.Thead(html.Tr([html.Th(name) for name in HEADINGS]))
+    return html.Table([head, html.Tbody(body)])
+
+
+def _connect(app: Any, watcher: Watcher, spheres: Spheres) -> None:
+    from dash import Input, Output, State, html, no_update
+
+    app.clientside_callback(THEME, Output("theme", "data"), Input("choice", "value"),
+                            Input("tick", "n_intervals"), State("theme", "data"))  # fmt: skip
+
+    @app.callback(
+        output=(
+            Output("table", "children"), Output("hidden", "options"), Output("chosen", "options"),
+            Output("seen", "data"), [Output(f"chart-{p.name}", "figure") for p in PANELS],
+        ),
+        inputs=(
+            Input("tick", "n_intervals"), Input("axis", "value"), Input("stream", "value"),
+            Input("hidden", "value"), Input("theme", "data"), State("seen", "data"),
+        ),
+    )  # fmt: skip
+    def refresh(tick, axis, stream, hidden, theme, seen):
+        """Table each time; names and curves only where they differ from what the page has."""
+        runs, stream, hidden = watcher.look(), "" if stream == ALL else stream, hidden or []
+        names = [run.name for run in runs]
+        now = [names, repr((axis, stream, hidden, theme, [run.stamp for run in runs]))]
+        table = make_table(runs, stream)
+        if seen == now or not theme:
+            return table, no_update, no_update, no_update, [no_update] * len(PANELS)
+        figures = [live_charts.draw_panel(p, runs, hidden, axis, stream, theme) for p in PANELS]
+        if seen and seen[0] == names:
+            return table, no_update, no_update, now, figures
+        options = [
+            {"value": n, "label": html.Span([html.Img(src=live_charts.draw_swatch(i), alt=""), n])}
+            for i, n in enumerate(names)
+        ]
+        return table, options, names, now, figures
+
+    slots = [
+        [
+            Output(f"sphere-card-{n}", "hidden"), Output(f"sphere-name-{n}", "children"),
+            Output(f"sphere-words-{n}", "children"), Output(f"sphere-message-{n}", "children"),
+            Output(f"sphere-{n}", "figure"), Output(f"sphere-{n}", "style"),
+        ]
+        for n in range(SLOTS)
+    ]  # fmt: skip
+
+    @app.callback(
+        output=(slots, Output("seen-spheres", "data")),
+        inputs=(
+            Input("tick", "n_intervals"), Input("chosen", "value"), Input("stream", "value"),
+            Input("theme", "data"), State("seen-spheres", "data"),
+        ),
+    )  # fmt: skip
+    def refresh_spheres(tick, chosen, stream, theme, seen):
+        """Pictures only where the page has another one, so that a turned sphere stays turned."""
+        runs = {run.name: run for run in watcher.look()}
+        chosen = [name for name in chosen or [] if name in runs][:SLOTS]
+        seen, now, cards = seen or [None] * SLOTS, [], []
+        for place in range(SLOTS):
+            if place >= len(chosen) or not theme:
+                cards.append([True, *[no_update] * 5])
+                now.append(None)
+                continue
+            run = runs[chosen[place]]
+            sphere = spheres.ask(run, "" if stream == ALL else stream)
+            title = run.name + ("" if sphere.step is None else f", step {sphere.step:,}")
+            now.append(repr((run.name, stream, theme, sphere.step, sphere.title)))
+            picture = no_update
+            if now[-1] != seen[place] and sphere.pictures:
+                picture = sphere.pictures[theme]
+            style = {"height": 420} if sphere.pictures else {"display": "none"}
+            cards.append([False, title, sphere.title, sphere.message, picture, style])
+        return cards, now
