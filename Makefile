@@ -2,13 +2,14 @@
 #             (make demo VARIANT=halp_cmd: joint, motion and bone together, into runs/demo_halp_cmd)
 # make test   sets up .venv, runs all tests
 # make lint   ruff
+# make notebooks   sets up .venv, runs all notebooks from their first cell to their last
 # make docs   sets up .venv, builds the site into build/site; a broken link or reference fails
 PYTHON ?= python3
 PY := .venv/bin/python
 # Tests that compile much share two cores best as two processes of one thread each.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint notebooks docs clean
 
 .venv/installed: requirements.txt requirements-dev.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'halp_jax needs Python 3.11 or newer: make PYTHON=python3.12 ...')"
@@ -26,6 +27,13 @@ test: .venv/installed
 lint: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+.venv/notebooks: .venv/installed requirements-notebooks.txt
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements-notebooks.txt
+	touch $@
+
+notebooks: .venv/notebooks
+	$(PY) -m pytest -m slow --durations=4 tests/test_notebooks.py
 
 .venv/docs: .venv/installed requirements-docs.txt
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements-docs.txt

@@ -72,10 +72,10 @@ def test_pairs_say_the_same_and_hold_no_outputs(script):
             texts.append(("markdown", re.sub(r"^# ?", "", text.strip(), flags=re.MULTILINE)))
         else:
             texts.append(("code", re.sub(r"^# %(?=\w)", "%", text.strip(), flags=re.MULTILINE)))
-    assert texts == read_cells(script), "run: jupytext --sync notebooks/*.py"
+    assert texts == read_cells(script), "run: jupytext --to ipynb --update notebooks/0*.py"
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # minutes: make notebooks
 @names
 def test_notebooks_run(script):
     nbclient = pytest.importorskip("nbclient")
