@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from halp_jax.errors import UserError
-from halp_jax.inspect import live_files, live_page, live_sphere
+from halp_jax.inspect.live import files, page, sphere
 
 HOST = "127.0.0.1"
 
@@ -68,10 +68,10 @@ def serve(app: Any, listener: socket.socket) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(sys.argv[1:] if argv is None else argv)
     os.environ["JAX_PLATFORMS"] = "cpu"  # of the process that draws: the accelerator is a run's own
-    spheres = live_sphere.Spheres()
+    spheres = sphere.Spheres()
     try:
-        watcher = live_files.Watcher(args.folders)
-        app = live_page.make_app(watcher, spheres, args.every)
+        watcher = files.Watcher(args.folders)
+        app = page.make_app(watcher, spheres, args.every)
         with bind(args.port) as listener:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             server = serve(app, listener)

@@ -217,13 +217,33 @@ def test_run_of_two_stopped_in_one_process_goes_on_in_one(data, tmp_path):
 
     run_here(data, workdir, 1, config)
     run_here(data, tmp_path / "whole", 4, config)
-    broken, whole = metrics(workdir), metrics(tmp_path / "whole")
-    assert broken.keys() == whole.keys() and max(whole) == 300
-    for number, record in whole.items():
-        assert broken[number].keys() == record.keys()
+    check_same_run(metrics(workdir), metrics(tmp_path / "whole"), 300)
+
+
+def check_same_run(found, expected, last_step):
+    """The same lines, but for the order in which devices add up."""
+    assert found.keys() == expected.keys() and max(expected) == last_step
+    for number, record in expected.items():
+        assert found[number].keys() == record.keys()
         for name in {"loss", "contrast_accuracy", "knn_top1", "epoch"} & record.keys():
-            found = broken[number][name]
-            assert found == pytest.approx(record[name], rel=1e-3, abs=1e-3), (number, name)
+            value = found[number][name]
+            assert value == pytest.approx(record[name], rel=1e-3, abs=1e-3), (number, name)
+
+
+@pytest.mark.slow
+def test_a_run_on_eight_devices_goes_on_on_four_and_ends_on_one(data, tmp_path):
+    config = command_config()
+    config.checkpoint.every_epochs, config.knn.every_epochs = 3, 3
+    write_config(tmp_path / "config.py", config)
+    command = ("-m", "halp_jax.train", f"--config={tmp_path / 'config.py'}")
+    command += (f"--config.data.dir={data}",)
+    parts = {"broken": ((8, 3), (4, 6), (1, 9)), "whole": ((1, 9),)}
+    for workdir, legs in parts.items():
+        for devices, epochs in legs:
+            options = (f"--workdir={tmp_path / workdir}", f"--config.train.epochs={epochs}")
+            ((status, said),) = finish(start(1, devices, *command, *options))
+            assert status == 0, said
+    check_same_run(metrics(tmp_path / "broken"), metrics(tmp_path / "whole"), 27)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 
 from halp_jax import datasets, watch
 from halp_jax.errors import UserError
-from halp_jax.inspect import live, live_charts, live_files, live_page, live_sphere
+from halp_jax.inspect.live import charts, files, page, rows, sphere
 from halp_jax.methods import moco
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
@@ -50,13 +50,13 @@ def append(folder, text):
 
 
 def look(folder):
-    (run,) = live_files.Watcher([folder]).look()
+    (run,) = files.Watcher([folder]).look()
     return run
 
 
 def test_a_half_written_line_is_read_once_it_is_whole(tmp_path):
     folder = write_run(tmp_path / "run", (10,))
-    watcher, line = live_files.Watcher([folder]), json.dumps(make_line(20))
+    watcher, line = files.Watcher([folder]), json.dumps(make_line(20))
     append(folder, line[:30])
     assert [r["step"] for r in watcher.look()[0].records] == [10]
     append(folder, line[30:] + "\nnonsense\n[3]\n" + '{"step": "x"}\n')
@@ -65,18 +65,18 @@ def test_a_half_written_line_is_read_once_it_is_whole(tmp_path):
 
 def test_lines_that_a_resumed_run_drops_are_forgotten(tmp_path):
     folder = write_run(tmp_path / "run", (10, 20, 30))
-    watcher = live_files.Watcher([folder])
-    assert live.summarize(watcher.look()[0]).step == 30
+    watcher = files.Watcher([folder])
+    assert rows.summarize(watcher.look()[0]).step == 30
     other = tmp_path / "other"
     other.write_text(json.dumps(make_line(10, loss=1.0)) + "\n")
     os.replace(other, folder / "metrics.jsonl")  # as truncate_metrics does
-    assert live.read_series(watcher.look()[0], "loss").value.tolist() == [1.0]
+    assert rows.read_series(watcher.look()[0], "loss").value.tolist() == [1.0]
     append(folder, json.dumps(make_line(20, loss=2.0)) + "\n")
-    assert live.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 2.0]
+    assert rows.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 2.0]
     append(folder, json.dumps(make_line(20, loss=3.0)) + "\n")  # a step twice: the later counts
-    assert live.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 3.0]
+    assert rows.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 3.0]
     (folder / "metrics.jsonl").unlink()
-    assert live.summarize(watcher.look()[0]).state == live.NOT_STARTED
+    assert rows.summarize(watcher.look()[0]).state == rows.NOT_STARTED
 
 
 def test_figures_of_one_stream_and_of_all(tmp_path):
@@ -84,22 +84,22 @@ def test_figures_of_one_stream_and_of_all(tmp_path):
     more = {"mu": 1.0, "kept": 0.5, "kept_joint": 0.6, "kept_bone": 0.4, "knn_top1": 0.3}
     run = look(write_run(tmp_path / "run", (10, 20), config, **more))
     for stream, value in (("", 0.5), ("joint", 0.6), ("bone", 0.4)):
-        assert live.read_series(run, "kept", stream).value.tolist() == [value] * 2
-        assert live.summarize(run, stream).kept == value
-    assert not len(live.read_series(run, "kept", "motion").step)
-    assert live.summarize(run, "bone").knn is None  # training looks at the first stream alone
+        assert rows.read_series(run, "kept", stream).value.tolist() == [value] * 2
+        assert rows.summarize(run, stream).kept == value
+    assert not len(rows.read_series(run, "kept", "motion").step)
+    assert rows.summarize(run, "bone").knn is None  # training looks at the first stream alone
     single = look(write_run(tmp_path / "single", (10,), **(more | {"kept_joint": None})))
-    assert live.summarize(single, "joint").kept == 0.5
+    assert rows.summarize(single, "joint").kept == 0.5
 
 
 def test_figures_of_halp_count_where_it_is_on(tmp_path):
     folder = write_run(tmp_path / "run", (10,), kept=1.0, loss_halp=-2.0)
-    assert live.summarize(look(folder)).kept is None
+    assert rows.summarize(look(folder)).kept is None
     append(folder, json.dumps(make_line(20, mu=1.0, kept=0.9, loss_halp=-7.0)) + "\n")
     run = look(folder)
-    assert live.summarize(run).kept == 0.9
-    assert live.read_series(run, "loss_halp").step.tolist() == [20]
-    assert live.read_series(run, "loss_halp").epoch.tolist() == [2.0]
+    assert rows.summarize(run).kept == 0.9
+    assert rows.read_series(run, "loss_halp").step.tolist() == [20]
+    assert rows.read_series(run, "loss_halp").epoch.tolist() == [2.0]
 
 
 def test_the_newest_evaluation_counts(tmp_path):
@@ -111,15 +111,15 @@ def test_the_newest_evaluation_counts(tmp_path):
     (folder / "eval" / "knn_random.json").write_text(json.dumps(random))
     (folder / "eval" / "knn_bone.json").write_text('{"half')
     run = look(folder)
-    assert live.summarize(run).knn == 0.7
+    assert rows.summarize(run).knn == 0.7
     append(folder, json.dumps(make_line(30, knn_top1=0.4)) + "\n")
-    assert live.summarize(look(folder)).knn == 0.4
+    assert rows.summarize(look(folder)).knn == 0.4
 
 
 def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
     run = look(write_run(tmp_path / "run", range(1, 5001)))
-    series = live.read_series(run, "loss")
-    assert len(series.step) == live.MAX_POINTS
+    series = rows.read_series(run, "loss")
+    assert len(series.step) == rows.MAX_POINTS
     assert (series.step[0], series.step[-1]) == (1, 5000)
 
 
@@ -127,7 +127,7 @@ def test_a_sweep_shows_every_run_and_those_that_start_later(tmp_path):
     write_run(tmp_path / "sweep" / "a", (10,))
     (tmp_path / "sweep" / "a" / "checkpoints" / "10").mkdir(parents=True)
     write_run(tmp_path / "sweep" / "a" / "checkpoints" / "10")  # no run, though it looks like one
-    watcher = live_files.Watcher([tmp_path / "sweep", tmp_path / "sweep" / "a"])
+    watcher = files.Watcher([tmp_path / "sweep", tmp_path / "sweep" / "a"])
     assert [run.name for run in watcher.look()] == ["a"]
     write_run(tmp_path / "sweep" / "more" / "b")
     assert [(run.name, run.checkpoint) for run in watcher.look()] == [("a", 10), ("more/b", None)]
@@ -138,57 +138,57 @@ def test_a_sweep_shows_every_run_and_those_that_start_later(tmp_path):
 def test_states(tmp_path):
     clock = [0.0]
     folder = write_run(tmp_path / "run")
-    watcher = live_files.Watcher([folder], clock=lambda: clock[0])
+    watcher = files.Watcher([folder], clock=lambda: clock[0])
 
     def state():
-        return live.summarize(watcher.look()[0])
+        return rows.summarize(watcher.look()[0])
 
-    assert (state().state, state().steps) == (live.NOT_STARTED, None)
+    assert (state().state, state().steps) == (rows.NOT_STARTED, None)
     append(folder, "".join(json.dumps(make_line(step)) + "\n" for step in (10, 20)))
     row = state()
-    assert (row.state, row.step, row.steps, row.epoch) == (live.TRAINING, 20, 40, 2.0)
+    assert (row.state, row.step, row.steps, row.epoch) == (rows.TRAINING, 20, 40, 2.0)
     assert row.left == pytest.approx(20 * 8 / 80)
     written = (folder / "metrics.jsonl").stat().st_mtime
     os.utime(folder / "metrics.jsonl", (written - 900, written - 900))
-    assert state().state == live.TRAINING  # it grew before our eyes, whatever its date says
+    assert state().state == rows.TRAINING  # it grew before our eyes, whatever its date says
     clock[0] += 901
-    assert state().state == live.STOPPED and state().left is None
-    assert "no line for 15m" in live_charts.write_row(state())[1]
-    assert live.summarize(look(folder)).state == live.STOPPED  # at the first look the date tells
+    assert state().state == rows.STOPPED and state().left is None
+    assert "no line for 15m" in charts.write_row(state())[1]
+    assert rows.summarize(look(folder)).state == rows.STOPPED  # at the first look the date tells
     append(folder, json.dumps(make_line(30)) + "\n")
-    assert state().state == live.TRAINING
+    assert state().state == rows.TRAINING
     append(folder, json.dumps(make_line(40)) + "\n")
-    assert state().state == live.FINISHED
+    assert state().state == rows.FINISHED
 
 
 def test_slow_lines_are_waited_for(tmp_path):
     folder = write_run(tmp_path / "run", (10, 20), clips_per_s=0.8)  # 100 s a line
     written = (folder / "metrics.jsonl").stat().st_mtime
     os.utime(folder / "metrics.jsonl", (written - 300, written - 300))
-    assert live.summarize(look(folder)).state == live.TRAINING
+    assert rows.summarize(look(folder)).state == rows.TRAINING
     os.utime(folder / "metrics.jsonl", (written - 700, written - 700))
-    assert live.summarize(look(folder)).state == live.STOPPED
+    assert rows.summarize(look(folder)).state == rows.STOPPED
 
 
 def test_what_is_wrong_is_said(tmp_path):
     folder = write_run(tmp_path / "run", range(1, 11), contrast_accuracy=0.5)
     append(folder, "".join(json.dumps(make_line(s, mu=1.0)) + "\n" for s in range(11, 22)))
-    assert "fell from 50.0%" in live.summarize(look(folder)).warning
+    assert "fell from 50.0%" in rows.summarize(look(folder)).warning
     append(folder, json.dumps(make_line(22, loss=None)) + "\n")
-    assert "no longer finite at step 22" in live.summarize(look(folder)).warning
+    assert "no longer finite at step 22" in rows.summarize(look(folder)).warning
 
 
 def test_nothing_is_written_into_a_run(tmp_path):
     folder = write_run(tmp_path / "run", (10,))
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
-    live.summarize(look(folder))
+    rows.summarize(look(folder))
     assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
 
 
 def test_four_and_twenty_runs_look_different():
-    assert len({live_charts.style_run(place) for place in range(24)}) == 24
+    assert len({charts.style_run(place) for place in range(24)}) == 24
     for place in range(23):
-        here, there = live_charts.style_run(place), live_charts.style_run(place + 1)
+        here, there = charts.style_run(place), charts.style_run(place + 1)
         assert here[0] != there[0] and here[1] != there[1]
 
 
@@ -210,7 +210,7 @@ def test_wrong_folders_and_a_taken_port_cost_one_line(tmp_path, capsys):
 def test_without_dash_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "dash", None)
     with pytest.raises(UserError, match="pip install dash.*'inspect'"):
-        live_page.import_dash()
+        page.import_dash()
 
 
 @pytest.fixture(scope="module")
@@ -234,19 +234,19 @@ def trained(tmp_path_factory):
 
 def test_a_sphere_is_drawn_from_files(trained):
     pytest.importorskip("plotly")
-    drawn = live_sphere.draw_sphere(trained / "halp", "", 6)
+    drawn = sphere.draw_sphere(trained / "halp", "", 6)
     names = {each["name"]: each for each in drawn.pictures["dark"]["data"]}
     assert len(names["prototypes"]["text"]) == 4 and "positives kept" in drawn.title
-    bare = live_sphere.draw_sphere(trained / "baseline", "", 6)
+    bare = sphere.draw_sphere(trained / "baseline", "", 6)
     names = {each["name"]: each for each in bare.pictures["light"]["data"]}
     assert not names["prototypes"]["showlegend"] and names["real clips"]["showlegend"]
-    assert live_sphere.OFF in bare.title
+    assert sphere.OFF in bare.title
     with pytest.raises(UserError, match="no checkpoint of step 5"):  # deleted meanwhile
-        live_sphere.draw_sphere(trained / "halp", "", 5)
+        sphere.draw_sphere(trained / "halp", "", 5)
     moved = trained / "moved"
     (trained / "clips.npz").rename(moved)
     with pytest.raises(UserError, match="clips.npz"):
-        live_sphere.draw_sphere(trained / "halp", "", 6)
+        sphere.draw_sphere(trained / "halp", "", 6)
     moved.rename(trained / "clips.npz")
 
 
@@ -257,20 +257,20 @@ class Pool:
         self.given = []
 
     def submit(self, function, *arguments):
-        self.given.append(live_sphere.concurrent.futures.Future())
+        self.given.append(sphere.concurrent.futures.Future())
         return self.given[-1]
 
 
 def test_spheres_are_asked_for_once_each(tmp_path):
     run = look(write_run(tmp_path / "run", (10,)))
     clock = [0.0]
-    spheres = live_sphere.Spheres(clock=lambda: clock[0])
+    spheres = sphere.Spheres(clock=lambda: clock[0])
     spheres._pool = pool = Pool()
     assert "no checkpoint yet" in spheres.ask(run).message and not pool.given
     run = run._replace(checkpoint=10)
     assert "drawing step 10" in spheres.ask(run).message
     assert "drawing step 10" in spheres.ask(run).message and len(pool.given) == 1
-    pool.given[0].set_result(live_sphere.Sphere(10, "title", {"light": {}}))
+    pool.given[0].set_result(sphere.Sphere(10, "title", {"light": {}}))
     assert spheres.ask(run).step == 10 and len(pool.given) == 1
     newer = run._replace(checkpoint=20)
     shown = spheres.ask(newer)  # the old picture stays while the new one is drawn
@@ -279,7 +279,7 @@ def test_spheres_are_asked_for_once_each(tmp_path):
     shown = spheres.ask(newer)
     assert shown.pictures and shown.message == "step 20 is not drawn: it is gone"
     assert len(pool.given) == 2
-    clock[0] += live_sphere.RETRY + 1
+    clock[0] += sphere.RETRY + 1
     assert "drawing step 20" in spheres.ask(newer).message and len(pool.given) == 3
 
 
@@ -288,8 +288,8 @@ def served(tmp_path):
     """The page of one run, on a port of its own: (address, workdir)."""
     pytest.importorskip("dash")
     folder = write_run(tmp_path / "run", (10, 20))
-    spheres = live_sphere.Spheres()
-    app = live_page.make_app(live_files.Watcher([folder]), spheres)
+    spheres = sphere.Spheres()
+    app = page.make_app(files.Watcher([folder]), spheres)
     with watch.bind(0) as listener:
         server = watch.serve(app, listener)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -330,7 +330,7 @@ def test_the_callbacks_answer_with_what_is_new(served):
     curve = first["chart-loss"]["figure"]["data"][0]
     assert curve["x"] == [10, 20] and curve["y"] == [4.0, 3.0] and curve["name"] == "run"
     layout = first["chart-loss"]["figure"]["layout"]
-    assert layout["font"]["color"] == live_charts.INK["dark"]
+    assert layout["font"]["color"] == charts.INK["dark"]
     assert layout["xaxis"]["title"]["text"] == "step (batches)"
     assert "20 of 40" in json.dumps(first["table"])
     again = ask(first["seen"]["data"])
@@ -404,8 +404,8 @@ def test_a_real_browser_shows_a_run_as_it_grows(tmp_path, browser):
         wait.until(lambda d: points(d) == [3, 1])
         table = browser.execute_script("return document.querySelector('table').innerText")
         assert "first" in table and "second" in table and "30 of 40" in table
-        page = browser.execute_script("return document.body.innerText")
-        assert "no checkpoint yet" in page
+        text = browser.execute_script("return document.body.innerText")
+        assert "no checkpoint yet" in text
         bad = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
         assert bad == []
         messages = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]

@@ -2,18 +2,18 @@
 
     app = make_app(watcher, spheres, every=5)
 
-What it shows is made in `live` (rows, curves), `live_charts` and `live_sphere`.
+What it shows is made in `rows`, `charts` and `sphere`.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from halp_jax.errors import UserError
-from halp_jax.inspect import live, live_charts
-from halp_jax.inspect.live_charts import HEADINGS, PANELS
-from halp_jax.inspect.live_files import Run, Watcher
-from halp_jax.inspect.live_shell import SHELL, THEME
-from halp_jax.inspect.live_sphere import Spheres
+from halp_jax.inspect.live import charts, rows
+from halp_jax.inspect.live.charts import HEADINGS, PANELS
+from halp_jax.inspect.live.files import Run, Watcher
+from halp_jax.inspect.live.shell import SHELL, THEME
+from halp_jax.inspect.live.sphere import Spheres
 
 SLOTS = 4  # spheres at a time: a browser draws only so many 3-D scenes
 ALL = "all"  # streams together: their mean
@@ -52,7 +52,7 @@ def make_layout(watcher: Watcher, every: float) -> Any:
         return html.Div([html.Span(label, className="label"), radio], className="switch")
 
     graph = {"displayModeBar": False, "responsive": True}  # dragging zooms, a double click ends it
-    charts = [
+    panels = [
         dcc.Graph(id=f"chart-{p.name}", config=graph,
                   className="card", style={"height": 250})
         for p in PANELS
@@ -80,7 +80,7 @@ def make_layout(watcher: Watcher, every: float) -> Any:
         html.Header([
             html.H1("halp_jax.watch"),
             html.Div(", ".join(map(str, watcher.folders)), className="where"),
-            switch("axis", "x axis", live_charts.AXES, "epoch"), stream,
+            switch("axis", "x axis", charts.AXES, "epoch"), stream,
             switch("choice", "page", ("auto", "light", "dark"), "auto"),
         ]),
         html.Div(id="table"),
@@ -88,7 +88,7 @@ def make_layout(watcher: Watcher, every: float) -> Any:
             html.Span("tick to hide", className="label"),
             dcc.Checklist(id="hidden", inline=True, className="legend"),
         ], className="legendbar"),
-        html.Div(charts, className="charts"),
+        html.Div(panels, className="charts"),
         html.Div([
             html.H2("newest sphere"),
             dcc.Dropdown([run.name for run in runs], choose_spheres(runs), id="chosen", multi=True,
@@ -112,9 +112,9 @@ def make_table(runs: Sequence[Run], stream: str) -> Any:
 
     body = []
     for place, run in enumerate(runs):
-        row = live.summarize(run, stream)
-        name, state, *figures = live_charts.write_row(row)
-        swatch = html.Img(src=live_charts.draw_swatch(place), alt="")
+        row = rows.summarize(run, stream)
+        name, state, *figures = charts.write_row(row)
+        swatch = html.Img(src=charts.draw_swatch(place), alt="")
         kind = "state " + row.state.replace(" ", "-")
         cells = [html.Th([swatch, name]), html.Td(state, className=kind), *map(html.Td, figures)]
         body.append(html.Tr(cells))
@@ -150,11 +150,11 @@ def _connect(app: Any, watcher: Watcher, spheres: Spheres) -> None:
         table = make_table(runs, stream)
         if seen == now or not theme:
             return table, no_update, no_update, no_update, [no_update] * len(PANELS)
-        figures = [live_charts.draw_panel(p, runs, hidden, axis, stream, theme) for p in PANELS]
+        figures = [charts.draw_panel(p, runs, hidden, axis, stream, theme) for p in PANELS]
         if seen and seen[0] == names:
             return table, no_update, no_update, now, figures
         options = [
-            {"value": n, "label": html.Span([html.Img(src=live_charts.draw_swatch(i), alt=""), n])}
+            {"value": n, "label": html.Span([html.Img(src=charts.draw_swatch(i), alt=""), n])}
             for i, n in enumerate(names)
         ]
         return table, options, names, now, figures

@@ -1,6 +1,6 @@
 """What `halp_jax.watch` shows of runs: a row of its table and a curve of each figure, as plain data.
 
-watcher = live_files.Watcher(["runs/sweep"])
+watcher = files.Watcher(["runs/sweep"])
 for run in watcher.look():
     row, curve = summarize(run), read_series(run, "loss")
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from halp_jax.inspect.live_files import Run, number
+from halp_jax.inspect.live.files import Run, number
 from halp_jax.training import collapse
 from halp_jax.training.collapse import ACCURACY, WEIGHT
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halp_jax.errors import UserError
-from halp_jax.inspect.live_files import Run
+from halp_jax.inspect.live.files import Run
 
 CLIPS, ANCHORS, POSITIVES = 300, 4, 12
 RETRY = 60.0  # seconds until what could not be drawn is tried again, without a newer checkpoint

@@ -7,8 +7,9 @@ import base64
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from halp_jax.inspect import live, page
-from halp_jax.inspect.live_files import Run
+from halp_jax.inspect import page
+from halp_jax.inspect.live import rows
+from halp_jax.inspect.live.files import Run
 from halp_jax.progress import duration
 
 COLOURS = (page.BLUE, page.VERMILION, page.GREEN, page.PURPLE, page.SKY, page.ORANGE)
@@ -78,7 +79,7 @@ def draw_panel(
     """One chart of all runs but the hidden ones, as plotly's own dictionary."""
     curves = []
     for place, run in enumerate(runs):
-        series = live.read_series(run, panel.name, stream)
+        series = rows.read_series(run, panel.name, stream)
         if run.name in hidden or not len(series.value):
             continue
         colour, dash = style_run(place)
@@ -121,10 +122,10 @@ def draw_panel(
     return {"data": curves, "layout": layout}
 
 
-def write_row(row: live.Row) -> list[str]:
+def write_row(row: rows.Row) -> list[str]:
     """The cells of one run, in the order of HEADINGS."""
     state = row.state
-    if state == live.STOPPED:
+    if state == rows.STOPPED:
         state = f"stopped, no line for {duration(row.quiet)}"
     return [
         row.name, state, _of(f"{row.step:,}", f"{row.steps:,}" if row.steps else None),
