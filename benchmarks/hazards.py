@@ -42,11 +42,13 @@ def run_once(run: Run, *options: str, prefix: tuple[str, ...] = (), **environmen
         [*prefix, *run.command, *options], cwd=ROOT, env=make_environment(2) | environment,
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("error", "warning"))]
     if "Traceback" in done.stderr:
         print(done.stderr)
-        return Said(done.returncode, f"TRACEBACK: {done.stderr.splitlines()[-1]}")
-    return Said(done.returncode, " / ".join(lines) or (done.stderr.splitlines() or [""])[-1])
+        return Said(done.returncode, "TRACEBACK")
+    lines = done.stderr.splitlines()
+    errors = [line for line in lines if line.startswith("error")]
+    damaged = [line for line in lines if "damaged" in line]
+    return Said(done.returncode, " / ".join(errors or damaged or ["(nothing: it goes on)"]))
 
 
 @contextlib.contextmanager
