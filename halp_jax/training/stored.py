@@ -55,7 +55,7 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
     logger = absl.logging.get_absl_logger()
     if _is_news not in logger.filters:
         logger.addFilter(_is_news)
-        sys.excepthook = functools.partial(_tell, sys.excepthook)
+        sys.unraisablehook = functools.partial(_tell, sys.unraisablehook)
     return Manager(
         directory,
         options=ocp.CheckpointManagerOptions(
@@ -73,15 +73,13 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (record.exc_info and "orbax" in record.pathname)
 
 
-def _tell(
-    hook: Callable[..., None], kind: type[BaseException], error: BaseException, trace: Any
-) -> None:
-    """Of a checkpoint that cannot be read the first array is told; each later one finds nobody.
+def _tell(hook: Callable[[Any], None], lost: Any) -> None:
+    """Of a checkpoint that fails the first array is told; what befalls the others finds nobody.
 
-    Tensorstore's threads print what they then meet, with its history, by this hook.
+    Tensorstore's threads hand it to this hook of `sys`, which would print each with its history.
     """
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        hook(kind, error, trace)
+    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
+        hook(lost)
 
 
 def list_steps(directory: str | os.PathLike[str]) -> list[int]:
