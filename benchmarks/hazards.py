@@ -23,7 +23,7 @@ from reliability import ROOT, Run, compare, make_environment, open_folder, wait_
 
 JUMPING = """import time
 real, jumps = time.time, (0, -1e5, 1e8, -3600)
-time.time = lambda: real() + jumps[int({looks}) % 4]
+time.time = lambda: real() + jumps[int(2 * time.monotonic()) % 4]
 """
 BAD = ("lines_double", "lines_missing", "lines_that_differ", "leaves_that_differ")
 
@@ -173,18 +173,9 @@ def sigterm(run: Run, args: Any) -> Said:
 
 def clock_jumps(run: Run, args: Any) -> Said:
     """the clock jumps twice a second, back by hours, forward by years"""
-    return run_with_clock(run, "2 * time.monotonic()")
-
-
-def clock_always_jumps(run: Run, args: Any) -> Said:
-    """the same at every look at it, in the middle of saves, too"""
-    return run_with_clock(run, "1e5 * time.monotonic()")
-
-
-def run_with_clock(run: Run, looks: str) -> Said:
     folder = run.workdir.with_suffix(".clock")
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(JUMPING.format(looks=looks))
+    (folder / "sitecustomize.py").write_text(JUMPING)
     return run_once(run, PYTHONPATH=str(folder))
 
 
@@ -207,7 +198,7 @@ def as_member(number: int, count: int, port: int) -> dict[str, str]:
 
 HAZARDS: tuple[Callable[[Run, Any], Said], ...] = (
     disk_full, truncated_checkpoint, no_checkpoint_is_whole, other_config, read_only, changed_data,
-    lost_data, second_run, sigterm, clock_jumps, clock_always_jumps, too_few_processes, wrong_number,
+    lost_data, second_run, sigterm, clock_jumps, too_few_processes, wrong_number,
 )  # fmt: skip
 
 
