@@ -1,6 +1,5 @@
 """launch/: checked by the tools of their kinds, and run as far as one machine can."""
 
-import functools
 import os
 import re
 import signal
@@ -15,6 +14,10 @@ LAUNCH = Path(__file__).parents[1] / "launch"
 ROOT = LAUNCH.parent
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 MANIFESTS = sorted((LAUNCH / "kubernetes").glob("*.yaml"))
+# A shell cannot trap a signal that came ignored to it, as Ctrl-C does where tests run in the background.
+HEED = """import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])"""
 CHECKED = ("1.31", "1.34", "1.37")  # versions of Kubernetes
 
 
@@ -32,13 +35,12 @@ def read_manifest(path):
 
 
 def run_local(*command, **environment):
-    """launch/local.sh; its Python is that of the tests. A shell cannot trap what came ignored to it."""
+    """launch/local.sh; its Python is that of the tests."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(
-        [LAUNCH / "local.sh", *map(str, command)], text=True, cwd=ROOT,
+        [sys.executable, "-c", HEED, LAUNCH / "local.sh", *map(str, command)], text=True, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PATH": path} | environment,
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

@@ -225,9 +225,13 @@ def test_another_run_in_the_same_workdir_is_refused(unbroken, dataset):
     workdir, _, _ = unbroken
     saved = (workdir / "config.json").read_text()
     for changes, match in (
-        ({"train__batch_size": 4}, "train.batch_size=8, this config has 4"),
-        ({"seed": 1}, "seed=0, this config has 1"),
-        ({"encoder__width": 16}, "encoder.width=8, this config has 16"),
+        (
+            {"seed": 1, "encoder__width": 16},
+            "has encoder.width=16, seed=1: .*--config.encoder.width=8 --config.seed=0 to go on",
+        ),
+        ({"train__batch_size": 4}, "train.batch_size=8, this config has train.batch_size=4"),
+        ({"seed": 1}, "seed=0, this config has seed=1"),
+        ({"encoder__width": 16}, "encoder.width=8, this config has encoder.width=16"),
     ):
         with pytest.raises(UserError, match=match):
             run(dataset, workdir, **changes)
