@@ -19,13 +19,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import _timing
-from reliability import ROOT, Run, compare, make_environment, open_folder, wait_for
+from reliability import (
+    ROOT,
+    Run,
+    compare,
+    is_bitwise,
+    make_environment,
+    open_folder,
+    prepare,
+    wait_for,
+)
 
 JUMPING = """import time
 real, jumps = time.time, (0, -1e5, 1e8, -3600)
 time.time = lambda: real() + jumps[int(2 * time.monotonic()) % 4]
 """
-BAD = ("lines_double", "lines_missing", "lines_that_differ", "leaves_that_differ")
 
 
 class Said(NamedTuple):
@@ -37,9 +45,9 @@ class Missing(Exception):
     """The machine cannot provoke this."""
 
 
-def run_once(run: Run, *options: str, prefix: tuple[str, ...] = (), **environment: str) -> Said:
+def run_once(run: Run, *options: str, **environment: str) -> Said:
     done = subprocess.run(
-        [*prefix, *run.command, *options], cwd=ROOT, env=make_environment(2) | environment,
+        [*run.command, *options], cwd=ROOT, env=make_environment(2) | environment,
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     if "Traceback" in done.stderr:
@@ -202,11 +210,6 @@ HAZARDS: tuple[Callable[[Run, Any], Said], ...] = (
 )  # fmt: skip
 
 
-def prepare(folder: Path, *options: str) -> None:
-    command = [sys.executable, "-m", "halp_jax.prepare", "--format=synthetic", "--clips=60"]
-    subprocess.run([*command, f"--out={folder}", *options], cwd=ROOT, check=True)
-
-
 def provoke(hazard: Callable[[Run, Any], Said], half: Run, whole: Run, args: Any) -> dict[str, Any]:
     """One row of the table."""
     run = Run(half.workdir.with_name(hazard.__name__), args.data, args)
@@ -218,7 +221,7 @@ def provoke(hazard: Callable[[Run, Any], Said], half: Run, whole: Run, args: Any
         return row | {"status": "-", "what it says": f"not provoked: {error}", "afterwards": "-"}
     again = run_once(run)
     found = compare(run.workdir, whole.workdir)
-    alike = again.status == 0 and found["same_step"] and not any(found[name] for name in BAD)
+    alike = again.status == 0 and is_bitwise(found)
     line = said.line.replace(str(run.workdir.parent), "runs")
     return row | {
         "status": str(said.status),

@@ -151,7 +151,7 @@ def wait_for_moment(run: Run, kind: str, rng: random.Random, plan: dict[str, flo
 def kill_until_done(run: Run, args: Any, plan: dict[str, float]) -> dict[str, Any]:
     rng = random.Random(args.seed)
     counts: collections.Counter = collections.Counter()
-    waits, damaged = [], 0
+    waits = []
     while counts["kills"] < args.kills:
         left = args.kills - counts["kills"]
         plan["stride"] = 1.4 * (plan["steps"] - max(run.last_step(), 0)) / (left + 1)
@@ -206,6 +206,17 @@ def compare(broken: Path, whole: Path) -> dict[str, Any]:
     }
 
 
+def is_bitwise(found: dict[str, Any]) -> bool:
+    """Does `compare` say that state and lines are the same?"""
+    bad = ("lines_double", "lines_missing", "lines_that_differ", "leaves_that_differ")
+    return found["same_step"] and not any(found[name] for name in bad)
+
+
+def prepare(folder: Path, *options: str) -> None:
+    command = [sys.executable, "-m", "halp_jax.prepare", "--format=synthetic", "--clips=60"]
+    subprocess.run([*command, f"--out={folder}", *options], cwd=ROOT, check=True)
+
+
 @contextlib.contextmanager
 def open_folder(path: str) -> Iterator[Path]:
     if path:
@@ -227,8 +238,7 @@ def main() -> int:
     args = _timing.parse(parser, QUICK)
     machine = _timing.describe_machine()
     with open_folder(args.out) as folder:
-        prepare = [sys.executable, "-m", "halp_jax.prepare", "--format=synthetic", "--clips=60"]
-        subprocess.run([*prepare, f"--out={folder / 'data'}"], cwd=ROOT, check=True)
+        prepare(folder / "data")
         whole = Run(folder / "whole", folder / "data", args)
         begin = time.monotonic()
         whole.start()
@@ -245,10 +255,7 @@ def main() -> int:
         found = kill_until_done(broken, args, plan) | compare(broken.workdir, whole.workdir)
     print()
     _timing.print_table([{"figure": name, "": str(value)} for name, value in found.items()])
-    bad = ("lines_double", "lines_missing", "lines_that_differ", "leaves_that_differ")
-    alike = (
-        not any(found[name] for name in bad) and found["same_step"] and found["same_checkpoints"]
-    )
+    alike = is_bitwise(found) and found["same_checkpoints"]
     found["bitwise_equal"] = alike
     _timing.print_json(
         "reliability", machine=machine, processes=args.processes, epochs=args.epochs, **found

@@ -63,7 +63,7 @@ def find_runs(folders: Iterable[str]) -> tuple[list[Run], list[Path]]:
             raise UserError(f"{folder} is no folder; give runs, or folders that hold runs")
         before = len(found) + len(empty)
         again = False
-        for path in _walk(top):
+        for path in walk(top):
             place = path.resolve()
             if any((path / "eval").glob("*.json")):
                 again |= place in found
@@ -75,7 +75,8 @@ def find_runs(folders: Iterable[str]) -> tuple[list[Run], list[Path]]:
     return list(found.values()), list(dict.fromkeys(empty))
 
 
-def _walk(top: Path) -> Iterator[Path]:
+def walk(top: Path) -> Iterator[Path]:
+    """`top` and the folders under it that may be runs, in order of their names, each once."""
     seen = set()
     for folder, inside, _ in os.walk(top, followlinks=True):
         place = os.path.realpath(folder)

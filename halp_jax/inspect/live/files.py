@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from halp_jax.errors import UserError
+from halp_jax.evaluation.gather import walk
 from halp_jax.training.report import METRICS
 
 CONFIG, CHECKPOINTS, EVALUATIONS = "config.json", "checkpoints", "eval"
@@ -119,18 +120,7 @@ class Watcher:
 
 def find_runs(top: Path) -> Iterator[Path]:
     """The folders with a config.json, in and under `top`, in order of their names."""
-    seen = set()
-    for folder, inside, files in os.walk(top, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:  # a link back up
-            inside.clear()
-            continue
-        seen.add(place)
-        inside[:] = sorted(
-            name for name in inside if name[0] != "." and name not in (EVALUATIONS, CHECKPOINTS)
-        )
-        if CONFIG in files:
-            yield Path(folder)
+    return (path for path in walk(top) if (path / CONFIG).is_file())
 
 
 def name_runs(paths: Sequence[Path]) -> list[tuple[Path, str]]:
