@@ -3,9 +3,11 @@
 import numpy as np
 
 from configs import default
+from halp_jax import datasets
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.source import Item, Source
+from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
 
 TRAIN, TEST, STEPS_PER_EPOCH = 26, 6, 3  # 26 clips are 3 batches of 8 and a rest
@@ -45,3 +47,11 @@ def prepare(path):
     items = tuple(Item(f"clip{number:02d}", number) for number in range(TRAIN + TEST))
     source = Source("fake", NTU25, tuple("abc"), items, read_clip, split, {})
     return prepare_source(source, path, normalize="none")
+
+
+def pack_clips(path):
+    """20 short clips of 3 classes, 14 of them to learn from, in one file; its path."""
+    frames = [synthetic.make_clip(0, index)[:10] for index in range(20)]
+    splits = {"xsub": {"train": range(14), "test": range(14, 20)}}
+    dataset = datasets.from_arrays(frames, np.arange(20) % 3, layout="ntu25", splits=splits)
+    return datasets.pack(dataset, path)

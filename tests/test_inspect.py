@@ -54,10 +54,7 @@ def run():
 def trained(tmp_path_factory):
     """A run as training would leave it, with two checkpoints; its workdir."""
     folder = tmp_path_factory.mktemp("inspect")
-    frames = [synthetic.make_clip(0, index)[:10] for index in range(20)]
-    splits = {"xsub": {"train": range(14), "test": range(14, 20)}}
-    dataset = datasets.from_arrays(frames, np.arange(20) % 3, layout="ntu25", splits=splits)
-    config = _runs.small_config(datasets.pack(dataset, folder / "clips.npz"))
+    config = _runs.small_config(_runs.pack_clips(folder / "clips.npz"))
     workdir = folder / "run"
     checkpoint.save_config(workdir, config)
     state = moco.create_state(config, NTU25)

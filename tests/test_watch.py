@@ -17,11 +17,10 @@ import jax
 import numpy as np
 import pytest
 
-from halp_jax import datasets, watch
+from halp_jax import watch
 from halp_jax.errors import UserError
 from halp_jax.inspect.live import charts, files, page, rows, sphere
 from halp_jax.methods import moco
-from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 from tests import _runs
@@ -217,10 +216,7 @@ def test_without_dash_the_extra_is_named(monkeypatch):
 def trained(tmp_path_factory):
     """Two tiny runs with a checkpoint each: prototypes in the second alone."""
     folder = tmp_path_factory.mktemp("watch")
-    frames = [synthetic.make_clip(0, index)[:10] for index in range(20)]
-    splits = {"xsub": {"train": range(14), "test": range(14, 20)}}
-    dataset = datasets.from_arrays(frames, np.arange(20) % 3, layout="ntu25", splits=splits)
-    config = _runs.small_config(datasets.pack(dataset, folder / "clips.npz"))
+    config = _runs.small_config(_runs.pack_clips(folder / "clips.npz"))
     state = moco.create_state(config, NTU25)
     prototypes = jax.random.normal(jax.random.key(0), state.prototypes.shape)
     prototypes /= np.linalg.norm(prototypes, axis=-1, keepdims=True)
