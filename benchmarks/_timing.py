@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+LOAD = os.getloadavg()[0]  # of the last minute, others' alone: members compile later
+
 
 class Timing(NamedTuple):
     wall: float  # seconds a call, median
@@ -165,7 +167,7 @@ def describe_machine() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
-        "load": round(os.getloadavg()[0], 2),  # processes that ran beside us in the last minute
+        "load": round(LOAD, 2),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "torch": torch.__version__ if torch else None,

@@ -5,8 +5,10 @@
 
 Each member is a process of its own, or several of one device each (gloo on 127.0.0.1), that waits
 for its turn. Fake devices have no more cores than one of them, so the ideal is the time of one
-device; what is above it is splitting, reducing and waiting for one another. With real devices the
-ideal is a share of that time. `scaling_model.py` says on paper what many chips would do.
+device; with real devices it is a share of that time. Beside it stands one device with the share of
+the batch that each of N has, all cores to itself: N of those are what smaller products, and an
+optimiser and a k-means on every device, cost without any splitting. What a step takes above them is
+reducing and waiting for one another. `scaling_model.py` says on paper what many chips would do.
 """
 
 import json
@@ -29,8 +31,11 @@ class Member(NamedTuple):
     driver: str
     processes: int
     devices: int  # of all processes together
+    shares: int = 1  # of the batch; above 1 one device takes one of them, alone
 
     def __str__(self) -> str:
+        if self.shares > 1:
+            return f"{self.driver}, {self.shares} x a share alone"
         return f"{self.driver}, {self.devices} devices, {self.processes} processes"
 
 
@@ -68,6 +73,7 @@ def spawn(args, member: Member) -> list[subprocess.Popen]:
         environment["JAX_NUM_PROCESSES"] = str(member.processes)
     options = [f"--serve={member.devices}", f"--drivers={member.driver}", f"--steps={args.steps}"]
     command = [sys.executable, __file__, *options, *_steps.size_options(args)]
+    command.append(f"--batch={args.batch // member.shares}")
 
     def start(number: int) -> subprocess.Popen:
         own = {"JAX_PROCESS_ID": str(number)} if member.processes > 1 else {}
@@ -121,6 +127,7 @@ def main() -> None:
     for driver in args.drivers.split(","):
         members += [Member(driver, 1, count) for count in counts]
         members += [Member(driver, count, count) for count in several]
+        members += [Member(driver, 1, 1, count) for count in counts if count > 1]
     processes: dict[Member, list[subprocess.Popen]] = {}
     try:
         for member in members:
@@ -146,17 +153,24 @@ def report(args, members, samples, machine: dict[str, Any], rates: _timing.Rates
 
     config = _steps.make_config(args, "halp")
     floor = _timing.floor_seconds(step_flops(config, NTU25), _steps.step_bytes(config), rates)
+    medians = {
+        member: [statistics.median(x) for x in zip(*samples[member], strict=True)]
+        for member in members
+    }
     rows = []
-    one = statistics.median(wall for wall, _ in samples[members[0]])
     for member in members:
-        wall, cpu = (statistics.median(x) for x in zip(*samples[member], strict=True))
+        wall, cpu = medians[member]
         # Of fake devices each has a share of the cores, of real ones each has its own.
-        count = member.devices
-        ideal = one * members[0].devices / count if args.real else one
+        count, times = member.devices, 1 if args.real else member.shares
+        ideal = medians[members[0]][0]
+        if args.real:
+            ideal *= members[0].devices / (count * member.shares)
+        alone = medians.get(Member(member.driver, 1, 1, count)) if count > 1 else None
         rows.append({
-            "member": str(member), "ms": 1e3 * wall, "cpu_ms": 1e3 * cpu,
-            "over_ideal": wall / ideal,
-            "floor_ms": 1e3 * floor / (count if args.real else 1),
+            "member": str(member), "ms": 1e3 * wall * times, "cpu_ms": 1e3 * cpu * times,
+            "over_ideal": wall * times / ideal,
+            "over_alone": wall / alone[0] / (1 if args.real else count) if alone else None,
+            "floor_ms": 1e3 * floor / (count * member.shares if args.real else 1),
         })  # fmt: skip
     _timing.print_table(rows)
     size = {name: getattr(args, name) for name in ("width", "layers", "batch", "frames", "queue")}

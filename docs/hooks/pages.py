@@ -21,8 +21,9 @@ log = get_plugin_logger("halp_jax")  # what it warns of fails a strict build
 # Files of the repository that are pages of the site.
 PAGES = {
     "README.md": "guide.md", "RESULTS.md": "results.md", "PERFORMANCE.md": "performance.md",
-    "launch": "launch.md", "launch/README.md": "launch.md", "configs": "settings.md",
-    "configs/default.py": "settings.md", "notebooks": "notebooks/index.md",
+    "RELIABILITY.md": "reliability.md", "launch": "launch.md", "launch/README.md": "launch.md",
+    "configs": "settings.md", "configs/default.py": "settings.md",
+    "notebooks": "notebooks/index.md",
 }  # fmt: skip
 INCLUDE = re.compile(r'<!-- include: (\S+)(?: from "([^"]+)")?(?: to "([^"]+)")? -->')
 CODE = re.compile(r"<!-- code: (\S+) -->")
