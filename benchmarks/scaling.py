@@ -11,6 +11,7 @@ optimiser and a k-means on every device, cost without any splitting. What a step
 reducing and waiting for one another. `scaling_model.py` says on paper what many chips would do.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -121,50 +122,60 @@ def main() -> None:
     args = _timing.parse(parser, QUICK)
     if args.serve:
         return serve(args)
+    samples: dict[Member, list] = {}
+    for driver in args.drivers.split(","):
+        samples |= time_members(args, make_members(args, driver))
+    # Only now does this process start its own devices, which it needs for the rates.
+    machine, rates = _timing.start("devices", args)
+    report(args, samples, machine, rates)
+
+
+def make_members(args, driver: str) -> list[Member]:
     counts = [int(count) for count in args.devices.split(",")]
     several = [int(count) for count in args.processes.split(",") if not args.real]
-    members = []
-    for driver in args.drivers.split(","):
-        members += [Member(driver, 1, count) for count in counts]
-        members += [Member(driver, count, count) for count in several]
-        members += [Member(driver, 1, 1, count) for count in counts if count > 1]
+    members = [Member(driver, 1, count) for count in counts]
+    members += [Member(driver, count, count) for count in several]
+    return members + [Member(driver, 1, 1, count) for count in counts if count > 1]
+
+
+def time_members(args, members: list[Member]) -> dict[Member, list[tuple[float, float]]]:
+    """(wall, CPU) seconds of a step, a sample a round, all members in turn. Each process holds 1 GB."""
     processes: dict[Member, list[subprocess.Popen]] = {}
     try:
         for member in members:
             processes[member] = spawn(args, member)
             ask(processes[member])  # one after the other: they compile
-        # Only now does this process start its own devices, which it needs for the rates.
-        machine, rates = _timing.start("devices", args)
         samples: dict[Member, list] = {member: [] for member in members}
         for _ in range(args.repeats):
             for member in members:
                 samples[member].append(time_steps(processes[member]))
     finally:
         for process in (each for group in processes.values() for each in group):
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and said why
+                process.stdin.close()
         for process in (each for group in processes.values() for each in group):
             process.wait()
-    report(args, members, samples, machine, rates)
+    return samples
 
 
-def report(args, members, samples, machine: dict[str, Any], rates: _timing.Rates) -> None:
+def report(args, samples, machine: dict[str, Any], rates: _timing.Rates) -> None:
     from halp_jax.skeletons.layout import NTU25
     from halp_jax.training.report import step_flops
 
     config = _steps.make_config(args, "halp")
     floor = _timing.floor_seconds(step_flops(config, NTU25), _steps.step_bytes(config), rates)
     medians = {
-        member: [statistics.median(x) for x in zip(*samples[member], strict=True)]
-        for member in members
+        member: [statistics.median(x) for x in zip(*times, strict=True)]
+        for member, times in samples.items()
     }
+    first = next(iter(medians))
     rows = []
-    for member in members:
-        wall, cpu = medians[member]
+    for member, (wall, cpu) in medians.items():
         # Of fake devices each has a share of the cores, of real ones each has its own.
         count, times = member.devices, 1 if args.real else member.shares
-        ideal = medians[members[0]][0]
+        ideal = medians[first][0]
         if args.real:
-            ideal *= members[0].devices / (count * member.shares)
+            ideal *= first.devices / (count * member.shares)
         alone = medians.get(Member(member.driver, 1, 1, count)) if count > 1 else None
         rows.append({
             "member": str(member), "ms": 1e3 * wall * times, "cpu_ms": 1e3 * cpu * times,
