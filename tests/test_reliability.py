@@ -1,5 +1,6 @@
 """What must not cost a run anything: kills, a full disk, a clock that jumps."""
 
+import asyncio
 import contextlib
 import gc
 import io
@@ -80,6 +81,27 @@ def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(tmp_
     with checkpoint.open_manager(tmp_path, small_config()) as manager:
         checkpoint.save(manager, 20, make_state(20))
     assert restore(tmp_path)[1] == 20
+
+
+@pytest.mark.parametrize(("file", "told"), [("orbax/checkpoint/a.py", False), ("a.py", True)])
+def test_of_the_arrays_of_a_failed_save_asyncio_is_silent(tmp_path, caplog, file, told):
+    """It would print a history for each that fails after the first, when it forgets their tasks."""
+
+    async def write():
+        raise OSError(28, "No space left on device")
+
+    async def save():
+        tasks = [asyncio.ensure_future(write()) for _ in range(3)]
+        await asyncio.wait(tasks)
+        await tasks[0]
+
+    write.__code__ = write.__code__.replace(co_filename=file)
+    with checkpoint.open_manager(tmp_path, small_config()), pytest.raises(OSError, match="space"):
+        asyncio.run(save())
+    gc.collect()
+    assert [r.getMessage().split("\n")[0] for r in caplog.records if r.name == "asyncio"] == (
+        ["Task exception was never retrieved"] * 2 if told else []
+    )
 
 
 @ignore_lost

@@ -52,9 +52,10 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
     for kind in (ocp.args.JsonSave, ocp.args.JsonRestore):
         registry.add("info", kind, ocp.JsonCheckpointHandler(multiprocessing_options=alone))
     directory = Path(workdir).expanduser().resolve() / CHECKPOINTS
-    logger = absl.logging.get_absl_logger()
-    if _is_news not in logger.filters:
-        logger.addFilter(_is_news)
+    loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
+    if _is_news not in loggers[0].filters:
+        for logger in loggers:
+            logger.addFilter(_is_news)
         sys.unraisablehook = functools.partial(_tell, sys.unraisablehook)
     return Manager(
         directory,
@@ -69,8 +70,11 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Orbax logs an error with its whole history, then raises it: once is enough."""
-    return not (record.exc_info and "orbax" in record.pathname)
+    """Orbax logs an error with its whole history, then raises it: once is enough.
+
+    So does asyncio, whose task it was, for each array after the first that failed.
+    """
+    return not (record.exc_info and "orbax" in record.pathname + record.getMessage())
 
 
 def _tell(hook: Callable[[Any], None], lost: Any) -> None:
