@@ -54,7 +54,7 @@ def from_arrays(
     class_names: Sequence[str] | None = None,
     splits: Mapping[str, Any] | None = None,
     names: Sequence[str] | None = None,
-    normalize: str = "view",
+    normalize: str = "upright",
     as_layout: Layout | str | None = None,
 ) -> ArrayDataset:
     """A data set of one's own clips.
@@ -72,8 +72,8 @@ def from_arrays(
             clip in "train" and none in "test": enough to pre-train (with config.knn.every_epochs=0),
             and no accuracy on clips that were trained on passes for one on new clips.
         names: each once; by default "clip 0" and so on.
-        normalize: "view" for the view-invariant normalisation, "released" for the same with the
-            released code's handling of gaps, "none" for coordinates as they are.
+        normalize: "upright" for the view-invariant normalisation, "view", "released" or "none", see
+            `skeletons.normalize`.
         as_layout: another layout that clips are taken to before that, see `skeletons.common`:
             "kinect20x2" makes data sets of 25 and of 20 joints one to an encoder.
 

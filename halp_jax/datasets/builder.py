@@ -39,6 +39,7 @@ TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
 CLIPS_PER_FILE = 2048  # about 120 MB of NTU clips
 CLIPS_PER_WRITE = 128  # tfds writes its metadata anew each time
+KEPT = ("none", "upright")
 # What prepare writes, and what --overwrite may therefore delete.
 OUR_FILES = re.compile(
     rf"{re.escape(METADATA)}|dataset_info\.json|features\.json|label\.labels\.txt"
@@ -64,9 +65,10 @@ def prepare_source(
         source: what `halp_jax.datasets.open_source` gives.
         out_dir: a folder that does not exist yet (or see `overwrite`).
         workers: reader processes; with 0 or 1 everything happens in this one.
-        normalize: "view" for the view-invariant normalisation, "released" for the same with the
-            released code's handling of gaps, "none" for coordinates as they are. None stands for
-            "view", or for "none" where the source is normalised already.
+        normalize: "upright" for the view-invariant normalisation, "view" for the older one that
+            did not always stand people upright, "released" for that of the released code, "none" for
+            coordinates as they are (see `skeletons.normalize`). None stands for "upright", or for
+            "none" where the source is normalised already.
         as_layout: the layout that clips are taken to before they are normalised, see
             `skeletons.common`. None stands for the one that they have.
         strict: stop at the first damaged clip instead of leaving it out.
@@ -81,7 +83,7 @@ def prepare_source(
             `as_layout`, or, with `strict`, a clip is damaged.
     """
     if normalize is None:
-        normalize = "none" if source.normalized else "view"
+        normalize = "none" if source.normalized else "upright"
     if normalize not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
@@ -119,7 +121,8 @@ def prepare_source(
             "layout": describe_layout(layout),
             **converted,
             "class_names": source.class_names,
-            "normalize": normalize,
+            # Upright clips that were left as they are are upright.
+            "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
             "notes": source.notes | remarks,
             "damaged": damaged,
             "absent_from_splits": absent,

@@ -20,7 +20,9 @@ class DamagedClip(UserError):  # noqa: N818 - the name says what it is, as the c
 
 @dataclasses.dataclass(frozen=True)
 class ClipInfo:
-    """A clip without its frames: what splits are made from. -1 stands for "not known"."""
+    """A clip without its frames: what splits are made from. -1 stands for "not known".
+
+    A clip of label -1 has no class: it is trained on, and left out where classes are compared."""
 
     label: int
     name: str
@@ -34,9 +36,10 @@ class ClipInfo:
 class Clip:
     """frames [time, bodies, joints, xyz] float32 in metres, a 0-based label and where it is from.
 
-    An absent body is all zeros. `setup`, `camera`, `subject` and `performance` are numbered as the
-    data set numbers them (so usually from 1); -1 stands for "not known". `remark` says what the
-    reader changed in the clip, in words that are the same for all clips; `prepare` counts them.
+    An absent body is all zeros. A label of -1 is a clip without one. `setup`, `camera`, `subject` and
+    `performance` are numbered as the data set numbers them (so usually from 1); -1 stands for "not
+    known". `remark` says what the reader changed in the clip, in words that are the same for all
+    clips; `prepare` counts them. `fps` is the frame rate in Hz, 0 where the file does not tell.
     """
 
     frames: Float[np.ndarray, "time bodies joints xyz"]
@@ -47,6 +50,7 @@ class Clip:
     setup: int = -1
     performance: int = -1
     remark: str = ""
+    fps: float = 0.0
 
     @property
     def info(self) -> ClipInfo:
@@ -89,6 +93,6 @@ def find_damage(clip: Clip, layout: Layout, num_classes: int) -> str | None:
         return f"coordinates are larger than {MAX_COORDINATE:g} metres"
     if not frames.any():
         return "every coordinate is zero, so there is no body in it"
-    if not 0 <= clip.label < num_classes:
+    if not -1 <= clip.label < num_classes:
         return f"its class is {clip.label}, but classes run from 0 to {num_classes - 1}"
     return None

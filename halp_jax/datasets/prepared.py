@@ -164,7 +164,7 @@ def read_fields(path: Path, metadata: dict[str, Any], count: int) -> dict[str, A
     if (
         any(len(metadata[name]) != count for name in ("names", "labels", "lengths"))
         or not all(0 <= number < count for part in parts for number in part)
-        or not all(0 <= label < classes for label in metadata["labels"])
+        or not all(-1 <= label < classes for label in metadata["labels"])
     ):
         raise Misfit(f"does not fit its {count} records")
     return {

@@ -24,7 +24,7 @@ from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import convert_clip
 from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.normalize import normalize_clip
+from halp_jax.skeletons.normalize import normalize_clip, view_clip
 
 MAX_ITEMS_PER_TASK = 8
 FEWER_BODIES = "clips with more bodies than wanted, those that move most kept"
@@ -35,8 +35,9 @@ def _keep(frames: Float[np.ndarray, "..."], layout: Layout) -> Float[np.ndarray,
 
 
 NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {
-    "view": normalize_clip,
-    "released": functools.partial(normalize_clip, as_released=True),
+    "upright": normalize_clip,
+    "view": view_clip,
+    "released": functools.partial(view_clip, as_released=True),
     "none": _keep,
 }
 

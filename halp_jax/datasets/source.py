@@ -6,6 +6,7 @@ which may then run in a process pool. Small helpers that all readers share are h
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ class Source:
         read: item -> its clips. Picklable; raises DamagedClip. May return several clips, or none.
         splits: what is known of all clips -> {benchmark: {"train": names, "test": names}}.
         notes: what the user should know, e.g. how many samples a missing list left out.
-        normalized: the coordinates are normalised already, and are left so unless asked for.
+        normalized: what the coordinates are normalised by already, "upright" or "view" (or
+            released); they are left so unless asked for. "" for raw ones.
     """
 
     format: str
@@ -56,7 +58,7 @@ class Source:
     read: Callable[[Item], list[Clip]]
     splits: Callable[[Sequence[ClipInfo]], Splits]
     notes: dict[str, Any]
-    normalized: bool = False
+    normalized: str = ""
 
 
 def find_normalized(source: Source, count: int = 16) -> Source:
@@ -64,19 +66,21 @@ def find_normalized(source: Source, count: int = 16) -> Source:
 
     Clips that are damaged do not count. A sound raw clip never passes the test by chance.
     """
-    verdicts = []
+    verdicts: Counter[str] = Counter()
     for item in source.items[:count]:
         try:
             clips = source.read(item)
         except DamagedClip:
             continue
-        verdicts += [looks_normalized(clip.frames, source.layout) for clip in clips]
-    if 2 * sum(verdicts) <= len(verdicts):
+        verdicts.update(looks_normalized(clip.frames, source.layout) for clip in clips)
+    if 2 * verdicts[""] >= verdicts.total():
         return source
+    del verdicts[""]
+    found = verdicts.most_common(1)[0][0]
     notes = source.notes | {
-        "normalised": "by whoever wrote the files; kept unless --normalize says"
+        "normalised": f"by whoever wrote the files ({found}); kept unless --normalize says"
     }
-    return dataclasses.replace(source, normalized=True, notes=notes)
+    return dataclasses.replace(source, normalized=found, notes=notes)
 
 
 def guess_benchmark(path: Path) -> str:

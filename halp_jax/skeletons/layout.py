@@ -27,11 +27,13 @@ class Layout:
         parents: for each joint the one its bone starts at; a root points to itself.
         bodies: how many bodies a clip holds.
         centre: the joint that normalisation puts at the origin.
-        spine: (bottom, top) joints whose line is turned to the z axis.
-        shoulders: (right, left) joints whose line is turned to the x axis.
+        spine: (bottom, top) joints whose line is turned to the z axis. A long line is a good one: of
+            bones of a few centimetres the sensor's noise makes the whole body lean.
+        shoulders: (right, left) joints whose line is turned to the x axis, about z.
         left, right: paired joints of the two sides, `left[i]` mirrors `right[i]`.
         axes: how many coordinates mean something: 3, or 2 for joints in a picture (x to the right,
             y down, z always 0). Then spine and shoulders are not turned, the spine gives the size.
+        view_spine: the spine of `normalize=view`, where that is another one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Layout:
     left: tuple[int, ...]
     right: tuple[int, ...]
     axes: int = 3
+    view_spine: tuple[int, int] | None = None
 
     @property
     def num_joints(self) -> int:
@@ -105,10 +108,11 @@ KINECT20 = Layout(
     parents=_parents(_KINECT_BONES),
     bodies=1,
     centre=1,
-    spine=(0, 1),
+    spine=(0, 2),  # "spine" stands only 7 cm above the hip centre, and 4 cm before or behind it
     shoulders=(8, 4),
     left=(4, 5, 6, 7, 12, 13, 14, 15),
     right=(8, 9, 10, 11, 16, 17, 18, 19),
+    view_spine=(0, 1),
 )
 
 COCO17 = Layout(
@@ -179,7 +183,12 @@ def get_layout(name: str) -> Layout:
 
 def is_known(layout: Layout) -> bool:
     """Whether its name says it all: a known layout, or one with another number of bodies."""
-    return _find(layout.name, LAYOUTS) == layout
+    return find_known(layout.name) == layout
+
+
+def find_known(name: str) -> Layout | None:
+    """The known layout of this name, with another number of bodies if the name says so."""
+    return _find(name, LAYOUTS)
 
 
 def _find(name: str, layouts: dict[str, Layout]) -> Layout | None:
@@ -216,7 +225,7 @@ def register_layout(layout: Layout) -> Layout:
     Raises:
         UserError: it has the name of a known layout and is another.
     """
-    known = _find(layout.name, LAYOUTS)
+    known = find_known(layout.name)
     if known not in (None, layout):
         raise UserError(f"layout {layout.name!r} is a known one and differs; rename your own")
     if known is None:

@@ -9,6 +9,7 @@ joints in a picture; 3 if not given), `left` and `right` (paired; found by their
 and "right knee", if not given). Nothing of the file is executed, and every mistake is one line.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,14 @@ from halp_jax.skeletons.layout import (
     MAX_BODIES,
     Layout,
     describe_layout,
+    find_known,
     get_layout,
     register_layout,
 )
 
 MAX_JOINTS, MAX_BYTES = 300, 2**20
 _REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
-_OPTIONAL = ("axes", "left", "right")
+_OPTIONAL = ("axes", "left", "right", "view_spine")
 # A word, and the number of bodies that `with_bodies` puts behind it.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}(x[0-9]{1,2})?", re.ASCII)
 
@@ -65,7 +67,11 @@ def restore_layout(described: Any) -> Layout:
         UserError: it is not known, or not sound.
     """
     if isinstance(described, Mapping):
-        return register_layout(parse_layout(described, "the data set's layout"))
+        layout = parse_layout(described, "the data set's layout")
+        known = find_known(layout.name)
+        if known and layout == dataclasses.replace(known, spine=layout.spine, view_spine=None):
+            return known  # written before the layout had a spine of its own for the older rotation
+        return register_layout(layout)
     if not isinstance(described, str):
         raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")
     return get_layout(described)
@@ -118,6 +124,8 @@ def parse_layout(fields: Any, where: str) -> Layout:
     if type(axes) is not int or axes not in (2, 3):
         raise UserError(f"{where}: axes must be 2 or 3; correct it")
     pairs = {field: _find_all(fields, field, 2, number, where) for field in ("spine", "shoulders")}
+    if fields.get("view_spine") is not None:
+        pairs["view_spine"] = _find_all(fields, "view_spine", 2, number, where)
     for field, pair in pairs.items():
         if pair[0] == pair[1]:
             raise UserError(f"{where}: {field} has one joint twice; correct it")
@@ -128,11 +136,10 @@ def parse_layout(fields: Any, where: str) -> Layout:
         parents=parents,
         bodies=bodies,
         centre=_find("centre", fields["centre"], number, where),
-        spine=pairs["spine"],
-        shoulders=pairs["shoulders"],
         left=left,
         right=right,
         axes=axes,
+        **pairs,
     )
 
 

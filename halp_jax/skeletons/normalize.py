@@ -1,13 +1,16 @@
-"""The view-invariant normalisation of a raw clip: where the camera stood no longer matters.
+"""Where the camera stood no longer matters: a raw clip centred in every frame and turned upright once.
 
-It follows the pre-normalisation of 2s-AGCN that HaLP's data passes through: fill the frames that a
-body is missing from, put the spine of the first body at the origin of every frame, and turn the
-clip once so that this body's spine is the z axis and its shoulder line the x axis. The released
-code walks over joints in Python; here a clip is four array operations. The second rotation is the
-shortest one, so a spine that is not at right angles to the shoulders leaves the z axis a little
-again, and only as far as it does the result still depends on the camera.
+The centre joint of the first body becomes the origin of every frame. One rotation a clip then stands
+this body's spine on the z axis and turns its shoulder line (left to right) into the half-plane y = 0,
+x > 0, so that people face along +y: one orthonormal frame, the same for every rotation of the camera.
+The spine and the shoulder line are those of the first frame that shows them; where the shoulders of
+that frame lie on one point or along the spine, the nearest frame in which they do not gives their line.
 
-The released handling of gaps has two accidents, which `as_released=True` reproduces:
+`view_clip` is the older rotation, that of 2s-AGCN on whose clips HaLP was trained: the shortest one
+that turns the spine to z, then the shortest one that turns the shoulder line to x. The second tilts the
+spine again unless both are at right angles, and its axis is arbitrary for a line near -x: a person who
+is seen from behind may end on the side or the head. `as_released` also reproduces two accidents of the
+released code:
 
 * A body that is missing from frame 0 is shifted to the front, so it runs ahead of the other body,
   and its later gaps vanish too. By default only frames in which nobody is seen are taken from the
@@ -16,18 +19,19 @@ The released handling of gaps has two accidents, which `as_released=True` reprod
   By default they are centred on where the first body was last seen.
 
 Clips of joints in a picture (`layout.axes` = 2) are centred and scaled instead of turned, see `flat`.
-Normalising twice is not the same as once: the second pass turns the clip a little again (2 cm in
-the median over real clips, 40 cm at most). `looks_normalized` tells such clips.
+`looks_normalized` tells clips that have been through here before.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from halp_jax.skeletons.flat import centre_and_scale
 from halp_jax.skeletons.layout import Layout
 
 # Shorter axes and smaller angles than this (metres, radians) are no reason to turn a clip.
 _TINY = 1e-6
+# Shoulders closer than this share of their median distance give no direction, only noise.
+_COLLAPSED = 0.25
 
 
 def normalize_clip(
@@ -35,49 +39,140 @@ def normalize_clip(
     layout: Layout,
     as_released: bool = False,
 ) -> Float[np.ndarray, "time bodies joints xyz"]:
-    """Centred and turned frames of the same shape, float32.
+    """Centred, upright frames of the same shape, float32.
 
-    A joint at exactly (0, 0, 0) counts as missing and stays there. Where the spine or the shoulder
-    line cannot be measured (joints missing, or in the same place) that rotation is left out. A clip
-    without any body is returned as it is.
+    A joint at exactly (0, 0, 0) counts as missing and stays there. Where the spine cannot be measured
+    in any frame (joints missing, or in the same place), z stays up; where the shoulder line cannot,
+    the clip is not turned about z. A clip without any body is returned as it is.
+
+    Args:
+        frames: metres, in any orthonormal frame of a camera or a room.
+        layout: names the centre, the spine and the shoulders.
+        as_released: the normalisation of the released code instead, to the digit (see above).
     """
-    bodies = frames.astype(np.float64).transpose(1, 0, 2, 3)
-    bodies = _fill_gaps(bodies, as_released)
-    seen = bodies.any(-1)  # [bodies, time, joints]
-    if not seen.any():
-        return frames.astype(np.float32)
-    if layout.axes == 2:
-        bodies = centre_and_scale(bodies, layout)
-        return bodies.transpose(1, 0, 2, 3).astype(np.float32)
-    # The first body, unless it is empty altogether: then nobody would give the directions.
-    reference = int(seen.any((1, 2)).argmax())
-
-    centre = bodies[reference, :, layout.centre]  # [time, 3]
-    if not as_released:
-        centre = _hold(centre)
-    bodies = (bodies - centre[:, None]) * seen[..., None]
-
-    needed = [*layout.spine, *layout.shoulders]
-    pose = bodies[reference, seen[reference][:, needed].all(1).argmax()]  # [joints, 3]
-    for (start, end), axis in ((layout.spine, (0, 0, 1)), (layout.shoulders[::-1], (1, 0, 0))):
-        rotation = _rotation_onto(pose[end] - pose[start], np.array(axis, np.float64))
-        bodies, pose = bodies @ rotation.T, pose @ rotation.T
+    if as_released:
+        return view_clip(frames, layout, as_released=True)
+    bodies, seen = _centre(frames, layout)
+    if layout.axes == 3 and seen.any():
+        first = _reference(seen)
+        bodies = bodies @ _upright_rotation(bodies[first], seen[first], layout).T
     return bodies.transpose(1, 0, 2, 3).astype(np.float32)
 
 
-def looks_normalized(frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout) -> bool:
-    """Whether a clip has been normalised before: centred in every frame, and turned.
+def view_clip(
+    frames: Float[np.ndarray, "time bodies joints xyz"],
+    layout: Layout,
+    as_released: bool = False,
+) -> Float[np.ndarray, "time bodies joints xyz"]:
+    """The same with the two shortest rotations of 2s-AGCN (`normalize=view` and `released`).
 
-    Of joints in a picture it is always False; to centre and scale them twice changes nothing.
+    Where the spine or the shoulder line cannot be measured that rotation is left out.
+    """
+    bodies, seen = _centre(frames, layout, as_released)
+    if layout.axes == 3 and seen.any():
+        first, spine = _reference(seen), layout.view_spine or layout.spine
+        pose = bodies[first, seen[first][:, [*spine, *layout.shoulders]].all(1).argmax()]
+        for (start, end), axis in ((spine, (0, 0, 1)), (layout.shoulders[::-1], (1, 0, 0))):
+            rotation = _rotation_onto(pose[end] - pose[start], np.array(axis, np.float64))
+            bodies, pose = bodies @ rotation.T, pose @ rotation.T
+    return bodies.transpose(1, 0, 2, 3).astype(np.float32)
+
+
+def looks_normalized(frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout) -> str:
+    """What a clip has been normalised by before: "upright", "view" (or released), or "" if it is raw.
+
+    Such a clip is centred in every frame; its first whole frame stands on the axes. Of joints in a
+    picture it is always ""; to centre and scale them twice changes nothing.
     """
     bodies = frames.transpose(1, 0, 2, 3)
-    body = bodies[bodies.any((1, 2, 3)).argmax()]  # [time, joints, 3]
+    body = bodies[bodies.any((1, 2, 3)).argmax()].astype(np.float64)  # [time, joints, 3]
     line = body[:, layout.shoulders[0]] - body[:, layout.shoulders[1]]
     line = line[line.any(-1)]
     if layout.axes == 2 or not len(line) or body[:, layout.centre].any():
+        return ""
+    turned = line[0, 0] > 0 and _is_small(line[0, 1:], line[0, 0])
+    return "upright" if _stands(body, layout) else "view" if turned else ""
+
+
+def _stands(body: Float[np.ndarray, "time joints xyz"], layout: Layout) -> bool:
+    """Whether the frame that `_upright_rotation` goes by has its spine on z, its shoulders ahead."""
+    # A joint that was missing is at zero, and so is the centre: judge by frames that show the rest.
+    needed = [j for j in (*layout.spine, *layout.shoulders) if j != layout.centre]
+    whole = body[body[:, needed].any(-1).all(1)]
+    if not len(whole):
         return False
+    spine = whole[:, layout.spine[1]] - whole[:, layout.spine[0]]
+    line = whole[:, layout.shoulders[0]] - whole[:, layout.shoulders[1]]
+    usable = line[_usable(line, np.array([0.0, 0.0, 1.0]))]
+    upright = spine[0, 2] > 0 and _is_small(spine[0, :2], spine[0, 2])
+    turned = not len(usable) or (usable[0, 0] > 0 and _is_small(usable[0, 1:2], usable[0, 0]))
+    return bool(upright and turned)
+
+
+def _is_small(values: Float[np.ndarray, "axes"], length: float) -> bool:
     # Sums and differences of float16 are right to about a thousandth.
-    return bool(line[0, 0] > 0 and np.abs(line[0, 1:]).max() <= 5e-3 * line[0, 0] + 1e-3)
+    return bool(np.abs(values).max() <= 5e-3 * length + 1e-3)
+
+
+def _centre(
+    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout, as_released: bool = False
+) -> tuple[Float[np.ndarray, "bodies time joints xyz"], Bool[np.ndarray, "bodies time joints"]]:
+    """Bodies without gaps, the centre joint of the first at the origin, and which joints are seen.
+
+    Of a picture they are scaled as well. Missing joints stay (0, 0, 0).
+    """
+    bodies = _fill_gaps(frames.astype(np.float64).transpose(1, 0, 2, 3), as_released)
+    seen = bodies.any(-1)
+    if not seen.any():
+        return bodies, seen
+    if layout.axes == 2:
+        return centre_and_scale(bodies, layout), seen
+    centre = bodies[_reference(seen), :, layout.centre]  # [time, 3]
+    if not as_released:
+        centre = _hold(centre)
+    return (bodies - centre[:, None]) * seen[..., None], seen
+
+
+def _reference(seen: Bool[np.ndarray, "bodies time joints"]) -> int:
+    """The first body, unless it is empty altogether: then nobody would give the directions."""
+    return int(seen.any((1, 2)).argmax())
+
+
+def _upright_rotation(
+    body: Float[np.ndarray, "time joints xyz"],
+    seen: Bool[np.ndarray, "time joints"],
+    layout: Layout,
+) -> Float[np.ndarray, "3 3"]:
+    """The rotation whose rows are the clip's new axes: right, forward, up."""
+    (bottom, top), (right, left) = layout.spine, layout.shoulders
+    spine, line = body[:, top] - body[:, bottom], body[:, right] - body[:, left]
+    spine_there = seen[:, [bottom, top]].all(1) & (np.linalg.norm(spine, axis=-1) > _TINY)
+    line_there = seen[:, [right, left]].all(1)
+    both = np.flatnonzero(spine_there & line_there)
+    alone = np.flatnonzero(spine_there)
+    frame = int(both[0] if len(both) else alone[0] if len(alone) else 0)
+    up = np.array([0.0, 0.0, 1.0])
+    if len(alone):
+        up = spine[frame] / np.linalg.norm(spine[frame])
+
+    usable = np.flatnonzero(line_there)
+    usable = usable[_usable(line[usable], up)]
+    if not len(usable):
+        return _rotation_onto(up, np.array([0.0, 0.0, 1.0]), over=True)
+    nearest = usable[np.abs(usable - frame).argmin()]
+    side = line[nearest] - (line[nearest] @ up) * up
+    side /= np.linalg.norm(side)
+    return np.stack([side, np.cross(up, side), up])
+
+
+def _usable(
+    lines: Float[np.ndarray, "time xyz"], up: Float[np.ndarray, "3"]
+) -> Bool[np.ndarray, " time"]:
+    """Shoulder lines that give a direction about `up`."""
+    across = np.linalg.norm(lines - (lines @ up)[:, None] * up, axis=-1)
+    if not len(across):
+        return np.zeros(0, bool)
+    return across > max(_TINY, _COLLAPSED * float(np.median(np.linalg.norm(lines, axis=-1))))
 
 
 def _fill_gaps(
@@ -109,16 +204,17 @@ def _hold(points: Float[np.ndarray, "time xyz"]) -> Float[np.ndarray, "time xyz"
 
 
 def _rotation_onto(
-    vector: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"]
+    vector: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], over: bool = False
 ) -> Float[np.ndarray, "3 3"]:
     """The shortest rotation that turns `vector` to the unit vector `target` (Rodrigues' formula).
 
-    The identity where it is not defined: a vector of no length, or one that points away exactly.
+    The identity where it is not defined: a vector of no length, or one that points away exactly,
+    which `over` turns over about the x axis.
     """
     length = np.linalg.norm(vector)
     axis = np.cross(vector, target)
     if not np.isfinite(length) or length < _TINY or np.abs(axis).sum() < _TINY:
-        return np.eye(3)
+        return np.diag([1.0, -1.0, -1.0]) if over and vector @ target < 0 else np.eye(3)
     x, y, z = axis / np.linalg.norm(axis)
     angle = np.arccos(np.clip(vector @ target / length, -1.0, 1.0))
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
