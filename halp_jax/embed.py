@@ -181,7 +181,9 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     found = [extract(variables, *read_batches(config, clips)).values[0] for clips in inputs]
     parts = [np.concatenate(found)]
     if args.neighbours:
-        train = features.extract_split(config, dataset, "train", extract, variables, progress=True)
+        train = features.extract_split(
+            config, dataset, "train", extract, variables, progress=True, labelled=False
+        )
         parts.append(train.values[0])
     end = len(needed) * config.encoder.dim
     look = "concat" if looks[0] == "ensemble" else looks[0]
@@ -220,7 +222,8 @@ def find_neighbours(
     clips = numbers[places]
     return {
         "neighbour_names": np.array(dataset.names)[clips],
-        "neighbour_classes": np.array(dataset.class_names)[dataset.labels[clips]],
+        # The last, which is what -1 finds, is for clips without a label.
+        "neighbour_classes": np.array([*dataset.class_names, "?"])[dataset.labels[clips]],
         "similarities": np.einsum("qkd,qd->qk", keys[places], queries),
     }
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
+from halp_jax.datasets.labels import UNLABELLED, number_classes
 from halp_jax.datasets.npy import map_array, to_float32
 from halp_jax.datasets.pyskl import MAX_CLASSES, guess_class_names, parse_name_fields
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
@@ -25,8 +26,8 @@ from halp_jax.datasets.source import (
     Source,
     check_folder,
     find_normalized,
+    fixed_splits,
     guess_benchmark,
-    keep_there,
 )
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
@@ -103,7 +104,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             if lengths is not None:
                 length = lengths[row]
                 reason = None if length else "its num_frame is no number of frames"
-            if label < 0:
+            if label < UNLABELLED:
                 reason = "its label is no class number"
             if name in seen:
                 name, reason = f"{name}#{prefix}{row}", f"{name} is there twice"
@@ -115,8 +116,13 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     if not items:
         raise UserError(f"{folder}: its arrays have no clips; fetch them again")
     chosen = _choose_layout(layout, shape, folder)
-    highest = max(0, max(item.payload[3] for item in items))
-    class_names = guess_class_names([item.id for item in items], 1 + highest)
+    names_of = [item.id for item in items]
+    labels, notes["labels"] = number_classes([item.payload[3] for item in items], names_of)
+    items = [
+        Item(item.id, (*item.payload[:3], label, *item.payload[4:]))
+        for item, label in zip(items, labels, strict=True)
+    ]
+    class_names = guess_class_names(names_of, 1 + max(labels))
     return find_normalized(
         Source(
             format="agcn",
@@ -124,7 +130,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             class_names=class_names,
             items=tuple(items),
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
-            splits=functools.partial(keep_there, splits={guess_benchmark(folder): names}),
+            splits=functools.partial(fixed_splits, splits={guess_benchmark(folder): names}),
             notes=notes,
         )
     )
@@ -154,7 +160,7 @@ def _choose_layout(name: str | None, shape: Sequence[int], folder: Path) -> Layo
 
 
 def _read_labels(path: Path, count: int) -> tuple[list[str], list[int]]:
-    """Names without the ending, and 0-based classes (-1 for what is none)."""
+    """Names without the ending, and 0-based classes: -1 for a clip without, -2 for what is none."""
     content = load_pickle(path)
     if not isinstance(content, list | tuple) or len(content) < 2:
         raise UserError(f"{path}: not (names, labels); give 2s-AGCN's label file")
@@ -175,8 +181,8 @@ def _read_labels(path: Path, count: int) -> tuple[list[str], list[int]]:
 def _whole(label: Any) -> int:
     """PKU-MMD's generator writes labels as floats."""
     if isinstance(label, bool) or not isinstance(label, int | float | np.integer | np.floating):
-        return -1
-    return int(label) if 0 <= label < MAX_CLASSES and label == int(label) else -1
+        return -2
+    return int(label) if UNLABELLED <= label < MAX_CLASSES and label == int(label) else -2
 
 
 def _read_lengths(path: Path, count: int, frames: int) -> list[int] | None:

@@ -29,7 +29,7 @@ from halp_jax.datasets.prepared import (
     record_sizes,
 )
 from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, read_items
-from halp_jax.datasets.source import Source
+from halp_jax.datasets.source import Source, count_overlap, number_splits
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.common import describe_conversion
@@ -114,7 +114,7 @@ def prepare_source(
                 f"the {source.format} source has no sound clip, {len(damaged)} are damaged"
                 + (f", the first: {damaged[0]['reason']}" if damaged else "; check its options")
             )
-        splits, absent = _number_splits(source, infos)
+        splits, absent = number_splits(source.splits(infos), [info.name for info in infos])
         metadata = {
             "format_version": FORMAT_VERSION,
             "name": source.format,
@@ -123,7 +123,7 @@ def prepare_source(
             "class_names": source.class_names,
             # Upright clips that were left as they are are upright.
             "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
-            "notes": source.notes | remarks,
+            "notes": source.notes | remarks | count_overlap(splits, len(infos)),
             "damaged": damaged,
             "absent_from_splits": absent,
             "splits": splits,
@@ -192,10 +192,10 @@ def _tfds_info(folder: Path, source: Source, layout: Layout) -> tuple[Any, Any]:
             "frames": tfds.features.Tensor(
                 shape=(None, layout.bodies, layout.num_joints, 3), dtype=np.float32
             ),
-            # tfds wants names that differ; the class is a number either way.
+            # tfds wants names, and that they differ; the class is a number either way.
             "label": tfds.features.ClassLabel(names=names)
-            if len(set(names)) == len(names)
-            else tfds.features.ClassLabel(num_classes=len(names)),
+            if names and len(set(names)) == len(names)
+            else tfds.features.Scalar(np.int64),
             "name": tfds.features.Text(),
             **{
                 field: tfds.features.Scalar(np.int32)
@@ -216,23 +216,6 @@ def _tfds_info(folder: Path, source: Source, layout: Layout) -> tuple[Any, Any]:
         disable_shuffling=True,
     )
     return tfds, info
-
-
-def _number_splits(
-    source: Source, infos: list[ClipInfo]
-) -> tuple[dict[str, dict[str, list[int]]], dict[str, int]]:
-    """The source's splits as sorted clip numbers; and how many of their names have no clip."""
-    number = {info.name: index for index, info in enumerate(infos)}
-    splits, absent = {}, {}
-    for benchmark, parts in source.splits(infos).items():
-        splits[benchmark] = {
-            part: sorted({number[name] for name in names if name in number})
-            for part, names in parts.items()
-        }
-        missing = sum(name not in number for names in parts.values() for name in names)
-        if missing:
-            absent[benchmark] = missing
-    return splits, absent
 
 
 # --- folders --------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from halp_jax.datasets.source import (
     Source,
     find_normalized,
     find_single,
+    fixed_splits,
     guess_benchmark,
-    keep_there,
 )  # fmt: skip
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
@@ -128,7 +128,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             class_names=class_names,
             items=tuple(items),
             read=read,
-            splits=functools.partial(keep_there, splits={guess_benchmark(file): names}),
+            splits=functools.partial(fixed_splits, splits={guess_benchmark(file): names}),
             notes={"file": str(file)},
         )
     )
@@ -138,20 +138,20 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
 
 
 def _read_classes(y: Rows, count: int) -> tuple[np.ndarray, int]:
-    """[clips] classes, -1 where a row is not one-hot; and how many classes there are."""
+    """[clips] classes, -1 where a row is all zeros, -2 where it is no class; how many there are."""
     if len(y.shape) not in (1, 2) or y.shape[0] != count:
         raise UserError(f"{y.where}: shape {list(y.shape)} for {count} clips; fetch it again")
-    labels = np.full(count, -1, np.int64)
+    labels = np.full(count, -2, np.int64)
     one_hot = len(y.shape) == 2
     if one_hot and not 1 <= y.shape[1] <= MAX_CLASSES:
         raise UserError(f"{y.where}: {y.shape[1]} classes; fetch it again")
     for first in range(0, count, 1024):
         rows = clean_numbers(y.read(first, min(1024, count - first)))
         if one_hot:
-            sound = ((rows == 0) | (rows == 1)).all(1) & ((rows == 1).sum(1) == 1)
-            found = rows.argmax(1)
+            sound = ((rows == 0) | (rows == 1)).all(1) & ((rows == 1).sum(1) <= 1)
+            found = np.where(rows.any(1), rows.argmax(1), -1)
         else:
-            sound = (rows >= 0) & (rows < MAX_CLASSES) & (rows == np.round(rows))
+            sound = (rows >= -1) & (rows < MAX_CLASSES) & (rows == np.round(rows))
             found = np.where(sound, rows, 0).astype(int)
-        labels[first : first + len(rows)] = np.where(sound, found, -1)
+        labels[first : first + len(rows)] = np.where(sound, found, -2)
     return labels, y.shape[1] if one_hot else int(labels.max(initial=0)) + 1

@@ -134,8 +134,8 @@ def write_npz(
                     row[: len(frames)] = frames.reshape(len(frames), width)
                     member.write(row.tobytes())
             with _member(archive, f"y_{part}", (len(numbers), dataset.num_classes)) as member:
-                for label in dataset.labels[numbers]:
-                    member.write(eye[label].tobytes())
+                for label in dataset.labels[numbers]:  # of a clip without one the row is zero
+                    member.write((eye[label] * (label >= 0)).tobytes())
     return Path(file).expanduser()
 
 

@@ -21,11 +21,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halp_jax.datasets.clip import MAX_COORDINATE, Clip, DamagedClip, check_clip
+from halp_jax.datasets.labels import UNLABELLED, name_classes, number_classes
 from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.ntu import parse_name
 from halp_jax.datasets.ntu_names import ACTIONS
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.source import Item, Source, Splits, find_normalized, find_single, keep_there
+from halp_jax.datasets.source import (
+    Item,
+    Source,
+    Splits,
+    find_normalized,
+    find_single,
+    fixed_splits,
+)
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
@@ -37,6 +45,13 @@ _UCLA_ACTIONS = (
     "pick up with one hand", "pick up with two hands", "drop trash", "walk around", "sit down",
     "stand up", "donning", "doffing", "throw", "carry",
 )  # fmt: skip
+# xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
+_SPLIT_KEY = re.compile(
+    r"(?:(.+?)[_\- ]?)??(train|training|val|valid|validation|test|testing)(?:[_\- ]?(.+))?",
+    re.IGNORECASE,
+)
+_PART_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_PART_WORDS |= {"val": "val", "valid": "val", "validation": "val"}
 # A label above this is damage, not a class: it must not make that many classes.
 MAX_CLASSES = 1000
 BEST_BODIES = "clips with more bodies than the layout has, those of the highest scores kept"
@@ -102,6 +117,8 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     """
     file = find_single(Path(path).expanduser(), ".pkl", "a PYSKL annotation file (.pkl)")
     content = load_pickle(file)
+    if isinstance(content, list):  # as PYSKL's own tool writes them, without splits
+        content = {"annotations": content}
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not annotations:
         raise UserError(f"{file}: no list of annotations in it; give a PYSKL annotation file")
@@ -122,10 +139,17 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
         raise UserError(f"{file}: no annotation is sound; the first: {items[0].payload.reason}")
     joints = Counter(each.keypoint.shape[2] for each in sound).most_common(1)[0][0]
     chosen = _choose_layout(layout, content.get("layout"), joints, axes, file)
-    num_classes = 1 + max(each.label for each in sound)
     splits, ignored = _pair_splits(content.get("split"), file)
-    class_names = _given_names(content.get("class_names"), num_classes)
-    class_names = class_names or guess_class_names([item.id for item in items], num_classes)
+    class_names = _given_names(content.get("class_names"), 1 + max(each.label for each in sound))
+    note = ""
+    if not class_names:
+        names = [item.id for item in items]
+        labels, note = number_classes([item.payload.label for item in items], names)
+        items = [
+            Item(item.id, item.payload._replace(label=label))
+            for item, label in zip(items, labels, strict=True)
+        ]
+        class_names = guess_class_names(names, 1 + max(labels))
     return find_normalized(
         Source(
             format="pyskl",
@@ -133,8 +157,8 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             class_names=class_names,
             items=tuple(items),
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
-            splits=functools.partial(keep_there, splits=splits),
-            notes={"file": str(file), "splits_ignored": ignored},
+            splits=functools.partial(fixed_splits, splits=splits),
+            notes={"file": str(file), "labels": note, "splits_ignored": ignored},
         )
     )
 
@@ -184,7 +208,8 @@ def _check_annotation(annotation: Any, number: int, axes: int) -> tuple[str, Ann
     if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
         return f"annotation {number}", Annotation(reason="it has no frame_dir to name it")
     label = annotation.get("label")
-    if not isinstance(label, int | np.integer) or not 0 <= label < MAX_CLASSES:
+    label = UNLABELLED if label is None else label
+    if not isinstance(label, int | np.integer) or not UNLABELLED <= label < MAX_CLASSES:
         return name, Annotation(reason=f"its label is {str(label)[:40]}, not a class number")
     array = _array(annotation.get("keypoint"))
     if array is None or array.dtype.kind != "f":
@@ -213,7 +238,8 @@ def _check_annotation(annotation: Any, number: int, axes: int) -> tuple[str, Ann
 
 
 def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
-    """X_train and X_val (or X_test) -> benchmark X. Also the keys that have no partner."""
+    """X_train and X_val (or X_test) -> benchmark X; train1 and test1 -> benchmark 1; train and test ->
+    benchmark "given". Also the keys that name no part."""
     if split is None:
         return {}, []
     if not isinstance(split, dict):
@@ -224,20 +250,24 @@ def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
         if not isinstance(key, str) or not sound:
             raise UserError(f"{file}: split {str(key)[:40]!r} is no list of clip names; correct it")
         lists[key] = list(dict.fromkeys(names))
-    pairs: Splits = {}
+    found: Splits = {}
     for key, names in lists.items():
-        benchmark = key.removesuffix("_train")
-        test = next((benchmark + e for e in ("_val", "_test") if benchmark + e in lists), None)
-        if benchmark != key and benchmark and test:
-            pairs[benchmark] = {"train": names, "test": lists[test]}
-    used = {b + ending for b in pairs for ending in ("_train", "_val", "_test")}
-    return pairs, sorted(set(lists) - used)
+        if match := _SPLIT_KEY.fullmatch(key):
+            benchmark = "_".join(filter(None, (match[1], match[3]))) or "given"
+            found.setdefault(benchmark, {})[_PART_WORDS[match[2].lower()]] = names
+    ignored = [key for key in lists if not _SPLIT_KEY.fullmatch(key)]
+    for parts in found.values():
+        # With a test part val is for choosing settings; alone it is what PYSKL tests on.
+        if "test" not in parts:
+            parts["test"] = parts.pop("val", [])
+        parts.setdefault("train", [])
+    return found, sorted(ignored)
 
 
 def guess_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Known names where the clips' names tell the data set, otherwise "class 0", "class 1", ..."""
-    if num_classes <= len(ACTIONS) and all(parse_name(name) for name in names):
+    if 0 < num_classes <= len(ACTIONS) and all(parse_name(name) for name in names):
         return ACTIONS[:60] if num_classes <= 60 else ACTIONS
     if num_classes == len(_UCLA_ACTIONS) and all(_UCLA_NAME.fullmatch(name) for name in names):
         return _UCLA_ACTIONS
-    return tuple(f"class {number}" for number in range(num_classes))
+    return name_classes(num_classes)

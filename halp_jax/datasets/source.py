@@ -92,13 +92,51 @@ def guess_benchmark(path: Path) -> str:
     return "given"
 
 
-def keep_there(infos: Sequence[ClipInfo], splits: Splits) -> Splits:
-    """The splits that a file gives by name, of the clips that there are."""
-    there = {info.name for info in infos}
-    return {
-        benchmark: {part: [n for n in names if n in there] for part, names in parts.items()}
-        for benchmark, parts in splits.items()
-    }
+def fixed_splits(infos: Sequence[ClipInfo], splits: Splits) -> Splits:
+    """The splits that a file gives by name, whatever clips there are. (A picklable constant.)"""
+    return splits
+
+
+def number_splits(
+    splits: Splits, names: Sequence[str]
+) -> tuple[dict[str, dict[str, list[int]]], dict[str, int]]:
+    """Splits by name -> by sorted clip number; and benchmark -> how many of its names have no clip.
+
+    Raises:
+        UserError: names of a part are given, and none is that of a clip.
+    """
+    number = {name: place for place, name in enumerate(names)}
+    numbered, absent = {}, {}
+    for benchmark, parts in splits.items():
+        numbered[benchmark] = {}
+        for part, wanted in parts.items():
+            found = sorted({number[name] for name in wanted if name in number})
+            if wanted and not found:
+                raise UserError(
+                    f"split {benchmark}: none of its {len(wanted)} {part} names is that of a clip (the"
+                    f" first is {str(wanted[0])[:60]!r}, a clip is called {str(names[0])[:60]!r});"
+                    " correct the names or leave the split out"
+                )
+            numbered[benchmark][part] = found
+        missing = sum(name not in number for wanted in parts.values() for name in wanted)
+        if missing:
+            absent[benchmark] = missing
+    return numbered, absent
+
+
+def count_overlap(splits: dict[str, dict[str, list[int]]], count: int) -> dict[str, str]:
+    """What prepare says of numbered splits: clips to train and to test on, and clips of no part."""
+    notes = {}
+    for benchmark, parts in splits.items():
+        train, used = set(parts.get("train", ())), set().union(*parts.values())
+        for part in parts.keys() - {"train"}:
+            if both := len(train & set(parts[part])):
+                notes[f"warning, split {benchmark}"] = (
+                    f"{both} clips are in train and in {part}: accuracies will be too high"
+                )
+        if used and len(used) < count:
+            notes[f"split {benchmark}"] = f"{count - len(used)} clips are in no part of it"
+    return notes
 
 
 def check_folder(path: str | Path, what: str) -> Path:
