@@ -216,7 +216,7 @@ def test_agcn_lengths_float_labels_and_names(tmp_path):
         source.read(source.items[2])
     infos = [first.info, second.info, fourth.info]
     assert source.splits(infos) == {
-        "xview": {"train": ["0005-L_1", "0006-R_1"], "test": ["0005-M_1"]}
+        "xview": {"train": ["0005-L_1", "0006-R_1", "0007-M_1"], "test": ["0005-M_1"]}
     }
 
 
@@ -370,7 +370,7 @@ def test_ctrgcn_labels_that_are_not_one_class_damage_their_clip(tmp_path):
     y = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0]], np.float32)
     change_arrays(path, y_train=y, y_test=np.array([2, 1]))
     source = open_source("ctrgcn", path)
-    assert [item.payload[2] for item in source.items] == [1, -1, -1, 2, 1]
+    assert [item.payload[2] for item in source.items] == [1, -2, -1, 2, 1]
     with pytest.raises(UserError, match="train_1: its label is not one class"):
         source.read(source.items[1])
 
@@ -461,11 +461,11 @@ def test_folder_splits_and_labels(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "rows", "message"),
     [
-        ("file,class", None, "give the columns file,label"),
-        ("file;label", None, "give the columns file,label"),
-        ("file,label,label", None, "give the columns file,label"),
+        ("file,class", None, "give the column file and if you like label"),
+        ("file;label", None, "give the column file and if you like label"),
+        ("label,subject", None, "give the column file and if you like label"),
+        ("file,label,label", None, "give the column file and if you like label"),
         ("file,label", ["clips/0.npy"], "line 2 has 1 cells, not 2"),
-        ("file,label", ["clips/0.npy,"], "no clip has a label"),
         ("file,label", ["clips/0.npy,99999"], "class 99999"),
         ("file,label", ["clips/9.npy,1"], "cannot be read"),
         ("file,label", ['"clips/0.npy,1'], "no CSV text"),
@@ -479,6 +479,32 @@ def test_folder_tables_that_are_refused_in_one_line(tmp_path, columns, rows, mes
     assert "\n" not in str(error.value)
 
 
+def test_folder_clips_without_a_label_and_labels_from_1(tmp_path):
+    def labels(name, columns, rows):
+        source = open_source("folder", write_folder(tmp_path / name, make_clips(3), columns, rows))
+        found = [clip.label for clip in read_all(source)]
+        return found, source.class_names, source.notes["labels"]
+
+    files = [f"clips/{n}.npy" for n in range(3)]
+    assert labels("a", "file", files) == ([-1, -1, -1], (), "")
+    rows = [f"{file},{label}" for file, label in zip(files, ("wave", "", "kick"), strict=True)]
+    assert labels("b", "file,label", rows) == ([1, -1, 0], ("kick", "wave"), "")
+    rows = [f"{file},{label}" for file, label in zip(files, (2, -1, 1), strict=True)]
+    told = "run from 1 to 2: taken as classes from 0"
+    assert labels("c", "file,label", rows) == ([1, -1, 0], ("class 0", "class 1"), told)
+    rows = [f"{file},{label}" for file, label in zip(files, (0, 3, 3), strict=True)]
+    assert labels("d", "file,label", rows)[2] == "no clip is of class 1, 2"
+
+
+def test_folder_rows_to_choose_settings_on(tmp_path):
+    rows = [f"clips/{n}.npy,0,{'train train test val'.split()[n]}" for n in range(4)]
+    source = open_source("folder", write_folder(tmp_path, make_clips(4), "file,label,split", rows))
+    splits = source.splits([clip.info for clip in read_all(source)])
+    assert splits == {
+        "own": {"train": ["clips/0", "clips/1"], "test": ["clips/2"], "val": ["clips/3"]}
+    }
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -486,8 +512,7 @@ def test_folder_tables_that_are_refused_in_one_line(tmp_path, columns, rows, mes
         ("/etc/passwd.npy,0,train", "outside the folder"),
         ("labels.csv,0,train", "does not end in .npy"),
         ("clips/0.npy,0,train", "is there twice"),
-        ("clips/1.npy,,train", "has no label"),
-        ("clips/1.npy,0,valid", "not train or test"),
+        ("clips/1.npy,0,valid", "not train, test or val"),
         ("clips/gone.npy,0,test", "cannot be read"),
         ("clips/odd.npy,0,test", r"its shape is \[5, 25\]"),
         ("clips/object.npy,0,test", "only numbers are read"),
