@@ -126,6 +126,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
             splits=functools.partial(keep_there, splits={guess_benchmark(folder): names}),
             notes=notes,
+            guessed=not layout,
         )
     )
 

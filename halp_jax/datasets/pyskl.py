@@ -135,6 +135,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
             splits=functools.partial(keep_there, splits=splits),
             notes={"file": str(file), "splits_ignored": ignored},
+            guessed=not layout and content.get("layout") is None,
         )
     )
 
