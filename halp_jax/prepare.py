@@ -12,7 +12,9 @@
 Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
 HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The first
 lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
-openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
+openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py); where the number of joints
+tells instead, clips that are clearly no such people are refused. Six clips are drawn in clips.png beside
+the data, any others by halp_jax.draw. Files that hold
 normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
 file is named, counted and left out. The folder appears when it is whole, not before.
 
@@ -37,6 +39,7 @@ from absl import app, flags
 
 from halp_jax.datasets import READERS, open_source
 from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.looks import PICTURE
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.datasets.prepared import METADATA, PreparedDataset
 from halp_jax.datasets.reading import NORMALIZERS
@@ -144,6 +147,7 @@ def summary(dataset: PreparedDataset) -> str:
         lines.append(tell_conversion(converted))
     notes = dataset.metadata["notes"]
     lines += [f"{name}: {value}" for name, value in notes.items() if value]
+    lines.append(f"look at some of them: {dataset.path / PICTURE}")
     damaged = dataset.metadata["damaged"]
     if damaged:
         lines.append(f"{len(damaged)} damaged, left out, named above and in {METADATA}")

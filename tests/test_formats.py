@@ -264,7 +264,7 @@ def test_arrays_that_are_normalised_stay_so_unless_asked_for(tmp_path):
     raw = make_clips(4)
     normal = [normalize_clip(clip, NTU25) for clip in raw]
     assert not open_source("agcn", write_agcn(tmp_path / "a", {"train": raw})).normalized
-    source = open_source("agcn", write_agcn(tmp_path / "b", {"train": normal}))
+    source = open_source("agcn", write_agcn(tmp_path / "b", {"train": normal}), layout="ntu25")
     assert source.normalized and "--normalize" in source.notes["normalised"]
     kept, again = (prepare_source(source, tmp_path / str(n), normalize=n) for n in (None, "view"))
     assert (kept.metadata["normalize"], again.metadata["normalize"]) == ("none", "view")
@@ -294,7 +294,8 @@ def test_ctrgcn_gives_the_same_clips_as_the_sensor_and_drops_copies(tmp_path):
     pairs, singles = make_clips(3), make_clips(3, bodies=1, seed=9)
     written = [translated(np.concatenate([clip, clip], 1)) for clip in singles]
     parts = {"train": [*map(translated, pairs), *written[:2]], "test": written[2:]}
-    source = open_source("ctrgcn", write_ctrgcn(tmp_path / "NTU120_CSet.npz", parts))
+    file = write_ctrgcn(tmp_path / "NTU120_CSet.npz", parts)
+    source = open_source("ctrgcn", file, layout="ntu25")
     clips = read_all(source)
     assert [clip.remark for clip in clips] == [""] * 3 + [COPY] * 3
     for clip, raw in zip(clips[:3], pairs, strict=True):

@@ -401,6 +401,7 @@ def test_tiny_files_take_little_memory(tmp_path, reader):
         file = tmp_path / "a.pkl"
         sound = write_pyskl(file, [annotation("a", 999, time=2)], {}).read_bytes()
         claims = [b"\x80\x02Nr\xff\xff\xff\x7f.", b"\x80\x05\x96\0\0\0\0\0\0\1\0."]
+        claims.append(b"\x80\x03B\0\0\0\x7f" + b"abc.")  # 2 GB in 11 bytes
     file.write_bytes(sound)
     assert outcome(lambda: read_all(READERS[reader](str(tmp_path))), 25) == "clips"
     tracemalloc.start()

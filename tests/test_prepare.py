@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import multiprocessing
 import os
 import struct
 import subprocess
@@ -54,7 +55,9 @@ def read_fake(item: Item) -> list[Clip]:
 
 
 def read_slowly(item: Item, folder: str) -> list[Clip]:
-    """Leaves word of the process that reads, and takes forever from the fifth clip on."""
+    """Leaves word of the process that reads, and takes forever there from the fifth clip on."""
+    if multiprocessing.parent_process() is None:
+        return read_fake(item)  # the look at the first clips
     (Path(folder) / f"reader{os.getpid()}").touch()
     if item.payload[1] >= 5:
         time.sleep(600)

@@ -132,6 +132,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
             splits=functools.partial(fixed_splits, splits={guess_benchmark(folder): names}),
             notes=notes,
+            guessed=not layout,
         )
     )
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from halp_jax.datasets import beam
 from halp_jax.datasets.clip import Clip, ClipInfo
+from halp_jax.datasets.looks import PICTURE, check_skeleton, choose_clips, save_picture
 from halp_jax.datasets.pipeline import import_tensorflow
 from halp_jax.datasets.prepared import (
     FORMAT_VERSION,
@@ -42,7 +43,7 @@ CLIPS_PER_WRITE = 128  # tfds writes its metadata anew each time
 KEPT = ("none", "upright")
 # What prepare writes, and what --overwrite may therefore delete.
 OUR_FILES = re.compile(
-    rf"{re.escape(METADATA)}|dataset_info\.json|features\.json|label\.labels\.txt"
+    rf"{re.escape(METADATA)}|{re.escape(PICTURE)}|dataset_info\.json|features\.json|label\.labels\.txt"
     rf"|{re.escape(RECORDS)}.*"
 )
 
@@ -80,7 +81,8 @@ def prepare_source(
 
     Raises:
         UserError: no clip is left, the folder exists, the source's joints cannot be taken to
-            `as_layout`, or, with `strict`, a clip is damaged.
+            `as_layout`, its clips are not those of the layout that was guessed, or, with `strict`,
+            a clip is damaged.
     """
     if normalize is None:
         normalize = "none" if source.normalized else "upright"
@@ -94,6 +96,7 @@ def prepare_source(
     out = Path(out_dir).expanduser().resolve()
     _check_out(out, overwrite)
     reading = Reading(source.read, source.layout, len(source.class_names), normalize, layout)
+    told = check_skeleton(source, reading)
     with _unfinished_folder(out) as folder:
         # Before the clock starts: TensorFlow loads for long.
         tfds, info = _tfds_info(folder, source, layout)
@@ -123,7 +126,7 @@ def prepare_source(
             "class_names": source.class_names,
             # Upright clips that were left as they are are upright.
             "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
-            "notes": source.notes | remarks | count_overlap(splits, len(infos)),
+            "notes": source.notes | told | remarks | count_overlap(splits, len(infos)),
             "damaged": damaged,
             "absent_from_splits": absent,
             "splits": splits,
@@ -137,7 +140,8 @@ def prepare_source(
         }
         # Last, because a folder without it does not open.
         (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
-        open_dataset(folder)
+        dataset = open_dataset(folder)
+        save_picture(dataset, choose_clips(dataset), folder / PICTURE)
         _move_into_place(folder, out)
     return open_dataset(out)
 

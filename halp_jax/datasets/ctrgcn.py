@@ -130,6 +130,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             read=read,
             splits=functools.partial(fixed_splits, splits={guess_benchmark(file): names}),
             notes={"file": str(file)},
+            guessed=not layout,
         )
     )
     if source.normalized or chosen.axes == 2:

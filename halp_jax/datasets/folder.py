@@ -117,6 +117,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
             ),
             splits=splits,
             notes={"table": str(table), "labels": note},
+            guessed=not layout,
         )
     )
 

@@ -62,6 +62,12 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def up(self) -> str:
+        """The axis that points up: "z" of normalised clips, "y" of raw ones, as a Kinect has it."""
+        normalised = self.metadata["normalize"] != "none" or "normalised" in self.metadata["notes"]
+        return "z" if normalised else "y"
+
     def indices(self, benchmark: str, part: str) -> Int[np.ndarray, "chosen"]:
         """Clip numbers of one part ("train", "test" or "val") of a benchmark, e.g. "xsub"."""
         if benchmark not in self.splits:

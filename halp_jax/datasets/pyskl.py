@@ -159,6 +159,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
             splits=functools.partial(fixed_splits, splits=splits),
             notes={"file": str(file), "labels": note, "splits_ignored": ignored},
+            guessed=not layout and content.get("layout") is None,
         )
     )
 

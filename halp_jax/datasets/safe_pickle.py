@@ -9,8 +9,8 @@ A pickle is a program; nothing of it may run but what an array needs. Three fenc
   made from their bytes, everything else (object arrays first of all) is refused.
 """
 
-import io
 import math
+import mmap
 import pickle
 import pickletools
 import re
@@ -147,7 +147,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
-def _check_opcodes(file: io.BufferedIOBase, size: int) -> None:
+def _check_opcodes(file: mmap.mmap, size: int) -> None:
     """Raises UnpicklingError for an opcode or a number that no pickle of arrays needs."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if opcode.name not in _OPCODES:
@@ -170,8 +170,9 @@ def load_pickle(path: str | Path, max_bytes: int = 16 * 2**30) -> Any:
         if size > max_bytes:
             raise UserError(f"{path}: {size} bytes, more than the limit of {max_bytes}")
         with path.open("rb") as file:
-            _check_opcodes(file, size)
-            file.seek(0)
+            # Mapped: a file's read takes memory for as many bytes as are asked for, there or not.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                _check_opcodes(view, size)
             return _Unpickler(file).load()
     except UserError:
         raise

@@ -49,6 +49,7 @@ class Source:
         notes: what the user should know, e.g. how many samples a missing list left out.
         normalized: what the coordinates are normalised by already, "upright" or "view" (or
             released); they are left so unless asked for. "" for raw ones.
+        guessed: whether the layout is only a guess from the number of joints.
     """
 
     format: str
@@ -59,6 +60,7 @@ class Source:
     splits: Callable[[Sequence[ClipInfo]], Splits]
     notes: dict[str, Any]
     normalized: str = ""
+    guessed: bool = False
 
 
 def find_normalized(source: Source, count: int = 16) -> Source:
