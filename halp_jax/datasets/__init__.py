@@ -10,7 +10,18 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from halp_jax.datasets import agcn, ctrgcn, folder, ntu, pku, pyskl, synthetic
+from halp_jax.datasets import (
+    agcn,
+    bvh,
+    ctrgcn,
+    folder,
+    mat,
+    ntu,
+    pku,
+    pyskl,
+    synthetic,
+    trc,
+)
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.packed import open_dataset, pack
@@ -27,6 +38,9 @@ READERS: dict[str, Callable[..., Source]] = {
     "ctrgcn": ctrgcn.open_source,
     "folder": folder.open_source,
     "synthetic": synthetic.open_source,
+    "bvh": bvh.open_source,
+    "trc": trc.open_source,
+    "mat": mat.open_source,
 }
 
 
