@@ -20,6 +20,7 @@ from halp_jax.datasets import (
     pku,
     pyskl,
     synthetic,
+    text,
     trc,
 )
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
@@ -41,6 +42,7 @@ READERS: dict[str, Callable[..., Source]] = {
     "bvh": bvh.open_source,
     "trc": trc.open_source,
     "mat": mat.open_source,
+    "text": text.open_source,
 }
 
 

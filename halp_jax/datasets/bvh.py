@@ -73,8 +73,11 @@ def parse_bvh(
             f" {MAX_FRAMES} frames); export it again"
         )
     fps = 1 / frame_time if 1e-4 < frame_time < 1e4 else 0.0
-    with np.errstate(all="ignore"):  # absurd numbers give NaN, which is refused as such
-        return skeleton, _place(skeleton, numbers.reshape(count, width)), fps
+    with np.errstate(all="ignore"):
+        positions = _place(skeleton, numbers.reshape(count, width))
+    if not np.isfinite(positions).all():
+        raise DamagedClip(f"{where}: numbers that are NaN, infinite or absurd; export it again")
+    return skeleton, positions, fps
 
 
 _MOTION_WORDS = [b"frames:", b"frame", b"time:"]
@@ -176,11 +179,12 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
 
 
 def _first_names(files: list[tuple[str, Path]]) -> list[str]:
-    """The joints of the first sound file; of none if there is none, which reading will tell."""
+    """The joints of the first file with a sound tree. Raises UserError."""
+    problem = ""
     for _, file in files:
         try:
             head = read_bytes(file, MAX_FILE_BYTES).partition(b"MOTION")[0]
             return _parse_tree(head.decode("utf-8", "replace").split()).names
         except (UserError, ValueError, IndexError) as error:
-            problem = " ".join(str(error).split())[:100]
-    raise UserError(f"{files[0][1]}: no sound BVH file ({problem}); export it again")
+            problem = problem or f"{file}: {' '.join(str(error).split())[:100]}"
+    raise UserError(f"{problem}; no file is sound BVH, export them again")

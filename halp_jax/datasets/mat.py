@@ -71,7 +71,9 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     name, value = _find_variable(variables, path)
     remark = ""
     if isinstance(value, Cells):
-        bodies = [select_joints(body, SHELF_JOINTS, layout, path) for body in _open_cells(value, path)]
+        bodies = [
+            select_joints(body, SHELF_JOINTS, layout, path) for body in _open_cells(value, path)
+        ]
         frames = np.stack(bodies, 1)
     elif name == "d_skel" and value.shape[:2] == (len(UTD_JOINTS), 3):
         frames = select_joints(value.transpose(2, 0, 1), UTD_JOINTS, layout, path)[:, None]
@@ -88,7 +90,11 @@ def _find_variable(variables: dict, where: str) -> tuple[str, "np.ndarray | Cell
     for name in ("d_skel", "actor3D"):
         if name in variables:
             return name, variables[name]
-    arrays = [name for name, value in variables.items() if isinstance(value, np.ndarray) and value.ndim == 3]
+    arrays = [
+        name
+        for name, value in variables.items()
+        if isinstance(value, np.ndarray) and value.ndim == 3
+    ]
     if len(arrays) != 1:
         names = ", ".join(name[:40] for name in variables)[:200] or "nothing that is read"
         raise DamagedClip(
@@ -97,13 +103,15 @@ def _find_variable(variables: dict, where: str) -> tuple[str, "np.ndarray | Cell
     return arrays[0], variables[arrays[0]]
 
 
-def _open_cells(
-    people: Cells, where: str
-) -> list[Float[np.ndarray, "time joints xyz"]]:
+def _open_cells(people: Cells, where: str) -> list[Float[np.ndarray, "time joints xyz"]]:
     """{people}{frames} of [joints, 3] -> an array a person, NaN where somebody is absent."""
     count = len(people.items)
     times = {len(each.items) for each in people.items if isinstance(each, Cells)}
-    if not 0 < count <= MAX_BODIES or len(times) != 1 or not 0 < (time := times.pop()) <= MAX_FRAMES:
+    if (
+        not 0 < count <= MAX_BODIES
+        or len(times) != 1
+        or not 0 < (time := times.pop()) <= MAX_FRAMES
+    ):
         raise DamagedClip(
             f"{where}: actor3D has {count} people and {sorted(times)[:3]} frames, not up to"
             f" {MAX_BODIES} with equally many; correct it"
@@ -172,7 +180,9 @@ def _guess_layout(files: Sequence[tuple[str, Path]]) -> Layout:
     problem = "no file can be read"
     for _, file in files:
         try:
-            name, value = _find_variable(parse_mat(read_bytes(file, MAX_FILE_BYTES), str(file)), str(file))
+            name, value = _find_variable(
+                parse_mat(read_bytes(file, MAX_FILE_BYTES), str(file)), str(file)
+            )
         except DamagedClip as error:
             problem = str(error)
             continue

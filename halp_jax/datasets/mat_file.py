@@ -78,9 +78,7 @@ def _read_element(data: bytes, place: int, order: str) -> tuple[int, bytes, int]
     return kind, data[place + 8 : end], end if kind == _COMPRESSED else end + -size % 8
 
 
-def _read_matrix(
-    data: bytes, order: str, depth: int
-) -> tuple[str, "np.ndarray | Cells | None"]:
+def _read_matrix(data: bytes, order: str, depth: int) -> tuple[str, "np.ndarray | Cells | None"]:
     """(name, value); None for a kind that is not read. Raises ValueError."""
     if not data:
         return "", np.zeros((0, 0))

@@ -142,7 +142,7 @@ def match_name(template: str, name: str) -> dict[str, int]:
 
     {} stands for a number that says nothing. The template may be anywhere in the name.
     """
-    pattern = re.escape(template).replace(r"\{\}", r"\d{1,12}")
-    pattern = re.sub(r"\\\{([a-z]+)\\\}", r"(?P<\1>\\d{1,6})", pattern)
-    match = re.search(rf"(?<![A-Za-z0-9]){pattern}(?!\d)", name, re.ASCII)
+    pattern = re.escape(template).replace(r"\{\}", r"\d{1,12}(?!\d)")
+    pattern = re.sub(r"\\\{([a-z]+)\\\}", r"(?P<\1>\\d{1,6})(?!\\d)", pattern)
+    match = re.search(rf"(?<![A-Za-z0-9]){pattern}", name, re.ASCII)
     return {field: int(number) for field, number in match.groupdict().items()} if match else {}

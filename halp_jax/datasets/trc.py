@@ -98,9 +98,8 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     if most > MAX_BODIES:
         raise UserError(f"{path}: a clip of {most} people (files _P1, _P2, ...); join fewer")
     labels, classes = label_by_folder(list(clips))
-    first = next(iter(clips.values()))[0][1]
-    names = None if layout else parse_trc(read_bytes(Path(first), MAX_FILE_BYTES), first)[0]
-    chosen = choose_layout(names, layout, first)
+    files = [file for people in clips.values() for _, file in people]
+    chosen = choose_layout(None if layout else _first_names(files), layout, files[0])
     chosen = with_bodies(chosen, max(most, chosen.bodies))
     return Source(
         format="trc",
@@ -114,3 +113,14 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         splits=functools.partial(split_by_default, seed=seed),
         notes={},
     )
+
+
+def _first_names(files: list[str]) -> list[str]:
+    """The markers of the first sound file. Raises UserError."""
+    problem = ""
+    for file in files:
+        try:
+            return parse_trc(read_bytes(Path(file), MAX_FILE_BYTES), file)[0]
+        except DamagedClip as error:
+            problem = problem or str(error)
+    raise UserError(problem)

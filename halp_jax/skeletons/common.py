@@ -1,10 +1,11 @@
 """Clips of one skeleton as clips of another: what lets one encoder learn from two data sets.
 
 Joints go by meaning: those of the same name first, then those that mean the same in another spelling
-(`names`), then the pairs of `layout.SYNONYMS`, so the 25 joints of Kinect v2 (NTU, PKU-MMD) become the 20 of Kinect v1 (NW-UCLA), and the 18 of OpenPose
-the 17 of COCO. Nothing is invented: the other way round joints are missing, and that is an error
-which names them. Of too many bodies those that move most are kept, by the rule of the NTU reader;
-too few are filled up with zeros. Normalisation comes after it, on joints of the new layout.
+(`names`), then the pairs of `layout.SYNONYMS`, so the 25 joints of Kinect v2 (NTU, PKU-MMD) become
+the 20 of Kinect v1 (NW-UCLA), and the 18 of OpenPose the 17 of COCO. Nothing is invented: the other way
+round joints are missing, and that is an error which names them. Of too many bodies those that move most
+are kept, by the rule of the NTU reader; too few are filled up with zeros. Normalisation comes after it,
+on joints of the new layout.
 """
 
 from collections.abc import Sequence
@@ -54,10 +55,15 @@ def find_joints(names: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
     The same name comes first, then the same meaning (see `names`), then a synonym. A joint stands for
     one wanted joint only.
     """
-    number = {joint: place for place, joint in enumerate(names)}
-    found = {joint: number[joint] for joint in wanted if joint in number}
-    means = dict(zip(find_meanings(names), range(len(names)), strict=True))
+    there = find_meanings(names)
+    means = {meaning: place for place, meaning in enumerate(there)}
     meanings = dict(zip(wanted, find_meanings(wanted), strict=True))
+    # A foot that toes follow is an ankle, and not what a layout calls a foot.
+    found = {
+        joint: place
+        for place, joint in enumerate(names)
+        if joint in meanings and (meanings[joint] != joint or there[place] == joint)
+    }
     ways = [{meaning: meaning for meaning in means}]
     ways += [{one: other} for pair in SYNONYMS for one, other in (pair, pair[::-1])]
     for way in ways:

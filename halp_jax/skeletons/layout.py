@@ -150,7 +150,6 @@ OPENPOSE18 = Layout(
 )  # fmt: skip
 
 
-
 def _leave_out(layout: Layout, name: str, words: tuple[str, ...]) -> Layout:
     """The layout without the joints that have one of the words in their names."""
     keep = [j for j, joint in enumerate(layout.joints) if not set(words) & set(joint.split())]

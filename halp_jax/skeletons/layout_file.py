@@ -6,7 +6,8 @@
 
 Joints are given by name or by number from 0. The root is its own parent. Optional: `axes` (2 for
 joints in a picture; 3 if not given), `left` and `right` (paired; found by their names if not given:
-"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee). Nothing of the file is executed, and every mistake is one line.
+"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee). Nothing of the file is executed,
+and every mistake is one line.
 """
 
 import dataclasses

@@ -26,7 +26,19 @@ _MEANINGS = {
     }.items()
 }
 _LIMBS = {word: meaning for meaning, words in _MEANINGS.items() for word in words}
-_PARTS = {*_LIMBS, "shoulder", "wrist", "hand", "ankle", "foot", "thumb", "fingers", "heel", "eye", "ear"}
+_PARTS = {
+    *_LIMBS,
+    "shoulder",
+    "wrist",
+    "hand",
+    "ankle",
+    "foot",
+    "thumb",
+    "fingers",
+    "heel",
+    "eye",
+    "ear",
+}
 _TRUNK = {
     **dict.fromkeys(("hips", "hip", "pelvis", "waist", "mid hip", "hips centre", "centre hip"),
                     "hip centre"),
