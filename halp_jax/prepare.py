@@ -10,11 +10,13 @@
         --as_layout=kinect20 --max_bodies=2
 
 Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The first
-lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
-openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py); where the number of joints
-tells instead, clips that are clearly no such people are refused. Six clips are drawn in clips.png beside
-the data, any others by halp_jax.draw. Files that hold
+HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), bvh and trc (motion
+capture), mat (MATLAB: UTD-MHAD, Shelf, arrays), text (--columns=utkinect, msr_action3d, msrc12,
+florence3d, sbu, irds, uiprmd, named or a .json file of your own), synthetic. The first lines of
+halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, mocap18, mocap17, mocap15,
+coco17, openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py); where the number
+of joints tells instead, clips that are clearly no such people are refused. Six clips are drawn in
+clips.png beside the data, any others by halp_jax.draw. Files that hold
 normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
 file is named, counted and left out. The folder appears when it is whole, not before.
 
@@ -50,7 +52,7 @@ from halp_jax.skeletons.layout_file import find_layout
 from halp_jax.training import cluster
 
 FLAGS = flags.FLAGS
-READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed", "layout")
+READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed", "layout", "columns")
 
 
 def define_flags() -> None:
@@ -78,8 +80,10 @@ def define_flags() -> None:
         "seed", None, "synthetic: another seed is another data set; folder: another split.", 0
     )
     flags.DEFINE_string(
-        "layout", None, "pyskl, agcn, ctrgcn, folder: the skeleton, a name or a .json file."
+        "layout", None, "The skeleton of the files, a name or a .json file; not for ntu, pku."
     )
+    about = "text: what is in which column, a known set or a .json file."
+    flags.DEFINE_string("columns", None, about)
     flags.DEFINE_string("as_layout", None, "Skeleton to take the clips to, a name or a .json file.")
     about = "Bodies of a clip; by default those of the layout."
     flags.DEFINE_integer("max_bodies", None, about, 1, MAX_BODIES)

@@ -21,6 +21,7 @@ from _formats import (
     write_folder,
     write_layout,
 )
+from _motion import write_motion
 from absl import flags
 
 from halp_jax import export, prepare
@@ -132,6 +133,16 @@ def spoil_folder(path):
     return "clips/3"
 
 
+def make_motion(format):
+    return lambda folder: (format, folder, write_motion(folder, format))
+
+
+def spoil_motion(path):
+    (file,) = path.glob("*/clip4.*")
+    file.write_bytes(file.read_bytes()[:-200])
+    return "clip4"
+
+
 SETS = {
     "ntu": (make_ntu, spoil_ntu),
     "pku": (make_pku, spoil_pku),
@@ -143,6 +154,10 @@ SETS = {
     "folder": (make_folder, spoil_folder),
     "folder, own layout": (make_hands, spoil_folder),
     "synthetic": (lambda folder: ("synthetic", None, {"clips": 5}), None),
+    "bvh": (make_motion("bvh"), spoil_motion),
+    "trc": (make_motion("trc"), None),  # cut short, it is a shorter clip
+    "mat": (make_motion("mat"), spoil_motion),
+    "text": (make_motion("text"), spoil_motion),
 }
 WITHOUT_SPLITS = {"ntu"}  # its official splits name subjects and cameras that are not among three
 

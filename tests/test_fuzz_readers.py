@@ -21,8 +21,19 @@ from _formats import (
     write_folder,
     write_layout,
 )
+from _motion import write_motion
 
-from halp_jax.datasets import READERS, agcn, ctrgcn, folder, ntu, pku, pyskl
+from halp_jax.datasets import (
+    READERS,
+    agcn,
+    ctrgcn,
+    folder,
+    ntu,
+    open_source,
+    pku,
+    pyskl,
+    text,
+)
 from halp_jax.datasets.clip import DamagedClip
 from halp_jax.errors import UserError
 
@@ -104,10 +115,10 @@ def read_all(source) -> list:
     return clips
 
 
-def run_cases(make_case) -> dict[str, int]:
+def run_cases(make_case, cases=CASES) -> dict[str, int]:
     """Counts the outcomes of all cases; none may hang."""
     counts = {"clips": 0, "refused": 0}
-    for number in range(CASES):
+    for number in range(cases):
         start = time.perf_counter()
         counts[make_case(number, np.random.default_rng([7, number]))] += 1
         assert time.perf_counter() - start < 5, f"case {number} hangs"
@@ -345,6 +356,27 @@ def test_fuzz_folder_and_layout(tmp_path):
 
     counts = run_cases(case)
     assert min(counts.values()) > CASES // 20, counts
+
+
+@pytest.mark.parametrize("format", ["bvh", "trc", "mat", "text"])
+def test_fuzz_motion_files(tmp_path, format):
+    options = write_motion(tmp_path, format, clips=1, time=2) | {"layout": "kinect20"}
+    (file,) = tmp_path.glob("a/*")
+    sound = file.read_bytes()
+
+    def guess():
+        open_source(format, tmp_path, **{**options, "layout": None})
+        return []
+
+    def case(number, rng):
+        change = mutate_lines if number % 3 == 0 else mutate
+        put(file, change(sound, rng))
+        text._load.cache_clear()
+        outcome(guess, 20)
+        return outcome(lambda: open_and_read(READERS[format], tmp_path, **options), 20)
+
+    counts = run_cases(case, CASES // 4)
+    assert min(counts.values()) > CASES // 80, counts
 
 
 def claim_shape(sound: bytes, shape: str) -> bytes:

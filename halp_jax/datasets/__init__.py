@@ -10,7 +10,19 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from halp_jax.datasets import agcn, ctrgcn, folder, ntu, pku, pyskl, synthetic
+from halp_jax.datasets import (
+    agcn,
+    bvh,
+    ctrgcn,
+    folder,
+    mat,
+    ntu,
+    pku,
+    pyskl,
+    synthetic,
+    text,
+    trc,
+)
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.packed import open_dataset, pack
@@ -27,6 +39,10 @@ READERS: dict[str, Callable[..., Source]] = {
     "ctrgcn": ctrgcn.open_source,
     "folder": folder.open_source,
     "synthetic": synthetic.open_source,
+    "bvh": bvh.open_source,
+    "trc": trc.open_source,
+    "mat": mat.open_source,
+    "text": text.open_source,
 }
 
 

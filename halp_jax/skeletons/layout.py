@@ -149,8 +149,41 @@ OPENPOSE18 = Layout(
     axes=2,
 )  # fmt: skip
 
+
+def _leave_out(layout: Layout, name: str, words: tuple[str, ...]) -> Layout:
+    """The layout without the joints that have one of the words in their names."""
+    keep = [j for j, joint in enumerate(layout.joints) if not set(words) & set(joint.split())]
+    number = {joint: place for place, joint in enumerate(keep)}
+
+    def find(joint: int) -> int:
+        while joint not in number:
+            joint = layout.parents[joint]
+        return number[joint]
+
+    centre = number.get(layout.centre, number[layout.spine[0]])
+    return Layout(
+        name=name,
+        joints=tuple(layout.joints[joint] for joint in keep),
+        parents=tuple(find(layout.parents[joint]) for joint in keep),
+        bodies=layout.bodies,
+        centre=centre,
+        spine=(find(layout.spine[0]), find(layout.spine[1])),
+        shoulders=(find(layout.shoulders[0]), find(layout.shoulders[1])),
+        left=tuple(number[joint] for joint in layout.left if joint in number),
+        right=tuple(number[joint] for joint in layout.right if joint in number),
+    )
+
+
+# What motion capture has of kinect20: often no hands beyond the wrists, of markers no spine, then no
+# feet. No array is taken for one of these by its number of joints alone.
+MOCAP_LAYOUTS = (
+    _leave_out(KINECT20, "mocap18", ("hand",)),
+    _leave_out(KINECT20, "mocap17", ("hand", "spine")),
+    _leave_out(KINECT20, "mocap15", ("hand", "spine", "foot")),
+)
+
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (KINECT20, NTU25, COCO17, OPENPOSE18)
+    layout.name: layout for layout in (KINECT20, NTU25, COCO17, OPENPOSE18, *MOCAP_LAYOUTS)
 }
 _own: dict[str, Layout] = {}  # of files and data sets that this process has opened
 _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
@@ -161,6 +194,11 @@ SYNONYMS = (
     ("hip centre", "spine base"),
     ("spine", "spine middle"),
     ("shoulder centre", "spine shoulder"),
+    ("shoulder centre", "neck"),  # where there is only one of the two
+    ("left wrist", "left hand"),
+    ("right wrist", "right hand"),
+    ("left ankle", "left foot"),
+    ("right ankle", "right foot"),
 )
 
 
@@ -235,7 +273,8 @@ def register_layout(layout: Layout) -> Layout:
 
 def guess_layout(joints: int, axes: int) -> Layout | None:
     """The known layout with this number of joints and coordinates, if there is one."""
-    found = [each for each in LAYOUTS.values() if (each.num_joints, each.axes) == (joints, axes)]
+    known = [each for each in LAYOUTS.values() if each not in MOCAP_LAYOUTS]
+    found = [each for each in known if (each.num_joints, each.axes) == (joints, axes)]
     return found[0] if found else None
 
 

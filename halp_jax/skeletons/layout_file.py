@@ -5,8 +5,9 @@
      "bodies": 2, "centre": "wrist", "spine": ["wrist", "middle"], "shoulders": ["index", "little"]}
 
 Joints are given by name or by number from 0. The root is its own parent. Optional: `axes` (2 for
-joints in a picture; 3 if not given), `left` and `right` (paired; found by their names, "left knee"
-and "right knee", if not given). Nothing of the file is executed, and every mistake is one line.
+joints in a picture; 3 if not given), `left` and `right` (paired; found by their names if not given:
+"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee). Nothing of the file is executed,
+and every mistake is one line.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from halp_jax.skeletons.layout import (
     get_layout,
     register_layout,
 )
+from halp_jax.skeletons.names import split_side
 
 MAX_JOINTS, MAX_BYTES = 300, 2**20
 _REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
@@ -182,15 +184,22 @@ def _check_tree(parents: Sequence[int], joints: Sequence[str], where: str) -> No
 def _find_sides(
     fields: Mapping, number: dict[str, int], where: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The fields left and right, or the joints that are called "left ..." and "right ..."."""
+    """The fields left and right, or the joints whose names tell them: "left knee", LeftUpLeg, LKnee."""
     if ("left" in fields) != ("right" in fields):
         raise UserError(f"{where}: left and right must both be given, or neither; correct it")
     if "left" in fields:
         left, right = (_find_all(fields, side, None, number, where) for side in ("left", "right"))
     else:
-        other = {joint: joint.replace("left", "right") for joint in number if "left" in joint}
-        left = tuple(number[joint] for joint in other if other[joint] in number)
-        right = tuple(number[mirror] for mirror in other.values() if mirror in number)
+        split = {joint: split_side(joint) for joint in number}
+        sides = {each: number[joint] for joint, each in split.items() if each[0]}
+        pairs = [("right", words) for side, words in sides if side == "left"]
+        left = tuple(sides["left", words] for _, words in pairs if ("right", words) in sides)
+        right = tuple(sides[each] for each in pairs if each in sides)
+        if not left and {side for side, _ in sides} == {"left", "right"}:
+            raise UserError(
+                f"{where}: the names of the joints tell sides, but no left one has a right one like"
+                " it; give the fields left and right, lists of joints in the same order"
+            )
     if len(left) != len(right) or len({*left, *right}) != len(left) + len(right):
         raise UserError(f"{where}: left and right must pair different joints; correct it")
     return left, right
