@@ -10,7 +10,19 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from halp_jax.datasets import agcn, ctrgcn, folder, ntu, pku, pyskl, synthetic
+from halp_jax.datasets import (
+    agcn,
+    coco,
+    ctrgcn,
+    folder,
+    kinetics,
+    mediapipe,
+    ntu,
+    openpose,
+    pku,
+    pyskl,
+    synthetic,
+)  # fmt: skip
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.packed import open_dataset, pack
@@ -26,6 +38,10 @@ READERS: dict[str, Callable[..., Source]] = {
     "agcn": agcn.open_source,
     "ctrgcn": ctrgcn.open_source,
     "folder": folder.open_source,
+    "openpose": openpose.open_source,
+    "coco": coco.open_source,
+    "kinetics": kinetics.open_source,
+    "mediapipe": mediapipe.open_source,
     "synthetic": synthetic.open_source,
 }
 
