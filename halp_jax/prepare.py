@@ -10,9 +10,10 @@
         --as_layout=kinect20 --max_bodies=2
 
 Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The first
-lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
-openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
+HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), openpose, coco (also
+AlphaPose), kinetics, mediapipe (what these write), synthetic. The first lines of
+halp_jax/datasets/FORMAT.py say what each holds. --layout is one of halp_jax/skeletons/layouts_known.py
+or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
 normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
 file is named, counted and left out. The folder appears when it is whole, not before.
 
@@ -75,7 +76,7 @@ def define_flags() -> None:
         "seed", None, "synthetic: another seed is another data set; folder: another split.", 0
     )
     flags.DEFINE_string(
-        "layout", None, "pyskl, agcn, ctrgcn, folder: the skeleton, a name or a .json file."
+        "layout", None, "The skeleton of the files, a name or a .json file; mostly found out."
     )
     flags.DEFINE_string("as_layout", None, "Skeleton to take the clips to, a name or a .json file.")
     about = "Bodies of a clip; by default those of the layout."

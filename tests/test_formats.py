@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import _detections
 import numpy as np
 import pytest
 from _files import annotation, poses, write_pku, write_pyskl, write_skeleton, write_split
@@ -143,6 +144,7 @@ SETS = {
     "folder": (make_folder, spoil_folder),
     "folder, own layout": (make_hands, spoil_folder),
     "synthetic": (lambda folder: ("synthetic", None, {"clips": 5}), None),
+    **_detections.SETS,
 }
 WITHOUT_SPLITS = {"ntu"}  # its official splits name subjects and cameras that are not among three
 
@@ -585,7 +587,7 @@ def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing(monkeypa
     monkeypatch.setattr(prepare, "FLAGS", values)
     for format in READERS:
         values(["prepare", f"--format={format}", "--out=x", "--layout=coco17"])
-        if format in ("pyskl", "agcn", "ctrgcn", "folder"):
+        if format in ("pyskl", "agcn", "ctrgcn", "folder", "openpose", "coco", "kinetics"):
             assert prepare.reader_options() == {"layout": "coco17"}
         else:
             with pytest.raises(UserError, match=f"means nothing to --format={format}"):

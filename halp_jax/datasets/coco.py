@@ -33,6 +33,7 @@ from halp_jax.datasets.json_files import (
     split_name,
     stack_people,
     to_points,
+    to_size,
 )
 from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source
@@ -107,10 +108,9 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
         for image in _check_list(content.get("images"), path):
             if not isinstance(image.get("id"), int | str):
                 raise DamagedClip(f"{path}: an image without id; write it again")
-            size = (image.get("height"), image.get("width"))
-            whole = all(type(length) is int and 0 < length < 2**20 for length in size)
+            size = to_size(image.get("height"), image.get("width"))
             name = _check_name(image.get("file_name"), path)
-            images[image["id"]] = Image(name, size if whole else None, [])
+            images[image["id"]] = Image(name, size, [])
     for entry in _check_list(entries, path):
         image = entry.get("image_id")
         if not isinstance(image, int | str) or (isinstance(content, dict) and image not in images):

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
-from halp_jax.datasets.json_files import load_json, stack_people, to_points
+from halp_jax.datasets.json_files import is_frame_number, load_json, stack_people, to_points
 from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.pyskl import MAX_CLASSES
 from halp_jax.datasets.source import Item, Source, check_folder, keep_there
@@ -33,7 +33,7 @@ from halp_jax.skeletons.layout_file import find_layout
 
 WHAT = "kinetics_train/, kinetics_train_label.json and the same of kinetics_val"
 LEFT_OUT = "clips without a skeleton, left out"
-_PICTURE = (256, 340)  # height, width
+_PICTURE = (256.0, 340.0)  # height, width
 _FPS = 30.0
 _MAX_BYTES = 64 * 2**20
 _ID = re.compile(r"[\w-]{1,100}", re.ASCII)
@@ -51,7 +51,7 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     for frame in data:
         number = frame.get("frame_index") if isinstance(frame, dict) else None
         people = frame.get("skeleton") if isinstance(frame, dict) else None
-        if type(number) is not int or not isinstance(people, list):
+        if not is_frame_number(number) or not isinstance(people, list):
             raise DamagedClip(f"{path}: a frame without frame_index and skeleton; fetch it again")
         if number in found:
             raise DamagedClip(f"{path}: frame {number} is there twice; fetch it again")

@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.folder import split_by_default
-from halp_jax.datasets.json_files import list_files, load_json, name_classes
+from halp_jax.datasets.json_files import is_frame_number, list_files, load_json, name_classes
 from halp_jax.datasets.mediapipe_csv import GIVEN, line_up_frames, read_csv, read_samples
 from halp_jax.datasets.npy import map_array, to_float32
 from halp_jax.datasets.source import Item, Source
@@ -72,7 +72,7 @@ def read_json(path: Path) -> Float[np.ndarray, "time 33 3"]:
     found = {}
     for place, frame in enumerate(frames):
         fields = frame if isinstance(frame, dict) else {}
-        number = next((fields[key] for key in _NUMBERS if type(fields.get(key)) is int), place)
+        number = next((fields[key] for key in _NUMBERS if is_frame_number(fields.get(key))), place)
         if number in found:
             raise DamagedClip(f"{path}: frame {number} is there twice; correct it")
         found[number] = _read_landmarks(frame, f"{path}: frame {number}")

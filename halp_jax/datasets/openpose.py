@@ -16,6 +16,7 @@ normalisation.
 """
 
 import functools
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from halp_jax.datasets.json_files import (
     split_name,
     stack_people,
     to_points,
+    to_size,
 )
 from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source
@@ -50,7 +52,9 @@ _HANDS = ("hand_left_keypoints_2d", "hand_right_keypoints_2d")
 _MIDDLE = 0.04  # of a person's size: BODY_25 computes its middle joints
 
 
-def read_frame(path: Path) -> tuple[Float[np.ndarray, "people joints 3"], tuple | None]:
+def read_frame(
+    path: Path,
+) -> tuple[Float[np.ndarray, "people joints 3"], tuple[float, float] | None]:
     """(x, y, score) of the people of one file, and its canvas (height, width) if it tells one.
 
     Raises DamagedClip.
@@ -65,9 +69,7 @@ def read_frame(path: Path) -> tuple[Float[np.ndarray, "people joints 3"], tuple 
     if people and not any(lists) and any(person.get(hand) for person in people for hand in _HANDS):
         raise DamagedClip(f"{path}: hands without a body; run OpenPose with its body model")
     found = stack_people([to_points(each, str(path)) for each in lists if each], str(path))
-    size = (content.get("canvas_height"), content.get("canvas_width"))
-    whole = all(type(length) is int and 0 < length < 2**20 for length in size)
-    return found, size if whole else None
+    return found, to_size(content.get("canvas_height"), content.get("canvas_width"))
 
 
 def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
@@ -81,7 +83,7 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
         people, size = read_frame(Path(path))
         sizes.add(size)
         joints = people.shape[1]
-        if len(people) and joints == _PADDED and layout.num_joints == 18:
+        if joints == _PADDED and layout.num_joints == 18 and not people[:, 18:].any():
             people = people[:, :18]
         elif len(people) and joints != layout.num_joints:
             raise DamagedClip(
@@ -154,7 +156,7 @@ def _choose_layout(files: list[Path], option: str | None) -> Layout:
     if not people:
         problem = damaged or f"{files[0].parent}: nobody in any of {len(files)} files; give {WHAT}"
         raise UserError(str(problem))
-    joints = len(people[0])
+    joints = Counter(map(len, people)).most_common(1)[0][0]
     same = np.stack([person for person in people if len(person) == joints])
     layout = get_layout(tell_kind(same)) if joints == _PADDED else guess_layout(joints, 2)
     if layout is None:
