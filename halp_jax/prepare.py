@@ -10,13 +10,14 @@
         --as_layout=kinect20 --max_bodies=2
 
 Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), bvh and trc (motion
-capture), mat (MATLAB: UTD-MHAD, Shelf, arrays), text (--columns=utkinect, msr_action3d, msrc12,
-florence3d, sbu, irds, uiprmd, named or a .json file of your own), synthetic. The first lines of
-halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, mocap18, mocap17, mocap15,
-coco17, openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py); where the number
-of joints tells instead, clips that are clearly no such people are refused. Six clips are drawn in
-clips.png beside the data, any others by halp_jax.draw. Files that hold
+HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), openpose, coco (also
+AlphaPose), kinetics, mediapipe (what these write), bvh and trc (motion capture), mat (MATLAB: UTD-MHAD,
+Shelf, arrays), text (--columns=utkinect, msr_action3d, msrc12, florence3d, sbu, irds, uiprmd, named or a
+.json file of your own), synthetic. The first lines of halp_jax/datasets/FORMAT.py say what each holds.
+--layout is one of halp_jax/skeletons/layouts_known.py or a .json file of your own (see
+halp_jax/skeletons/layout_file.py); where the number of joints tells instead, clips that are clearly no
+such people are refused. Six clips are drawn in clips.png beside the data, any others by halp_jax.draw.
+Files that hold
 normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
 file is named, counted and left out. The folder appears when it is whole, not before.
 
@@ -80,7 +81,7 @@ def define_flags() -> None:
         "seed", None, "synthetic: another seed is another data set; folder: another split.", 0
     )
     flags.DEFINE_string(
-        "layout", None, "The skeleton of the files, a name or a .json file; not for ntu, pku."
+        "layout", None, "The skeleton of the files, a name or a .json file; mostly found out."
     )
     about = "text: what is in which column, a known set or a .json file."
     flags.DEFINE_string("columns", None, about)

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import _detections
 import numpy as np
 import pytest
 from _files import annotation, poses, write_pku, write_pyskl, write_skeleton, write_split
@@ -158,6 +159,7 @@ SETS = {
     "trc": (make_motion("trc"), None),  # cut short, it is a shorter clip
     "mat": (make_motion("mat"), spoil_motion),
     "text": (make_motion("text"), spoil_motion),
+    **_detections.SETS,
 }
 WITHOUT_SPLITS = {"ntu"}  # its official splits name subjects and cameras that are not among three
 
@@ -626,7 +628,7 @@ def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing(monkeypa
     monkeypatch.setattr(prepare, "FLAGS", values)
     for format in READERS:
         values(["prepare", f"--format={format}", "--out=x", "--layout=coco17"])
-        if format in ("pyskl", "agcn", "ctrgcn", "folder"):
+        if format in ("pyskl", "agcn", "ctrgcn", "folder", "openpose", "coco", "kinetics"):
             assert prepare.reader_options() == {"layout": "coco17"}
         else:
             with pytest.raises(UserError, match=f"means nothing to --format={format}"):

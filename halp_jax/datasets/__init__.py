@@ -13,16 +13,20 @@ from typing import Any
 from halp_jax.datasets import (
     agcn,
     bvh,
+    coco,
     ctrgcn,
     folder,
+    kinetics,
     mat,
+    mediapipe,
     ntu,
+    openpose,
     pku,
     pyskl,
     synthetic,
     text,
     trc,
-)
+)  # fmt: skip
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.packed import open_dataset, pack
@@ -38,6 +42,10 @@ READERS: dict[str, Callable[..., Source]] = {
     "agcn": agcn.open_source,
     "ctrgcn": ctrgcn.open_source,
     "folder": folder.open_source,
+    "openpose": openpose.open_source,
+    "coco": coco.open_source,
+    "kinetics": kinetics.open_source,
+    "mediapipe": mediapipe.open_source,
     "synthetic": synthetic.open_source,
     "bvh": bvh.open_source,
     "trc": trc.open_source,

@@ -152,10 +152,10 @@ def _choose_layout(name: str | None, shape: Sequence[int], folder: Path) -> Layo
     layout = find_layout(name) if name else guess_layout(joints, 3) or guess_layout(joints, 2)
     if layout is None:
         raise UserError(f"{folder}: skeletons of {joints} joints; say which with --layout")
-    if layout.num_joints != joints or bodies > layout.bodies:
+    if not layout.takes(joints) or bodies > layout.bodies:
         raise UserError(
             f"{folder}: {bodies} bodies of {joints} joints, but {layout.name} has {layout.bodies} of"
-            f" {layout.num_joints}; give another --layout"
+            f" {layout.num_given}; give another --layout"
         )
     return layout
 

@@ -32,6 +32,7 @@ from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import NTU25, Layout
 from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layouts_known import fill_means
 
 _PARTS = ("train", "test")
 MAX_CLIPS = 2_000_000
@@ -56,8 +57,10 @@ def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: boo
         raise
     except UserError as error:
         raise DamagedClip(f"clip {item.id}: {error}") from error
-    bodies = values.shape[1] // (layout.num_joints * 3)
-    frames = trim(to_float32(values).reshape(len(values), bodies, layout.num_joints, 3))
+    width = _body_width(values.shape[1], layout)
+    bodies = values.shape[1] // width
+    frames = trim(to_float32(values).reshape(len(values), bodies, width // 3, 3))
+    frames = fill_means(frames, layout)
     remark = ""
     if bodies > 1 and frames[:, 1].any() and np.array_equal(frames[:, 0], frames[:, 1]):
         frames, remark = frames.copy(), COPY
@@ -82,7 +85,6 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     """
     file = find_single(Path(path).expanduser(), ".npz", "a .npz file of CTR-GCN's generator")
     chosen = find_layout(layout) if layout else NTU25
-    width = chosen.num_joints * 3
     changed = file.stat().st_mtime_ns
     with open_zip(file) as content:
         there = set(content.namelist())
@@ -93,6 +95,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     names: dict[str, list[str]] = {part: [] for part in _PARTS}
     for part in parts:
         x, y = Rows(file, f"x_{part}"), Rows(file, f"y_{part}")
+        width = _body_width(x.shape[-1] if x.shape else 0, chosen)
         if (
             len(x.shape) != 3
             or x.header.dtype.kind != "f"
@@ -136,6 +139,12 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     if source.normalized or chosen.axes == 2:
         return source
     return dataclasses.replace(source, read=functools.partial(read, move=True))
+
+
+def _body_width(numbers: int, layout: Layout) -> int:
+    """Numbers a body, of rows that hold the layout's means (as `export` writes them) or do not."""
+    joints = layout.num_given if numbers % (3 * layout.num_joints) else layout.num_joints
+    return 3 * joints
 
 
 def _read_classes(y: Rows, count: int) -> tuple[np.ndarray, int]:

@@ -60,10 +60,10 @@ def read_item(item: Item, folder: str, layout: Layout, num_classes: int) -> list
             f" for {layout.name}; correct the file"
         )
     time, bodies, joints, _ = array.shape
-    if time > MAX_FRAMES or bodies > layout.bodies or joints != layout.num_joints:
+    if time > MAX_FRAMES or bodies > layout.bodies or not layout.takes(joints):
         raise DamagedClip(
             f"{path}: {time} frames, {bodies} bodies, {joints} joints; {layout.name} takes up to"
-            f" {MAX_FRAMES}, {layout.bodies} and {layout.num_joints}; correct the file"
+            f" {MAX_FRAMES}, {layout.bodies} and {layout.num_given}; correct the file"
         )
     frames = to_float32(array)
     if layout.axes == 2:

@@ -176,10 +176,10 @@ def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file
             f"{file}: skeletons of {joints} joints; 25 (Kinect v2) and 20 (Kinect v1) are read in"
             " 3-D, 17 (COCO) and 18 (OpenPose) in 2-D; give others with --layout"
         )
-    if (layout.num_joints, layout.axes) != (joints, axes):
+    if not layout.takes(joints) or layout.axes != axes:
         raise UserError(
             f"{file}: {joints} joints of {axes} coordinates, but {layout.name} has"
-            f" {layout.num_joints} of {layout.axes}; give another --layout"
+            f" {layout.num_given} of {layout.axes}; give another --layout"
         )
     return layout
 

@@ -6,7 +6,9 @@
 
 Joints are given by name or by number from 0. The root is its own parent. Optional: `axes` (2 for
 joints in a picture; 3 if not given), `left` and `right` (paired; found by their names if not given:
-"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee). Nothing of the file is executed,
+"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee), and `means`,
+{"mid hip": ["left hip", "right hip"]}: joints that no file holds, the last of `joints`, each made as the
+mean of others. Nothing of the file is executed,
 and every mistake is one line.
 """
 
@@ -31,7 +33,7 @@ from halp_jax.skeletons.names import split_side
 
 MAX_JOINTS, MAX_BYTES = 300, 2**20
 _REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
-_OPTIONAL = ("axes", "left", "right", "view_spine")
+_OPTIONAL = ("axes", "left", "right", "view_spine", "means")
 # A word, and the number of bodies that `with_bodies` puts behind it.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}(x[0-9]{1,2})?", re.ASCII)
 
@@ -141,6 +143,7 @@ def parse_layout(fields: Any, where: str) -> Layout:
         left=left,
         right=right,
         axes=axes,
+        means=_find_means(fields.get("means", {}), joints, number, where),
         **pairs,
     )
 
@@ -162,6 +165,30 @@ def _find_all(
         many = "" if count is None else f"{count} "
         raise UserError(f"{where}: {field} must be a list of {many}joints; correct it")
     return tuple(_find(field, each, number, where) for each in given)
+
+
+def _find_means(
+    given: Any, joints: Sequence[str], number: dict[str, int], where: str
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The field means, a table of a layout file or the pairs that a data set holds."""
+    pairs = list(given.items()) if isinstance(given, Mapping) else given
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise UserError(f"{where}: means must be a table of joints and lists of joints; correct it")
+    means = tuple(
+        (
+            _find("means", joint, number, where),
+            _find_all({"means": of}, "means", None, number, where),
+        )
+        for joint, of in pairs
+    )
+    given_joints = len(joints) - len(means)
+    if [joint for joint, _ in means] != list(range(given_joints, len(joints))):
+        raise UserError(f"{where}: means must be of the last joints, in their order; correct it")
+    if not all(of and max(of) < given_joints for _, of in means):
+        raise UserError(f"{where}: means must be of joints that files hold; correct it")
+    return means
 
 
 def _check_tree(parents: Sequence[int], joints: Sequence[str], where: str) -> None:
