@@ -32,7 +32,6 @@ It needs requirements-beam.txt, and a --source and --out that all workers see. T
 of a job (see launch/README.md), process 0 prepares and the others wait for it.
 """
 
-import inspect
 import os
 import signal
 import sys
@@ -40,7 +39,7 @@ import sys
 import ml_collections
 from absl import app, flags
 
-from halp_jax.datasets import READERS, open_source
+from halp_jax.datasets import READERS, check_options, guess_format, open_source
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.looks import PICTURE
 from halp_jax.datasets.pipeline import quiet_tensorflow
@@ -53,12 +52,15 @@ from halp_jax.skeletons.layout_file import find_layout
 from halp_jax.training import cluster
 
 FLAGS = flags.FLAGS
-READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed", "layout", "columns")
+READER_OPTIONS = (
+    "missing", "classes", "bodies", "clips", "seed", "layout", "columns", "keypoints",
+)  # fmt: skip
 
 
 def define_flags() -> None:
     """The command's flags; not defined on import, so that they meet no other program's."""
-    flags.DEFINE_enum("format", None, sorted(READERS), "What the files are.", required=True)
+    about = "What the files are; told from their names and first bytes if not given."
+    flags.DEFINE_enum("format", None, sorted(READERS), about)
     flags.DEFINE_string("source", None, "Folder or file to read.")
     flags.DEFINE_string("out", None, "Folder to write.", required=True)
     flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Reader processes.", 0)
@@ -85,6 +87,9 @@ def define_flags() -> None:
     )
     about = "text: what is in which column, a known set or a .json file."
     flags.DEFINE_string("columns", None, about)
+    flags.DEFINE_string(
+        "keypoints", None, "pyskl: folder of key points that lie in files of their own."
+    )
     flags.DEFINE_string("as_layout", None, "Skeleton to take the clips to, a name or a .json file.")
     about = "Bodies of a clip; by default those of the layout."
     flags.DEFINE_integer("max_bodies", None, about, 1, MAX_BODIES)
@@ -112,7 +117,7 @@ def main(argv: list[str]) -> int:
 def prepare() -> PreparedDataset:
     """What the flags ask for."""
     layout = find_layout(FLAGS.as_layout, "--as_layout") if FLAGS.as_layout else None
-    source = open_source(FLAGS.format, FLAGS.source, **reader_options())
+    source = open_source(find_format(), FLAGS.source, **reader_options())
     if FLAGS.max_bodies is not None:
         layout = with_bodies(layout or source.layout, FLAGS.max_bodies)
     return prepare_source(
@@ -128,13 +133,20 @@ def prepare() -> PreparedDataset:
     )
 
 
+def find_format() -> str:
+    """The format that was given, or that the source tells, which is then said."""
+    if FLAGS.format is None:
+        if not FLAGS.source:
+            raise UserError("give --source=PATH, or --format=synthetic, which needs none")
+        FLAGS.format = guess_format(FLAGS.source)
+        print(f"{FLAGS.source}: read as --format={FLAGS.format}", file=sys.stderr)
+    return FLAGS.format
+
+
 def reader_options() -> dict[str, object]:
     """The options that were given, if the format's reader takes them."""
     given = {name: FLAGS[name].value for name in READER_OPTIONS if FLAGS[name].value is not None}
-    takes = inspect.signature(READERS[FLAGS.format]).parameters
-    for name in given:
-        if name not in takes:
-            raise UserError(f"--{name} means nothing to --format={FLAGS.format}; leave it out")
+    check_options(FLAGS.format, given)
     return given
 
 

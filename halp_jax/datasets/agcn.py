@@ -66,24 +66,27 @@ def trim(frames: np.ndarray) -> np.ndarray:
     return frames[: last[-1] + 1 if len(last) else 1]
 
 
-def open_source(path: str | Path, *, layout: str | None = None) -> Source:
+def open_source(
+    path: str | Path, *, layout: str | None = None, data_names: Sequence[str] = _DATA_NAMES
+) -> Source:
     """The folder with the arrays of one benchmark.
 
     Args:
         path: its last two folder names say which benchmark it is (xsub, xview, xset); else the
             split is called "given".
         layout: by default 25, 20 or 18 joints tell: NTU, Kinect v1, OpenPose.
+        data_names: what the arrays are called, behind train_ and val_.
 
     Raises:
         UserError: files are missing, damaged or do not fit together.
     """
-    folder = check_folder(path, "train_data_joint.npy, train_label.pkl and their kin")
+    folder = check_folder(path, f"train_{data_names[0]}, train_label.pkl and their kin")
     items: list[Item] = []
     names: dict[str, list[str]] = {"train": [], "test": []}
     seen: set[str] = set()
     shape, notes = None, {"parts": {}, "frame_counts": {}}
     for prefix, part in _PARTS.items():
-        data = next((folder / f"{prefix}_{each}" for each in _DATA_NAMES
+        data = next((folder / f"{prefix}_{each}" for each in data_names
                      if (folder / f"{prefix}_{each}").exists()), None)  # fmt: skip
         if data is None:
             continue
@@ -112,7 +115,9 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             names[part].append(name)
             items.append(Item(name, (str(data), changed, row, label, length, reason)))
     if shape is None:
-        raise UserError(f"{folder} holds no train_data_joint.npy; give the folder of one benchmark")
+        raise UserError(
+            f"{folder} holds no train_{data_names[0]}; give the folder of one benchmark"
+        )
     if not items:
         raise UserError(f"{folder}: its arrays have no clips; fetch them again")
     chosen = _choose_layout(layout, shape, folder)

@@ -7,6 +7,8 @@ person twice: an exact copy in the second place is dropped, and counted.
 
 A file as `np.savez` writes it (not compressed) is mapped: preparing takes the memory of a few clips.
 A compressed one is decompressed from the start by every reader process, a clip at a time.
+
+raw_denoised_joints.pkl, what the generator starts from, is read by `ctrgcn_raw`.
 """
 
 import dataclasses
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from halp_jax.datasets import ctrgcn_raw
 from halp_jax.datasets.agcn import trim
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.npy import Rows, clean_numbers, open_zip, to_float32
@@ -75,14 +78,16 @@ def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: boo
 
 
 def open_source(path: str | Path, *, layout: str | None = None) -> Source:
-    """A .npz file, or the folder with one.
+    """A .npz file or raw_denoised_joints.pkl, or the folder with one.
 
     Args:
-        layout: of other skeletons than NTU's 25 joints.
+        layout: of other skeletons than NTU's 25 joints (.npz).
 
     Raises:
         UserError: no such file, arrays missing, of objects, damaged or of other sizes.
     """
+    if joints := ctrgcn_raw.find_joints(Path(path).expanduser()):
+        return ctrgcn_raw.open_source(joints)
     file = find_single(Path(path).expanduser(), ".npz", "a .npz file of CTR-GCN's generator")
     chosen = find_layout(layout) if layout else NTU25
     changed = file.stat().st_mtime_ns
@@ -119,6 +124,8 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
         ]
     if not items:
         raise UserError(f"{file} has no clips; fetch it again")
+    # A file of test clips alone, whose x_train has no rows, is no benchmark.
+    splits = {guess_benchmark(file): names} if all(names.values()) else {}
     ntu = chosen is NTU25 and classes in (60, 120)
     class_names = ACTIONS[:classes] if ntu else tuple(f"class {n}" for n in range(classes))
     read = functools.partial(
@@ -131,7 +138,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             class_names=class_names,
             items=tuple(items),
             read=read,
-            splits=functools.partial(fixed_splits, splits={guess_benchmark(file): names}),
+            splits=functools.partial(fixed_splits, splits=splits),
             notes={"file": str(file)},
             guessed=not layout,
         )

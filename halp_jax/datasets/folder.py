@@ -20,7 +20,7 @@ import functools
 import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.labels import name_classes, number_classes
@@ -176,7 +176,9 @@ def _read_table(path: Path) -> list[dict[str, str]]:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except DamagedClip as error:
         raise UserError(str(error)) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: no CSV text in UTF-8; save it as such") from error
+    except csv.Error as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: no CSV text ({reason}); correct it") from error
     header = [name.strip().lower() for name in lines[0]] if lines else []
@@ -192,7 +194,9 @@ def _read_table(path: Path) -> list[dict[str, str]]:
             continue
         if len(line) != len(header):
             raise UserError(f"{path}: line {number} has {len(line)} cells, not {len(header)}")
-        rows.append(dict(zip(header, (cell.strip() for cell in line), strict=True)))
+        row = dict(zip(header, (cell.strip() for cell in line), strict=True))
+        row["file"] = row["file"].replace("\\", "/")  # as Windows writes paths
+        rows.append(row)
     if not 1 <= len(rows) <= _MAX_ROWS:
         raise UserError(f"{path}: {len(rows)} clips in it; give 1 to {_MAX_ROWS}")
     return rows
@@ -200,10 +204,10 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 def _check_file(file: str) -> str | None:
     """Why a file must not be opened; None if it may."""
-    path = PurePosixPath(file)
-    if not file or len(file) > 200 or not file.isprintable() or "\\" in file:
+    path = PureWindowsPath(file)  # which knows drives too
+    if not file or len(file) > 200 or not file.isprintable():
         return "its file has no sound name"
-    if path.is_absolute() or ".." in path.parts:
+    if path.drive or path.root or ".." in path.parts:
         return "its file lies outside the folder"
     if path.suffix != ".npy":
         return "its file does not end in .npy"

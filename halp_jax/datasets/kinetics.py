@@ -24,7 +24,7 @@ from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
 from halp_jax.datasets.json_files import is_frame_number, load_json, stack_people, to_points
 from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.pyskl import MAX_CLASSES
-from halp_jax.datasets.source import Item, Source, check_folder, keep_there
+from halp_jax.datasets.source import Item, Source, check_folder, fixed_splits
 from halp_jax.datasets.tracking import line_up, track_people
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
@@ -113,7 +113,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
         class_names=names,
         items=tuple(items),
         read=functools.partial(read_item, layout=chosen, num_classes=len(names)),
-        splits=functools.partial(keep_there, splits=splits),
+        splits=functools.partial(fixed_splits, splits=splits),
         notes={LEFT_OUT: left_out},
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from halp_jax.datasets.source import tell_content
 from halp_jax.errors import UserError
 
 _OPCODES = frozenset(
@@ -179,5 +180,11 @@ def load_pickle(path: str | Path, max_bytes: int = 16 * 2**30) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     except Exception as error:  # a damaged pickle raises nearly anything, says the manual
-        reason = " ".join(f"{error}".split())[:200] or type(error).__name__
+        reason = " ".join(f"{error}".split())[:200]
+        if not isinstance(error, pickle.UnpicklingError):
+            with path.open("rb") as file:
+                start = file.read(64)
+            reason = f"it holds {tell_content(start)}"
+            if start.startswith(b"\x80"):
+                reason = "it is damaged or cut short"
         raise UserError(f"{path}: no pickle of arrays: {reason}; fetch it again") from error

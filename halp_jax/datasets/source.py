@@ -157,6 +157,8 @@ def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         if path.exists() and not path.is_file():  # a pipe would never end to be read
             raise DamagedClip(f"{path}: it is no regular file; check what it is")
         size = path.stat().st_size
+        if not size:
+            raise DamagedClip(f"{path}: it is empty; write or fetch it again")
         if size > max_bytes:
             raise DamagedClip(
                 f"{path}: {size} bytes, more than the limit of {max_bytes}; check what it is"
@@ -164,6 +166,24 @@ def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check the file") from error
+
+
+def tell_content(data: bytes) -> str:
+    """What the first bytes of a file look like, in words that end a sentence "it holds"."""
+    if not data.strip():
+        return "nothing"
+    if data.startswith(b"\x93NUMPY"):
+        return "a .npy array"
+    if data.startswith(b"PK\x03\x04"):
+        return "a zip archive, as .npz is one"
+    if data[:1] == b"\x80" and data[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        return "a pickle"
+    if data.startswith((b"\x89HDF", b"MATLAB")):
+        return "MATLAB's or HDF5's data"
+    if data.lstrip().startswith((b"{", b"[")):
+        return "JSON"
+    line = data.lstrip().splitlines()[0].decode("utf-8", "replace")[:40]
+    return f"the text {line!r}" if line.isprintable() and "\ufffd" not in line else "no text"
 
 
 def find_single(path: Path, suffix: str, what: str) -> Path:
