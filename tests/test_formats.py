@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gc
+import inspect
 import pickle
 import sys
 import zipfile
@@ -628,12 +629,14 @@ def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing(monkeypa
     monkeypatch.setattr(prepare, "FLAGS", values)
     for format in READERS:
         values(["prepare", f"--format={format}", "--out=x", "--layout=coco17"])
-        if format in ("pyskl", "agcn", "ctrgcn", "folder", "openpose", "coco", "kinetics"):
+        if "layout" in inspect.signature(READERS[format]).parameters:
             assert prepare.reader_options() == {"layout": "coco17"}
         else:
             with pytest.raises(UserError, match=f"means nothing to --format={format}"):
                 prepare.reader_options()
     assert values.normalize is None
+    values(["prepare", "--format=text", "--out=x", "--columns=sbu"])
+    assert prepare.reader_options()["columns"] == "sbu"
 
 
 # --- out and in again -----------------------------------------------------------------------------
