@@ -12,8 +12,8 @@ from halp_jax.datasets.clip import MAX_COORDINATE, DamagedClip
 from halp_jax.datasets.source import MAX_FILE_BYTES, read_bytes
 from halp_jax.errors import UserError
 
-MAX_PEOPLE = 200  # in one frame: comparing all with all must stay cheap
-_FRAME = re.compile(r"(.*?)[-_. ]?(\d{1,15})", re.DOTALL | re.ASCII)
+MAX_PEOPLE = 100  # in one frame: comparing all with all must stay cheap
+_FRAME = re.compile(r"(.*?)[-_. ]?(\d{1,12})", re.DOTALL | re.ASCII)
 
 
 def load_json(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
@@ -23,6 +23,17 @@ def load_json(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Any:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise DamagedClip(f"{path}: no JSON ({reason}); write it again or leave it out") from error
+
+
+def is_frame_number(value: Any) -> bool:
+    """Whether a value of a JSON file can be the number of a frame."""
+    return type(value) is int and 0 <= value < 2**40
+
+
+def to_size(height: Any, width: Any) -> tuple[float, float] | None:
+    """(height, width) of a picture, if that is what a file gives."""
+    whole = all(type(length) is int and 0 < length < 2**20 for length in (height, width))
+    return (float(height), float(width)) if whole else None
 
 
 def to_points(numbers: Any, where: str) -> Float[np.ndarray, "joints 3"]:

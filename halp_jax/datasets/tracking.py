@@ -31,8 +31,8 @@ class Track(NamedTuple):
 
 
 def line_up(
-    found: Mapping[int, Float[np.ndarray, "people joints 3"]], where: str
-) -> list[Float[np.ndarray, "people joints 3"]]:
+    found: Mapping[int, Float[np.ndarray, "_people _joints 3"]], where: str
+) -> list[Float[np.ndarray, "_people _joints 3"]]:
     """Frame number -> people, as a list without gaps: a number that is not there is an empty frame.
 
     Numbers that all lie a few apart are of a film of which every second or third frame was taken.
@@ -45,15 +45,15 @@ def line_up(
     count = (numbers[-1] - numbers[0]) // step + 1
     if count > MAX_FRAMES:
         raise DamagedClip(
-            f"{where}: frames {numbers[0]} to {numbers[-1]}, more than the limit of {MAX_FRAMES};"
-            " these are no frames of one clip"
+            f"{where}: frames {numbers[0]} to {numbers[-1]}, more than the {MAX_FRAMES} of a clip;"
+            " keep clips apart"
         )
     nobody = np.zeros((0, 0, 3))
     return [found.get(numbers[0] + step * place, nobody) for place in range(count)]
 
 
 def track_people(
-    frames: Sequence[Float[np.ndarray, "people joints 3"]], joints: int, bodies: int
+    frames: Sequence[Float[np.ndarray, "_people _joints 3"]], joints: int, bodies: int
 ) -> tuple[Float[np.ndarray, "time bodies joints 3"], str]:
     """The people of each frame in the places of at most `bodies` bodies.
 
@@ -82,7 +82,7 @@ def track_people(
     return placed, remark
 
 
-def _find_tracks(frames: Sequence[Float[np.ndarray, "people joints 3"]]) -> list[Track]:
+def _find_tracks(frames: Sequence[Float[np.ndarray, "_people _joints 3"]]) -> list[Track]:
     tracks: list[Track] = []
     alive: list[tuple[Track, np.ndarray]] = []  # with each joint where it was last seen
     for time, people in enumerate(frames):
@@ -103,7 +103,7 @@ def _find_tracks(frames: Sequence[Float[np.ndarray, "people joints 3"]]) -> list
 
 
 def _match(
-    known: list[Float[np.ndarray, "joints 3"]], people: Float[np.ndarray, "people joints 3"]
+    known: list[Float[np.ndarray, "joints 3"]], people: Float[np.ndarray, "_people _joints 3"]
 ) -> dict[int, int]:
     """{person: place in `known`}, the nearest pair first."""
     if not known or not len(people):
@@ -116,10 +116,12 @@ def _match(
     near = (apart * both).sum(-1) < FARTHEST * both.sum(-1)
     # A joint that one of them lacks counts as far off: of two halves the larger goes on.
     cost = np.where(both, apart, FARTHEST * either).sum(-1) / np.maximum(either.sum(-1), 1)
+    places, persons = np.nonzero(near)
     pairs: dict[int, int] = {}
-    for place, person in zip(*np.unravel_index(np.argsort(cost, None), cost.shape), strict=True):
-        if near[place, person] and person not in pairs and place not in pairs.values():
-            pairs[int(person)] = int(place)
+    for pair in np.argsort(cost[near], kind="stable"):
+        place, person = int(places[pair]), int(persons[pair])
+        if person not in pairs and place not in pairs.values():
+            pairs[person] = place
     return pairs
 
 
