@@ -19,9 +19,14 @@ from _formats import (
     flat_annotation,
     make_clips,
     write_agcn,
+    write_aimclr,
     write_ctrgcn,
+    write_ctrgcn_raw,
     write_folder,
+    write_kinetics400,
     write_layout,
+    write_npy,
+    write_nwucla,
 )
 from _motion import write_motion
 from absl import flags
@@ -145,6 +150,63 @@ def spoil_motion(path):
     return "clip4"
 
 
+def make_pku_framewise(folder):
+    write_pku(folder, {"0105-M": [], "0002-L": []}, folders=("skeleton", "label_per_frame"))
+    write_split(folder / "cross-view.txt", ["0105-M"], ["0002-L"])
+    for name, labels in (("0105-M", "3 3 0 0 4 4 4 3 0 0 0 0"), ("0002-L", "0 1 1" + 9 * " 0")):
+        (folder / "label_per_frame" / f"{name}.txt").write_text("\n".join(labels.split()) + "\n")
+    return "pku", folder, {}
+
+
+def make_nwucla(folder):
+    return "nwucla", write_nwucla(folder / "all_sqe"), {}
+
+
+def spoil_nwucla(path):
+    file = path / "a08_s02_e01_v02.json"
+    file.write_text(file.read_text().replace('"label": 7', '"label": 11'))
+    return "a08_s02_e01_v02"
+
+
+def make_aimclr(folder):
+    return "aimclr", write_aimclr(folder / "xsub", {"train": 3, "val": 2}), {}
+
+
+def spoil_aimclr(path):
+    spoil(path / "val_position.npy", nan_first)
+    return "P004"
+
+
+def make_ctrgcn_raw(folder):
+    return "ctrgcn", write_ctrgcn_raw(folder), {}
+
+
+def spoil_ctrgcn_raw(path):
+    (path / "frames_cnt.txt").write_text("4\n5\n2\n6\n")
+    return "A003"
+
+
+def make_kinetics400(folder, packed=True):
+    return "pyskl", write_kinetics400(folder, packed=packed), {}
+
+
+def spoil_kinetics400(path):
+    file = path.parent / "kpfiles" / "0000.pkl"
+    content = pickle.loads(file.read_bytes())
+    del content["clip0000001"]
+    file.write_bytes(pickle.dumps(content))
+    return "clip0000001"
+
+
+def make_npy(folder):
+    return "npy", write_npy(folder, make_clips(5)), {}
+
+
+def spoil_npy(path):
+    spoil(path / "b" / "3.npy", nan_first)
+    return "b/3"
+
+
 SETS = {
     "ntu": (make_ntu, spoil_ntu),
     "pku": (make_pku, spoil_pku),
@@ -153,6 +215,13 @@ SETS = {
     "agcn": (make_agcn, spoil_agcn),
     "ctrgcn": (make_ctrgcn, spoil_ctrgcn),
     "ctrgcn compressed": (lambda f: make_ctrgcn(f, np.savez_compressed), spoil_ctrgcn),
+    "pku frame-wise": (make_pku_framewise, spoil_pku),
+    "nwucla": (make_nwucla, spoil_nwucla),
+    "aimclr": (make_aimclr, spoil_aimclr),
+    "ctrgcn raw": (make_ctrgcn_raw, spoil_ctrgcn_raw),
+    "pyskl Kinetics-400": (make_kinetics400, spoil_kinetics400),
+    "pyskl Kinetics-400, MMAction2": (lambda f: make_kinetics400(f, False), None),
+    "npy": (make_npy, spoil_npy),
     "folder": (make_folder, spoil_folder),
     "folder, own layout": (make_hands, spoil_folder),
     "synthetic": (lambda folder: ("synthetic", None, {"clips": 5}), None),

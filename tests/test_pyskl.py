@@ -187,7 +187,7 @@ def test_files_that_are_refused(tmp_path):
     with pytest.raises(UserError, match="17 joints; 25 .* and 20"):
         pyskl.open_source(write_pyskl(file, [annotation("a", 0, joints=17)], {}))
     with pytest.raises(UserError, match="no annotation is sound"):
-        pyskl.open_source(write_pyskl(file, [{"frame_dir": "a", "label": 0}], {}))
+        pyskl.open_source(write_pyskl(file, [{"frame_dir": "a", "label": 0, "keypoint": 1}], {}))
     whole = write_pyskl(file, PKU, {}).read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="no pickle of arrays") as error:

@@ -38,7 +38,7 @@ def read_item(item: Item, num_classes: int) -> list[Clip]:
     """One array -> one clip. Raises DamagedClip."""
     array, count = item.payload
     numbers = parse_name(item.id)
-    if numbers is None:
+    if numbers is None or numbers[-1] < 1:
         raise DamagedClip(f"clip {item.id[:80]!r}: no name like S001C001P001R001A001; correct it")
     sound = array is not None and array.dtype.kind == "f" and array.ndim == 2
     if not sound or array.shape[1] not in (_BODY, 2 * _BODY) or len(array) > MAX_FRAMES:
