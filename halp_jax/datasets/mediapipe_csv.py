@@ -96,8 +96,9 @@ def _read_long(
         if joint is None or joint >= GIVEN:
             raise DamagedClip(f"{path}: line {line} has {row[landmark][:40]!r}, no pose landmark")
         number = _to_frame(row[frame], path, line)
-        points = found.setdefault(number, np.full((GIVEN, 3), np.nan))
-        points[joint] = _to_numbers([row[place] for place in axes], path, line)
+        if number not in found:
+            found[number] = np.full((GIVEN, 3), np.nan)
+        found[number][joint] = _to_numbers([row[place] for place in axes], path, line)
     return line_up_frames(found, str(path))
 
 
