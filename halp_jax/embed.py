@@ -5,8 +5,8 @@
     python -m halp_jax.embed --workdir=runs/halp --input=clip.npy --classifier=finetune
 
 An input is an array [time, bodies, joints, 3] or [time, joints, 3] in metres, a .skeleton file of
-NTU RGB+D, or a data set that `prepare` or `pack` wrote. Clips are normalised as the run's data set
-was; data sets are taken as they are. The .npz holds names [clips], features [clips, features] of the
+NTU RGB+D, or a data set that `prepare` or `pack` wrote. Clips are normalised as those of the run's
+training were, or with --normalize=none taken as they are; data sets must be. The .npz holds names [clips], features [clips, features] of the
 last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and, with
 neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
 features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir,
@@ -30,6 +30,7 @@ from jaxtyping import Float, Int
 from halp_jax import datasets, evaluate
 from halp_jax.core.sphere import normalize
 from halp_jax.datasets import ntu, pipeline
+from halp_jax.datasets.reading import NORMALIZERS
 from halp_jax.datasets.source import read_bytes
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
@@ -38,7 +39,7 @@ from halp_jax.methods import moco
 from halp_jax.skeletons.common import convert_clip
 from halp_jax.skeletons.layout import NTU25, Layout
 from halp_jax.skeletons.layout_file import restore_layout
-from halp_jax.training import checkpoint
+from halp_jax.training import checkpoint, normalization
 
 MAX_BYTES = 2**30  # no clip is larger
 
@@ -52,8 +53,8 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     parser.add_argument("--input", required=True, nargs="+", action="extend", metavar="FILE")
     parser.add_argument("--out", help="file to write, NAME.npz; default: only print")
     parser.add_argument("--neighbours", type=int, default=5, help="0: none; default: 5")
-    about = "of clips that are no data set; default: that of the run's data set, else view"
-    parser.add_argument("--normalize", choices=("view", "released", "none"), help=about)
+    about = "of clips that are no data set; default: that of the run's training"
+    parser.add_argument("--normalize", choices=tuple(NORMALIZERS), help=about)
     about = "that evaluate has made; default: the linear one, if it is there and fits"
     known = (*classifier.PROTOCOLS, "none")
     parser.add_argument("--classifier", choices=known, help=about)
@@ -95,30 +96,35 @@ def read_clip(path: Path, layout: Layout) -> Float[np.ndarray, "time bodies join
     return frames if frames.ndim == 4 else frames[:, None]
 
 
-def read_inputs(paths: Sequence[str], layout: Layout, normalization: str) -> list[Any]:
+def read_inputs(
+    paths: Sequence[str], layout: Layout, normalized: str, as_asked: bool = False
+) -> list[Any]:
     """The inputs as data sets: the single clips, in their order, as one; then each data set.
 
-    Raises UserError for one that cannot be read or is of another skeleton or normalisation.
+    `normalized`: as the encoder knows clips, see `training.normalization`; or, `as_asked`, as the user
+    wants it. Raises UserError for one that cannot be read or is of another skeleton or normalisation.
     """
+    to_apply = normalization.to_apply(normalized)
     clips, names, found = [], [], []
     for path in map(Path, dict.fromkeys(paths)):
         path = path.expanduser()
         if not (path.is_dir() or path.suffix == ".npz"):
             clips.append(read_clip(path, layout))
+            if not as_asked:
+                normalization.check_clip(clips[-1], layout, path, to_apply)
             names.append(str(path))
             continue
         dataset = datasets.open_dataset(path)
-        own = dataset.metadata.get("normalize")
-        if dataset.layout.name != layout.name or own != normalization:
+        own = normalization.of_dataset(dataset.metadata)
+        if dataset.layout.name != layout.name or not normalization.agree(own, normalized):
             raise UserError(
                 f"{path} is of layout {dataset.layout.name}, normalised by {own}; the encoder takes "
-                f"{layout.name}, normalised by {normalization}: prepare it again"
+                f"{layout.name}, normalised by {normalized}: prepare it again with --normalize="
+                f"{to_apply}"
             )
         found.append(dataset)
     if clips:
-        single = datasets.from_arrays(
-            clips, None, layout=layout, names=names, normalize=normalization
-        )
+        single = datasets.from_arrays(clips, None, layout=layout, names=names, normalize=to_apply)
         found.insert(0, single)
     return found
 
@@ -150,19 +156,23 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         raise UserError(
             "neighbours need the run's data set: give --config.data.dir=DIR, or --neighbours=0"
         )
-    layout = dataset.layout if dataset else find_layout(args.workdir, args.step)
-    own = dataset.metadata.get("normalize") if dataset else None
-    normalization = args.normalize or own or "view"
-    inputs = read_inputs(args.input, layout, normalization)
+    info = checkpoint.load_info(args.workdir, args.step)
+    layout = dataset.layout if dataset else restore_layout(info["layout"])
+    trained = normalization.of_run(args.workdir, info)
+    own = normalization.of_dataset(dataset.metadata) if dataset else None
+    # Runs that do not tell are older than upright.
+    normalized = normalization.choose(args.normalize, args.workdir, trained) or own or "view"
+    inputs = read_inputs(args.input, layout, normalized, as_asked=bool(args.normalize))
     config, variables, step = load.load_encoder(
-        args.encoder, config, layout, args.workdir, step=args.step, joined=args.join
-    )
+        args.encoder, config, layout, args.workdir, step=args.step, joined=args.join,
+        normalized=own if args.neighbours else trained,
+    )  # fmt: skip
     looks = streams.parse_looks(args.stream, config.streams)
     if len(looks) > 1:
         raise UserError("give --stream one stream, mean, concat or ensemble")
     layers = classify.choose(
         args.classifier, args.workdir, looks[0], config.streams, variables, step,
-        None if args.normalize else normalization,  # who says it means it, of normalised clips too
+        None if args.normalize else normalized,  # who says it means it, of normalised clips too
         # More of the command that makes it.
         [f"--join={run}" for run in args.join] + [f"--step={args.step}"] * (args.step is not None),
     )  # fmt: skip
@@ -223,11 +233,6 @@ def find_neighbours(
         "neighbour_classes": np.array(dataset.class_names)[dataset.labels[clips]],
         "similarities": np.einsum("qkd,qd->qk", keys[places], queries),
     }
-
-
-def find_layout(workdir: str, step: int | None) -> Layout:
-    """The skeleton of the clips that a run was trained on."""
-    return restore_layout(checkpoint.load_info(workdir, step)["layout"])
 
 
 def read_batches(config: ml_collections.ConfigDict, dataset: Any) -> tuple[Any, int]:

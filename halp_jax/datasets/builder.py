@@ -68,7 +68,7 @@ def prepare_source(
         normalize: "upright" for the view-invariant normalisation, "view" for the older one that
             did not always stand people upright, "released" for that of the released code, "none" for
             coordinates as they are (see `skeletons.normalize`). None stands for "upright", or for
-            "none" where the source is normalised already.
+            "none" where the source is normalised already, which is noted as "upright" if it is.
         as_layout: the layout that clips are taken to before they are normalised, see
             `skeletons.common`. None stands for the one that they have.
         strict: stop at the first damaged clip instead of leaving it out.
@@ -82,14 +82,16 @@ def prepare_source(
         UserError: no clip is left, the folder exists, the source's joints cannot be taken to
             `as_layout`, or, with `strict`, a clip is damaged.
     """
+    layout = as_layout or source.layout
     if normalize is None:
-        normalize = "none" if source.normalized else "upright"
+        # Upright clips stand on another layout's spine after another turn, which loses nothing.
+        again = source.normalized == "upright" and layout.joints != source.layout.joints
+        normalize = "none" if source.normalized and not again else "upright"
     if normalize not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
     if not source.items:
         raise UserError(f"the {source.format} source has no files to read; check its path")
-    layout = as_layout or source.layout
     converted = describe_conversion(source.layout, layout)  # before any work: it may be impossible
     out = Path(out_dir).expanduser().resolve()
     _check_out(out, overwrite)
@@ -121,7 +123,6 @@ def prepare_source(
             "layout": describe_layout(layout),
             **converted,
             "class_names": source.class_names,
-            # Upright clips that were left as they are are upright.
             "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
             "notes": source.notes | remarks,
             "damaged": damaged,

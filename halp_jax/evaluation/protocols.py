@@ -25,7 +25,7 @@ from halp_jax.evaluation import (
     table,
     unfinished,
 )  # fmt: skip
-from halp_jax.training import cluster
+from halp_jax.training import cluster, normalization
 
 PROTOCOLS = {
     "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
@@ -76,8 +76,9 @@ def _evaluate(
     if not config.data.dir:
         raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
     dataset = datasets.open_dataset(config.data.dir)
+    normalized = normalization.of_dataset(dataset.metadata)
     config, variables, step = load.load_encoder(
-        encoder, config, dataset.layout, workdir, step=step, joined=join
+        encoder, config, dataset.layout, workdir, step=step, joined=join, normalized=normalized
     )
     looks = streams.parse_looks(stream, config.streams)
     needed = streams.find_needed(looks, config.streams)
@@ -94,7 +95,7 @@ def _evaluate(
     results = PROTOCOLS[protocol](config, dataset, made, looks, **options)
     origin = {
         "protocol": protocol, "step": step, "encoder_id": unfinished.fingerprint(variables),
-        "normalize": getattr(dataset, "metadata", {}).get("normalize"),
+        "normalize": normalized,
     }  # fmt: skip
     for look, found in results.items():
         for figures in found if isinstance(found, list) else [found]:

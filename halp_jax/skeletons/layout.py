@@ -46,7 +46,7 @@ class Layout:
     left: tuple[int, ...]
     right: tuple[int, ...]
     axes: int = 3
-    view_spine: tuple[int, int] | None = None
+    view_spine: tuple[int, int] | None = dataclasses.field(default=None, repr=False)
 
     @property
     def num_joints(self) -> int:

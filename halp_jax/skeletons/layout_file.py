@@ -69,8 +69,10 @@ def restore_layout(described: Any) -> Layout:
     if isinstance(described, Mapping):
         layout = parse_layout(described, "the data set's layout")
         known = find_known(layout.name)
-        if known and layout == dataclasses.replace(known, spine=layout.spine, view_spine=None):
-            return known  # written before the layout had a spine of its own for the older rotation
+        if known and known.view_spine:
+            before = dataclasses.replace(known, spine=known.view_spine, view_spine=None)
+            if layout == before:  # of a data set older than the two spines
+                return known
         return register_layout(layout)
     if not isinstance(described, str):
         raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")
