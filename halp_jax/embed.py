@@ -6,13 +6,14 @@
 
 An input is an array [time, bodies, joints, 3] or [time, joints, 3] in metres, a .skeleton file of
 NTU RGB+D, or a data set that `prepare` or `pack` wrote. Clips are normalised as those of the run's
-training were, or with --normalize=none taken as they are; data sets must be. The .npz holds names [clips], features [clips, features] of the
-last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and, with
-neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
-features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir,
-scores [clips, classes] (probabilities) and class_names. Of several streams --stream takes one (the
-first), their mean, or concat, or ensemble for a classifier of that kind, with the features of concat;
-it, --join, --step and --config.field=value are those of `evaluate`.
+training were, or with --normalize=none taken as they are; data sets have to be. The .npz holds names
+[clips], features [clips, features] of the last layer, embeddings [clips, dim] (points on the sphere
+of the contrastive loss) and, with neighbours, neighbour_names, neighbour_classes and similarities
+[clips, neighbours], by the cosine of features; with a classifier that `evaluate
+--protocol=linear|finetune|transfer` left in the workdir, scores [clips, classes] (probabilities) and
+class_names. Of several streams --stream takes one (the first), their mean, or concat, or ensemble for
+a classifier of that kind, with the features of concat; it, --join, --step and --config.field=value
+are those of `evaluate`.
 """
 
 import argparse
@@ -110,8 +111,6 @@ def read_inputs(
         path = path.expanduser()
         if not (path.is_dir() or path.suffix == ".npz"):
             clips.append(read_clip(path, layout))
-            if not as_asked:
-                normalization.check_clip(clips[-1], layout, path, to_apply)
             names.append(str(path))
             continue
         dataset = datasets.open_dataset(path)
@@ -126,6 +125,9 @@ def read_inputs(
     if clips:
         single = datasets.from_arrays(clips, None, layout=layout, names=names, normalize=to_apply)
         found.insert(0, single)
+        if not as_asked:
+            for clip, name in zip(clips, names, strict=True):
+                normalization.check_clip(clip, layout, name, to_apply)
     return found
 
 

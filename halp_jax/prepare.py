@@ -1,7 +1,7 @@
 """Turns the files of a data set's authors into one folder that training and evaluation read.
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
-        --missing=NTU_RGBD_samples_with_missing_skeletons.txt --classes=60
+        --missing=NTU_RGBD_samples_with_missing_skeletons.txt --classes=60 --normalize=released
     python -m halp_jax.prepare --format=agcn --source=NTU-RGB-D-60-AGCN/xsub --out=data/ntu60_agcn
     python -m halp_jax.prepare --format=ctrgcn --source=NTU60_CS.npz --out=data/ntu60_cs
     python -m halp_jax.prepare --format=folder --source=my_clips --layout=mine.json --out=data/mine
@@ -10,11 +10,13 @@
         --as_layout=kinect20 --max_bodies=2
 
 Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The first
-lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
-openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
-normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
-file is named, counted and left out. The folder appears when it is whole, not before.
+HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The
+first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
+openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Clips are centred and
+stood upright (halp_jax/skeletons/normalize.py); --normalize=released, in the first line, is what the
+paper's figures and the authors' checkpoints are of. Files that hold normalised coordinates, as agcn
+does, are kept as they are unless --normalize is given. A damaged file is named, counted and left out.
+The folder appears when it is whole, not before.
 
 Data sets of different skeletons share an encoder when both are prepared with one --as_layout: joints
 go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max_bodies is the
@@ -60,8 +62,10 @@ def define_flags() -> None:
         "normalize",
         None,
         list(NORMALIZERS),
-        "View-invariant; the same with the released quirks; as it is. By default view, and none"
-        " where the files are normalised already.",
+        "upright: centred, one rotation a clip, spine on z, right shoulder ahead on x; view: the"
+        " older two rotations of 2s-AGCN; released: the same with the released handling of gaps, as"
+        " the paper's rows had it; none: as it is. By default upright, and none where the files are"
+        " normalised already.",
     )
     flags.DEFINE_string("beam", "", "Runner of Apache Beam that does the work; see above.")
     flags.DEFINE_string("beam_options", "", "What the runner is told, separated by commas.")

@@ -51,10 +51,12 @@ class FakeDataset:
     max_frames: int = 12
     layout: object = NTU25
     name: str = "fake"
+    metadata: dict = field(default_factory=dict)
     frames: np.ndarray = field(init=False)
 
     def __post_init__(self):
         rng = np.random.default_rng(0)
+        self.names = tuple(f"clip {number}" for number in range(self.num_clips))
         self.labels = np.arange(self.num_clips, dtype=np.int32) % self.num_classes
         self.lengths = rng.integers(5, self.max_frames + 1, self.num_clips).astype(np.int32)
         self.class_names = tuple(f"class {c}" for c in range(self.num_classes))

@@ -92,7 +92,7 @@ def test_metadata_holds_labels_lengths_names_and_splits(small):
         small.indices("xsub", "test"), [i for i in range(20) if i % 4 >= 2]
     )
     assert (small.name, small.layout, small.num_classes, len(small)) == ("fake", NTU25, 3, 20)
-    assert small.metadata["normalize"] == "view"
+    assert small.metadata["normalize"] == "upright"
     assert small.metadata["absent_from_splits"] == {"xsub": 1}
     with pytest.raises(UserError, match="no split 'xview'; it has: xsub"):
         small.indices("xview", "train")
@@ -146,7 +146,7 @@ def test_coordinates_stay_as_they_are_without_normalisation(tmp_path):
     frames = frames.reshape(-1, 2, 25, 3)
     np.testing.assert_array_equal(frames[:, :1], make_clip(1, bodies=1).frames)
     assert not frames[:, 1].any()
-    with pytest.raises(UserError, match="'sideways' is not known; use one of view, released, none"):
+    with pytest.raises(UserError, match="'sideways' is not known; use one of upright, view"):
         prepare_source(make_source(), tmp_path / "other", normalize="sideways")
 
 

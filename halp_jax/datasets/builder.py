@@ -28,12 +28,12 @@ from halp_jax.datasets.prepared import (
     open_dataset,
     record_sizes,
 )
-from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, read_items
+from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, advise_spine, read_items
 from halp_jax.datasets.source import Source
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.common import describe_conversion
-from halp_jax.skeletons.layout import Layout, describe_layout
+from halp_jax.skeletons.layout import Layout, describe_layout, is_known
 
 TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
@@ -96,6 +96,7 @@ def prepare_source(
     out = Path(out_dir).expanduser().resolve()
     _check_out(out, overwrite)
     reading = Reading(source.read, source.layout, len(source.class_names), normalize, layout)
+    advice = {} if normalize == "none" or is_known(layout) else advise_spine(reading, source.items)
     with _unfinished_folder(out) as folder:
         # Before the clock starts: TensorFlow loads for long.
         tfds, info = _tfds_info(folder, source, layout)
@@ -124,7 +125,7 @@ def prepare_source(
             **converted,
             "class_names": source.class_names,
             "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
-            "notes": source.notes | remarks,
+            "notes": source.notes | advice | remarks,
             "damaged": damaged,
             "absent_from_splits": absent,
             "splits": splits,

@@ -70,7 +70,7 @@ def check_fit(
     if not agree(normalization, found.normalize):
         raise UserError(
             f"{path} was made from clips normalised by {found.normalize}, these are by "
-            f"{normalization}: give --normalize={found.normalize}, or --classifier=none"
+            f"{normalization}: {advice}, or give --classifier=none"
         )
     if found.variables is not None:
         return

@@ -4,9 +4,14 @@
      "parents": ["wrist", "wrist", "wrist", "wrist", "wrist", "wrist"],
      "bodies": 2, "centre": "wrist", "spine": ["wrist", "middle"], "shoulders": ["index", "little"]}
 
+`spine` and `shoulders` are the lines that normalisation turns bodies by: `spine` (bottom, top) should
+be a long one, hips to neck rather than hips to the next joint (a few centimetres of noise on a short
+one make all bodies lean); `shoulders` runs (right, left). `centre` becomes the origin.
+
 Joints are given by name or by number from 0. The root is its own parent. Optional: `axes` (2 for
 joints in a picture; 3 if not given), `left` and `right` (paired; found by their names, "left knee"
-and "right knee", if not given). Nothing of the file is executed, and every mistake is one line.
+and "right knee", if not given), `view_spine` (another spine for `--normalize=view`). Nothing of the
+file is executed, and every mistake is one line.
 """
 
 import dataclasses

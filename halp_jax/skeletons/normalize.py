@@ -31,14 +31,15 @@ from halp_jax.skeletons.layout import Layout
 
 # Shorter axes and smaller angles than this (metres, radians) are no reason to turn a clip.
 _TINY = 1e-6
-# Lines shorter than this share of their median length give no direction, only noise.
+# Directions of float16 joints are right to this.
+_FLOAT16 = 5e-3
+# Lines shorter than this share of what most of them reach give no direction, only noise.
 _COLLAPSED = 0.25
 
 
 def normalize_clip(
     frames: Float[np.ndarray, "time bodies joints xyz"],
     layout: Layout,
-    as_released: bool = False,
 ) -> Float[np.ndarray, "time bodies joints xyz"]:
     """Centred, upright frames of the same shape, float32.
 
@@ -49,10 +50,7 @@ def normalize_clip(
     Args:
         frames: metres, in any orthonormal frame of a camera or a room.
         layout: names the centre, the spine and the shoulders.
-        as_released: the normalisation of the released code instead, to the digit (see above).
     """
-    if as_released:
-        return view_clip(frames, layout, as_released=True)
     bodies, seen = _centre(frames, layout)
     if layout.axes == 3 and seen.any():
         first = _reference(seen)
@@ -91,32 +89,22 @@ def looks_normalized(frames: Float[np.ndarray, "time bodies joints xyz"], layout
     """
     bodies = frames.transpose(1, 0, 2, 3)
     body = bodies[bodies.any((1, 2, 3)).argmax()].astype(np.float64)  # [time, joints, 3]
-    line = body[:, layout.shoulders[0]] - body[:, layout.shoulders[1]]
-    line = line[line.any(-1)]
-    if layout.axes == 2 or not len(line) or body[:, layout.centre].any():
+    seen = body.any(-1)
+    if layout.axes == 2 or seen[:, layout.centre].any():
         return ""
-    turned = line[0, 0] > 0 and _is_small(line[0, 1:], line[0, 0])
-    return "upright" if _stands(body, layout) else "view" if turned else ""
-
-
-def _stands(body: Float[np.ndarray, "time joints xyz"], layout: Layout) -> bool:
-    """Whether the frame that `_upright_rotation` goes by has its spine on z, its shoulders ahead."""
-    # A joint that was missing is at zero, and so is the centre: judge by frames that show the rest.
-    needed = [j for j in (*layout.spine, *layout.shoulders) if j != layout.centre]
-    seen = body[:, needed].any(-1).all(1)
-    spine = body[:, layout.spine[1]] - body[:, layout.spine[0]]
-    line = body[:, layout.shoulders[0]] - body[:, layout.shoulders[1]]
-    spine = spine[_are_long(spine, spine, seen)]
-    line = line[_are_long(line * (1, 1, 0), line, seen)]
-    if not len(spine) or not len(line):
-        return False
-    turned = line[0, 0] > 0 and _is_small(line[0, 1:2], line[0, 0])
-    return bool(turned and spine[0, 2] > 0 and _is_small(spine[0, :2], spine[0, 2]))
-
-
-def _is_small(values: Float[np.ndarray, "axes"], length: float) -> bool:
+    seen[:, layout.centre] = seen.any(1)
+    right, left = layout.shoulders
+    if seen[:, [*layout.spine, right, left]].all(1).any():
+        turn = _upright_rotation(body, seen, layout)
+        if np.abs(turn - np.eye(3)).max() < _FLOAT16:
+            return "upright"
+    line = body[:, right] - body[:, left]
+    line = line[line.any(-1)]
+    if not len(line):
+        return ""
     # Sums and differences of float16 are right to about a thousandth.
-    return bool(np.abs(values).max() <= 5e-3 * length + 1e-3)
+    turned = line[0, 0] > 0 and np.abs(line[0, 1:]).max() <= _FLOAT16 * line[0, 0] + 1e-3
+    return "view" if turned else ""
 
 
 def _centre(
@@ -189,11 +177,11 @@ def _are_long(
     usual: Float[np.ndarray, "time xyz"],
     seen: Bool[np.ndarray, " time"],
 ) -> Bool[np.ndarray, " time"]:
-    """Which are seen and long enough, against the median of the `usual` ones, to give a direction."""
+    """Which are seen and long enough, against three in four of the `usual` ones, for a direction."""
     if not seen.any():
         return seen
-    usual_lengths = np.sort(_lengths(usual)[seen])
-    least = max(_TINY, _COLLAPSED * float(usual_lengths[len(usual_lengths) // 2]))
+    lengths = np.sort(_lengths(usual)[seen])
+    least = max(_TINY, _COLLAPSED * float(lengths[3 * len(lengths) // 4]))
     return seen & (_lengths(vectors) > least)
 
 
