@@ -3,7 +3,8 @@
     python -m halp_jax.train --config=configs/baseline.py:ntu60_xsub \\
         --workdir=runs/baseline_ntu60_xsub --config.data.dir=data/ntu60
 
-Variants: those of `configs/halp.py`. A checkpoint every 100 epochs is kept: HaLP may start from it.
+The data set, prepared with --normalize=released, and the variants are those of `configs/halp.py`. A
+checkpoint every 100 epochs is kept: HaLP may start from it.
 """
 
 import runpy

@@ -4,9 +4,10 @@
         --config.data.dir=data/ntu60
     python -m halp_jax.evaluate --workdir=runs/cmd_ntu60_xsub --protocol=linear --stream=joint,ensemble
 
-Variants: those of `configs/halp.py`, with its epochs and rates, which are CMD's too. Top-k 8192 and the
-temperatures are those of CMD's released code, distillation is on from the first step, and the linear
-probe has CMD's rate of 0.1. `--config.streams="('joint','bone')"` trains two streams.
+The data set, prepared with --normalize=released, and the variants are those of `configs/halp.py`,
+with its epochs and rates, which are CMD's too. Top-k 8192 and the temperatures are those of CMD's
+released code, distillation is on from the first step, and the linear probe has CMD's rate of 0.1.
+`--config.streams="('joint','bone')"` trains two streams.
 """
 
 import runpy

@@ -3,9 +3,10 @@
     python -m halp_jax.train --config=configs/halp_cmd.py:ntu60_xsub --workdir=runs/halp_cmd_ntu60_xsub \\
         --config.data.dir=data/ntu60
 
-Variants: those of `configs/halp.py`. The authors released a three-stream model with both losses but
-neither its training loop nor its schedule; start epoch and mu are those of their single-stream HaLP.
-From a trained CMD: `--config.init_from=runs/cmd_ntu60_xsub/checkpoints/STEP`.
+The data set, prepared with --normalize=released, and the variants are those of `configs/halp.py`. The
+authors released a three-stream model with both losses but neither its training loop nor its schedule;
+start epoch and mu are those of their single-stream HaLP. From a trained CMD:
+`--config.init_from=runs/cmd_ntu60_xsub/checkpoints/STEP`.
 """
 
 import runpy

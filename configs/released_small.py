@@ -6,9 +6,10 @@
         --config.data.dir=pku2p.npz --config.data.split=xview \\
         --config.init_from=runs/moco/checkpoints/STEP
 
-with STEP = 200 * steps an epoch, which is kept. `benchmarks/gpu_real_clips.py` types them. All is as
-in `configs/halp.py:ntu60_xview` but the queue, and the probe, which is that of `configs/small.py`
-so that both tables can be read side by side.
+pku2p.npz is packed from a data set prepared with --normalize=released. STEP = 200 * steps an epoch,
+which is kept. `benchmarks/gpu_real_clips.py` types them. All is as in `configs/halp.py:ntu60_xview`
+but the queue, and the probe, which is that of `configs/small.py` so that both tables can be read side
+by side.
 """
 
 import runpy

@@ -6,10 +6,11 @@
     python -m halp_jax.convert --workdir=runs/halp --to=halp.safetensors
 
 The first makes a workdir that `evaluate`, `embed` and `--config.init_from` take: of HaLP, CMD,
-HaLP+CMD or the baseline, with momentum, queue and prototypes. Sizes come from the file, all else
-from the config. To go on in training (`init_what=all`) give the data set of the file's training, too.
-The second is what the released code loads; read back here, it is bit for bit what it was. A file is
-loaded with weights_only, so nothing in it is executed. Nothing that exists is overwritten.
+HaLP+CMD or the baseline, with momentum, queue and prototypes. Sizes come from the file, all else from
+the config. The run takes clips prepared with --normalize=released, as the authors' were. To go on in
+training (`init_what=all`) give the data set of the file's training, too. The second is what the
+released code loads; read back here, it is bit for bit what it was. A file is loaded with
+weights_only, so nothing in it is executed. Nothing that exists is overwritten.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from halp_jax.methods import moco
 from halp_jax.options import names_config_file, parse_config
 from halp_jax.skeletons.layout import describe_layout
 from halp_jax.skeletons.streams import STREAMS
-from halp_jax.training import checkpoint, released, torch_files, torch_names
+from halp_jax.training import checkpoint, normalization, released, torch_files, torch_names
 from halp_jax.training.torch_files import Content, naming
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
@@ -85,6 +86,8 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
         f"{workdir}: step {int(state.step)}{epoch}, {', '.join(streams)}, width {sizes.width}, "
         f"queue {sizes.queue_size}, {sizes.num_prototypes} prototypes, momentum {which}"
     )
+    if not content.ours:
+        lines.append("it takes clips prepared with --normalize=released, as its authors' were")
     if "clips" not in info:
         lines.append(
             "a warm start from it needs --config.init_what=encoder; for init_what=all convert it "
@@ -142,12 +145,18 @@ def describe(content: Content, config: ml_collections.ConfigDict, momentum: str)
     tracked = {n: int(a) for n, a in content.arrays.items() if n.endswith(torch_names.TRACKED)}
     known = {"num_batches_tracked": tracked, "momentum": momentum, "epoch": content.epoch or 0}
     known["prototypes"] = any(name.startswith("prototypes") for name in content.arrays)
-    info: dict[str, Any] = {"released": known}
+    info: dict[str, Any] = {"released": known, "normalize": "released"}
     step = next(iter(tracked.values()))
     if content.epoch and step and step % content.epoch == 0:
         info["steps_per_epoch"] = step // content.epoch
     if config.data.dir:
         dataset = datasets.open_dataset(config.data.dir)
+        own = normalization.of_dataset(dataset.metadata)
+        if not normalization.agree(own, "released"):
+            raise UserError(
+                f"{config.data.dir} is normalised by {own}, but the file is of the released code: give "
+                "a data set prepared with --normalize=released, or leave out --config.data.dir"
+            )
         clips = len(dataset.indices(config.data.split, "train"))
         steps = clips // config.train.batch_size
         if info.get("steps_per_epoch") != steps:

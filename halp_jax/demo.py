@@ -27,7 +27,8 @@ NUM_CLIPS = 1200
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.py"
 NEXT = """
 The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
-    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60
+    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
+        --normalize=released
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \\
         --config.data.dir=data/ntu60"""
 

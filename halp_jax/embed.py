@@ -8,10 +8,10 @@
 An input is a file or folder of any format that `prepare` reads (told from it, or --format for all
 inputs), or a data set that `prepare` or `pack` wrote. A .npy array, [time, bodies, joints, 3] or [time,
 joints, 3], has the encoder's joints unless --layout says which; clips of another skeleton are taken to
-the encoder's, joint by joint. Clips are normalised as the run's data set was; data sets are taken as
-they are. The .npz holds names [clips], features [clips, features] of the
-last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and, with
-neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
+the encoder's, joint by joint. Clips are normalised as those of the run's training were, or with
+--normalize=none taken as they are; data sets have to be. The .npz holds names [clips], features [clips,
+features] of the last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and,
+with neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
 features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir,
 scores [clips, classes] (probabilities) and class_names. Of several streams --stream takes one (the
 first), their mean, or concat, or ensemble for a classifier of that kind, with the features of concat;
@@ -32,6 +32,7 @@ from jaxtyping import Float, Int
 from halp_jax import datasets, evaluate
 from halp_jax.core.sphere import normalize
 from halp_jax.datasets import pipeline
+from halp_jax.datasets.reading import NORMALIZERS
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, classify, features, knn, load, stopping, streams
@@ -39,7 +40,7 @@ from halp_jax.evaluation.inputs import read_clips
 from halp_jax.methods import moco
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
-from halp_jax.training import checkpoint
+from halp_jax.training import checkpoint, normalization
 
 READER_OPTIONS = {
     "layout": "their skeleton, a name or a .json file",
@@ -59,8 +60,8 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
         parser.add_argument(f"--{name}", help=f"of the inputs: {about}")
     parser.add_argument("--out", help="file to write, NAME.npz; default: only print")
     parser.add_argument("--neighbours", type=int, default=5, help="0: none; default: 5")
-    about = "of clips that are no data set; default: that of the run's data set, else view"
-    parser.add_argument("--normalize", choices=("view", "released", "none"), help=about)
+    about = "of clips that are no data set; default: that of the run's training"
+    parser.add_argument("--normalize", choices=tuple(NORMALIZERS), help=about)
     about = "that evaluate has made; default: the linear one, if it is there and fits"
     known = (*classifier.PROTOCOLS, "none")
     parser.add_argument("--classifier", choices=known, help=about)
@@ -76,38 +77,41 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     return argparse.Namespace(**(vars(known) | vars(args))), config
 
 
-def read_inputs(args: argparse.Namespace, layout: Layout, normalization: str) -> list[Any]:
+def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> list[Any]:
     """The inputs as data sets: the clips of all files, in their order, as one; then each data set.
 
     A name that is there twice gets its path in front.
 
-    Raises UserError for one that cannot be read or is of another skeleton or normalisation.
+    `normalized`: as the encoder knows clips, see `training.normalization`, or as the user asks. Raises
+    UserError for one that cannot be read or is of another skeleton or normalisation.
     """
     options = {name: getattr(args, name) for name in READER_OPTIONS if getattr(args, name)}
-    wanted = None if args.normalize else normalization  # who gives it means it
+    to_apply = normalization.to_apply(normalized)
     clips: dict[str, np.ndarray] = {}
     found = []
     for path in map(Path, dict.fromkeys(args.input)):
         path = path.expanduser()
         if not datasets.is_dataset(path):
-            for clip in read_clips(path, args.format, options, layout, wanted):
+            for clip in read_clips(path, args.format, options, layout):
                 name = clip.name if clip.name not in clips else f"{path}/{clip.name}"
                 clips[name] = clip.frames
             continue
         dataset = datasets.open_dataset(path)
-        own = dataset.metadata.get("normalize")
-        if dataset.layout.name != layout.name or own != normalization:
+        own = normalization.of_dataset(dataset.metadata)
+        if dataset.layout.name != layout.name or not normalization.agree(own, normalized):
             raise UserError(
                 f"{path} is of layout {dataset.layout.name}, normalised by {own}; the encoder takes "
-                f"{layout.name}, normalised by {normalization}: prepare it again"
+                f"{layout.name}, normalised by {normalized}: prepare it again with --normalize="
+                f"{to_apply}"
             )
         found.append(dataset)
     if clips:
         names, frames = list(clips), list(clips.values())
-        single = datasets.from_arrays(
-            frames, None, layout=layout, names=names, normalize=normalization
-        )
+        single = datasets.from_arrays(frames, None, layout=layout, names=names, normalize=to_apply)
         found.insert(0, single)
+        if not args.normalize:  # who gives it means it
+            for name, clip in clips.items():
+                normalization.check_clip(clip, layout, name, to_apply)
     return found
 
 
@@ -138,19 +142,23 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         raise UserError(
             "neighbours need the run's data set: give --config.data.dir=DIR, or --neighbours=0"
         )
-    layout = dataset.layout if dataset else find_layout(args.workdir, args.step)
-    own = dataset.metadata.get("normalize") if dataset else None
-    normalization = args.normalize or own or "view"
-    inputs = read_inputs(args, layout, normalization)
+    info = checkpoint.load_info(args.workdir, args.step)
+    layout = dataset.layout if dataset else restore_layout(info["layout"])
+    trained = normalization.of_run(args.workdir, info)
+    own = normalization.of_dataset(dataset.metadata) if dataset else None
+    # Runs that do not tell are older than upright.
+    normalized = normalization.choose(args.normalize, args.workdir, trained) or own or "view"
+    inputs = read_inputs(args, layout, normalized)
     config, variables, step = load.load_encoder(
-        args.encoder, config, layout, args.workdir, step=args.step, joined=args.join
-    )
+        args.encoder, config, layout, args.workdir, step=args.step, joined=args.join,
+        normalized=own if args.neighbours else trained,
+    )  # fmt: skip
     looks = streams.parse_looks(args.stream, config.streams)
     if len(looks) > 1:
         raise UserError("give --stream one stream, mean, concat or ensemble")
     layers = classify.choose(
         args.classifier, args.workdir, looks[0], config.streams, variables, step,
-        None if args.normalize else normalization,  # who says it means it, of normalised clips too
+        None if args.normalize else normalized,  # who says it means it, of normalised clips too
         # More of the command that makes it.
         [f"--join={run}" for run in args.join] + [f"--step={args.step}"] * (args.step is not None),
     )  # fmt: skip
@@ -214,11 +222,6 @@ def find_neighbours(
         "neighbour_classes": np.array([*dataset.class_names, "?"])[dataset.labels[clips]],
         "similarities": np.einsum("qkd,qd->qk", keys[places], queries),
     }
-
-
-def find_layout(workdir: str, step: int | None) -> Layout:
-    """The skeleton of the clips that a run was trained on."""
-    return restore_layout(checkpoint.load_info(workdir, step)["layout"])
 
 
 def read_batches(config: ml_collections.ConfigDict, dataset: Any) -> tuple[Any, int]:

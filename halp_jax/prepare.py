@@ -1,7 +1,7 @@
 """Turns the files of a data set's authors into one folder that training and evaluation read.
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
-        --missing=NTU_RGBD_samples_with_missing_skeletons.txt --classes=60
+        --missing=NTU_RGBD_samples_with_missing_skeletons.txt --classes=60 --normalize=released
     python -m halp_jax.prepare --format=agcn --source=NTU-RGB-D-60-AGCN/xsub --out=data/ntu60_agcn
     python -m halp_jax.prepare --format=ctrgcn --source=NTU60_CS.npz --out=data/ntu60_cs
     python -m halp_jax.prepare --format=folder --source=my_clips --layout=mine.json --out=data/mine
@@ -17,8 +17,9 @@ Shelf, arrays), text (--columns=utkinect, msr_action3d, msrc12, florence3d, sbu,
 --layout is one of halp_jax/skeletons/layouts_known.py or a .json file of your own (see
 halp_jax/skeletons/layout_file.py); where the number of joints tells instead, clips that are clearly no
 such people are refused. Six clips are drawn in clips.png beside the data, any others by halp_jax.draw.
-Files that hold
-normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
+Clips are centred and stood upright (halp_jax/skeletons/normalize.py); --normalize=released, in the first
+line, is what the paper's figures and the authors' checkpoints are of. Files that hold normalised
+coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
 file is named, counted and left out. The folder appears when it is whole, not before.
 
 Data sets of different skeletons share an encoder when both are prepared with one --as_layout: joints
@@ -68,8 +69,10 @@ def define_flags() -> None:
         "normalize",
         None,
         list(NORMALIZERS),
-        "View-invariant; the same with the released quirks; as it is. By default view, and none"
-        " where the files are normalised already.",
+        "upright: centred, one rotation a clip, spine on z, right shoulder ahead on x; view: the"
+        " older two rotations of 2s-AGCN; released: the same with the released handling of gaps, as"
+        " the paper's rows had it; none: as it is. By default upright, and none where the files are"
+        " normalised already.",
     )
     flags.DEFINE_string("beam", "", "Runner of Apache Beam that does the work; see above.")
     flags.DEFINE_string("beam_options", "", "What the runner is told, separated by commas.")

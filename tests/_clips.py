@@ -52,10 +52,12 @@ class FakeDataset:
     layout: object = NTU25
     name: str = "fake"
     hidden = ()  # clips whose label is not known
+    metadata: dict = field(default_factory=dict)
     frames: np.ndarray = field(init=False)
 
     def __post_init__(self):
         rng = np.random.default_rng(0)
+        self.names = tuple(f"clip {number}" for number in range(self.num_clips))
         self.labels = np.arange(self.num_clips, dtype=np.int32) % self.num_classes
         self.classes = self.labels.copy()
         self.labels[list(self.hidden)] = -1

@@ -30,7 +30,7 @@ from halp_jax.skeletons.layout import (
     with_bodies,
 )
 from halp_jax.skeletons.layout_file import parse_layout, restore_layout, to_layout
-from halp_jax.skeletons.normalize import normalize_clip
+from halp_jax.skeletons.normalize import normalize_clip, view_clip
 from halp_jax.skeletons.streams import make_stream
 from halp_jax.training import checkpoint
 from tests._files import annotation, poses, skeleton_text, write_pyskl
@@ -257,10 +257,12 @@ def test_normalised_coordinates_are_those_of_the_picked_joints(tmp_path):
     frames = np.split(load_frames(dataset), np.cumsum(dataset.lengths)[:-1])
     for found, clip in zip(frames, clips, strict=True):
         np.testing.assert_array_equal(found, normalize_clip(clip[:, :, PICKED], KINECT20X2))
-        # Centre, spine and shoulders are the same joints, so it does not matter what is first.
+        # Centre, shoulders and the older spine are the same joints: what is first does not matter.
         np.testing.assert_allclose(
-            found, normalize_clip(clip, NTU25)[:, :, PICKED], rtol=0, atol=1e-6
-        )
+            view_clip(clip[:, :, PICKED], KINECT20X2),
+            view_clip(clip, NTU25)[:, :, PICKED],
+            rtol=0, atol=1e-6,
+        )  # fmt: skip
     in_memory = from_arrays(clips, [0, 1, 0, 1], layout="ntu25", as_layout="kinect20x2")
     np.testing.assert_array_equal(in_memory.frames, np.concatenate(frames))
     for each in (dataset, in_memory, open_dataset(pack(dataset, tmp_path / "set.npz"))):
@@ -272,8 +274,8 @@ def test_normalised_coordinates_are_those_of_the_picked_joints(tmp_path):
 
 
 def test_normalised_files_keep_their_coordinates_unless_asked(tmp_path):
-    clips = [normalize_clip(pick(seed), NTU25) for seed in range(2)]
-    source = make_source(clips, normalized=True)
+    clips = [view_clip(pick(seed), NTU25) for seed in range(2)]
+    source = make_source(clips, normalized="view")
     kept = prepare_source(source, tmp_path / "kept", as_layout=KINECT20X2)
     assert kept.metadata["normalize"] == "none"
     picked = np.concatenate(clips)[:, :, PICKED]
@@ -281,6 +283,16 @@ def test_normalised_files_keep_their_coordinates_unless_asked(tmp_path):
     asked = prepare_source(source, tmp_path / "asked", as_layout=KINECT20X2, normalize="view")
     assert asked.metadata["normalize"] == "view"
     assert np.abs(load_frames(asked) - picked).max() > 1e-3
+    # Upright ones are stood on the spine of the new layout.
+    clips = [normalize_clip(pick(seed), NTU25) for seed in range(2)]
+    source = make_source(clips, normalized="upright")
+    turned = prepare_source(source, tmp_path / "turned", as_layout=KINECT20X2)
+    assert turned.metadata["normalize"] == "upright"
+    wanted = [normalize_clip(clip[:, :, PICKED], KINECT20X2) for clip in clips]
+    np.testing.assert_array_equal(load_frames(turned), np.concatenate(wanted))
+    same = prepare_source(source, tmp_path / "same")
+    assert same.metadata["normalize"] == "upright"
+    np.testing.assert_array_equal(load_frames(same), np.concatenate(clips))
 
 
 def test_without_another_layout_every_byte_is_as_before(tmp_path):

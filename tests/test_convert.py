@@ -237,19 +237,26 @@ def test_safetensors_hold_the_model_and_its_config(tmp_path):
         assert_same_bits(getattr(back, name), getattr(state, name))
 
 
-def small_dataset(path):
+def small_dataset(path, normalize="released"):
     frames = [poses(seed, 12, 2).astype(np.float32) for seed in range(8)]
     splits = {"xsub": {"train": range(6), "test": (6, 7)}}
     dataset = datasets.from_arrays(
-        frames, [0, 1] * 4, layout="ntu25", class_names=("walk", "wave"), splits=splits
-    )
+        frames, [0, 1] * 4, layout="ntu25", class_names=("walk", "wave"), splits=splits,
+        normalize=normalize,
+    )  # fmt: skip
     return datasets.pack(dataset, path)
 
 
-def test_evaluation_and_warm_starts_take_an_imported_run(imported, tmp_path):
+def test_evaluation_and_warm_starts_take_an_imported_run(imported, tmp_path, capsys):
     data = small_dataset(tmp_path / "data.npz")
     options = (f"--config.data.dir={data}", "--config.data.max_frames=12")
     assert evaluate.main([f"--workdir={imported}", "--protocol=knn", *options]) == 0
+    upright = small_dataset(tmp_path / "upright.npz", "upright")
+    options = (f"--config.data.dir={upright}", "--config.data.max_frames=12")
+    capsys.readouterr()
+    assert evaluate.main([f"--workdir={imported}", "--protocol=knn", *options]) == 1
+    line = capsys.readouterr().err
+    assert "upright.npz is normalised by upright" in line and "--normalize=released" in line
     assert json.loads((imported / "eval" / "knn.json").read_text())["step"] == 5
     config, state = load(imported)
     fresh = make_state(config, NTU25)
@@ -266,6 +273,12 @@ def test_the_data_set_of_the_training_makes_a_run_that_goes_on(golden, tmp_path,
     assert run(*options, f"--workdir={tmp_path / 'run'}", "--config.train.batch_size=3") == 0
     info = checkpoint.load_info(tmp_path / "run", 4)
     assert (info["steps_per_epoch"], info["clips"], info["layout"]) == (2, 6, "ntu25")
+    assert info["normalize"] == "released" and "--normalize=released" in capsys.readouterr().out
+    upright = small_dataset(tmp_path / "upright.npz", "upright")
+    options = (*options[:1], f"--config.data.dir={upright}")
+    assert run(*options, f"--workdir={tmp_path / 'third'}") == 1
+    assert "upright.npz is normalised by upright" in capsys.readouterr().err
+    options = (*options[:1], f"--config.data.dir={data}")
     capsys.readouterr()
     assert run(*options, f"--workdir={tmp_path / 'other'}", "--config.train.batch_size=6") == 1
     assert "has 2 steps an epoch" in capsys.readouterr().err

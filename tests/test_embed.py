@@ -108,7 +108,7 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
         ("--input", four, "--stream=joint,bone"): "one stream",
         ("--input", four, "--stream=motion"): "motion",
         ("--input", four, "--config.data.dir="): "--neighbours=0",
-        ("--input", place / "data.npz", "--normalize=none"): "normalised by view",
+        ("--input", place / "data.npz", "--normalize=none"): "normalised by upright",
         ("--input", four, "--encoder=raw"): "--encoder",
         ("--input", four, "--nothing=1"): "nothing",
         ("--input", four, "--step=4"): "step 4",
@@ -199,8 +199,8 @@ def test_a_classifier_that_does_not_fit_is_refused(classified, place, capsys):
         np.savez(file, **table)
 
     rewrite(normalize="released")
-    refused("normalised by released, these are by view: give --normalize=released")
-    rewrite(normalize="view")
+    refused("normalised by released, these are by upright: run evaluate")
+    rewrite(normalize="upright")
     rewrite(step=2)
     refused("was made from checkpoint 2, this is 3")
     rewrite(step=3, encoder_id="0")

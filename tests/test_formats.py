@@ -44,7 +44,7 @@ from halp_jax.skeletons import layout as layouts
 from halp_jax.skeletons.draw import project
 from halp_jax.skeletons.layout import COCO17, NTU25, OPENPOSE18
 from halp_jax.skeletons.layout_file import find_layout
-from halp_jax.skeletons.normalize import normalize_clip
+from halp_jax.skeletons.normalize import normalize_clip, view_clip
 
 
 def spoil(path: Path, change) -> None:
@@ -349,10 +349,10 @@ def test_agcn_files_that_do_not_fit_are_refused_in_one_line(tmp_path, spoil, mes
 
 def test_arrays_that_are_normalised_stay_so_unless_asked_for(tmp_path):
     raw = make_clips(4)
-    normal = [normalize_clip(clip, NTU25) for clip in raw]
+    normal = [view_clip(clip, NTU25) for clip in raw]
     assert not open_source("agcn", write_agcn(tmp_path / "a", {"train": raw})).normalized
     source = open_source("agcn", write_agcn(tmp_path / "b", {"train": normal}), layout="ntu25")
-    assert source.normalized and "--normalize" in source.notes["normalised"]
+    assert source.normalized == "view" and "--normalize" in source.notes["normalised"]
     kept, again = (prepare_source(source, tmp_path / str(n), normalize=n) for n in (None, "view"))
     assert (kept.metadata["normalize"], again.metadata["normalize"]) == ("none", "view")
     frames = pack_frames(kept, tmp_path)
@@ -361,8 +361,11 @@ def test_arrays_that_are_normalised_stay_so_unless_asked_for(tmp_path):
     assert np.abs(pack_frames(again, tmp_path) - frames).max() > 1e-3
     for write, folder in ((write_ctrgcn, tmp_path / "c.npz"),):
         source = open_source("ctrgcn", write(folder, {"train": normal}))
-        assert source.normalized
+        assert source.normalized == "view"
         np.testing.assert_array_equal(read_all(source)[0].frames, normal[0])
+    upright = prepare_source(source, tmp_path / "upright", normalize="upright")
+    wanted = np.concatenate([normalize_clip(clip, NTU25) for clip in raw])
+    np.testing.assert_allclose(pack_frames(upright, tmp_path), wanted, atol=1e-5)
 
 
 def pack_frames(dataset, folder):
@@ -815,7 +818,18 @@ def test_a_prepared_folder_goes_out_too(tmp_path):
     )
     again = prepare_source(open_source("pyskl", tmp_path / "a.pkl"), tmp_path / "again")
     np.testing.assert_array_equal(pack_frames(again, tmp_path), pack_frames(prepared, tmp_path))
-    assert again.class_names == prepared.class_names and again.metadata["normalize"] == "none"
+    assert again.class_names == prepared.class_names
+    assert prepared.metadata["normalize"] == again.metadata["normalize"] == "upright"
+    arrays = ["--format=npz", "--split=xsub", f"--out={tmp_path / 'a.npz'}"]
+    assert export.main([f"--data={tmp_path / 'set'}", *arrays]) == 0
+    third = prepare_source(open_source("ctrgcn", tmp_path / "a.npz"), tmp_path / "third")
+    assert third.metadata["normalize"] == "upright"
+    order = np.concatenate([prepared.indices("xsub", part) for part in ("train", "test")])
+    frames = pack_frames(prepared, tmp_path)
+    wanted = np.split(frames, np.cumsum(prepared.lengths)[:-1])
+    np.testing.assert_array_equal(
+        pack_frames(third, tmp_path), np.concatenate([wanted[number] for number in order])
+    )
     for benchmark in prepared.splits:
         np.testing.assert_array_equal(
             again.indices(benchmark, "test"), prepared.indices(benchmark, "test")

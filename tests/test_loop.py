@@ -278,6 +278,18 @@ def test_data_set_of_another_size_is_refused(dataset, tmp_path, monkeypatch):
         run(dataset, tmp_path)
 
 
+def test_clips_of_another_normalisation_are_refused(unbroken, dataset, tmp_path, monkeypatch):
+    workdir, _, _ = unbroken
+    assert checkpoint.load_info(workdir)["normalize"] == "none"
+    monkeypatch.setitem(dataset.metadata, "normalize", "view")
+    line = f"is normalised by view, but the encoder of {workdir} was trained on clips normalised by none"
+    with pytest.raises(UserError, match=line):
+        run(dataset, workdir)
+    warm = {"init_from": str(workdir / "checkpoints" / "12"), "init_what": "encoder"}
+    with pytest.raises(UserError, match=line):
+        run(dataset, tmp_path, **warm)
+
+
 def test_halp_from_the_start_without_a_trained_moco_is_warned_of(dataset, tmp_path, caplog):
     with pytest.raises(Crash):
         run(dataset, tmp_path, at=1, do=crash, halp__start_epoch=0)

@@ -12,7 +12,7 @@ from halp_jax.datasets import ntu
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.skeletons.normalize import normalize_clip
+from halp_jax.skeletons.normalize import view_clip
 
 GOLDEN = Path(__file__).parent / "golden" / "skeleton"
 NAMES = ("S001C001P001R001A001", "S001C002P003R001A050")
@@ -43,7 +43,7 @@ def test_reading_and_normalising_equals_the_released_preparation(released):
     file, theirs = released
     source = ntu.open_source(file.parent, bodies="slot")
     (clip,) = source.read(next(item for item in source.items if item.id == file.stem))
-    ours = normalize_clip(clip.frames, NTU25, as_released=True)
+    ours = view_clip(clip.frames, NTU25, as_released=True)
     assert len(ours) == theirs["num_frame"][0] and clip.label == theirs["label"][0]
     released_frames = theirs["data"][0].transpose(1, 3, 2, 0)[: len(ours)]
     np.testing.assert_allclose(ours, released_frames, atol=1e-6)

@@ -179,7 +179,7 @@ def test_coordinates_stay_as_they_are_without_normalisation(tmp_path):
     frames = frames.reshape(-1, 2, 25, 3)
     np.testing.assert_array_equal(frames[:, :1], make_clip(1, bodies=1).frames)
     assert not frames[:, 1].any()
-    with pytest.raises(UserError, match="'sideways' is not known; use one of view, released, none"):
+    with pytest.raises(UserError, match="'sideways' is not known; use one of upright, view"):
         prepare_source(make_source(), tmp_path / "other", normalize="sideways")
 
 

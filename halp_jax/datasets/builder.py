@@ -29,12 +29,12 @@ from halp_jax.datasets.prepared import (
     open_dataset,
     record_sizes,
 )
-from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, read_items
+from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, advise_spine, read_items
 from halp_jax.datasets.source import Source, count_overlap, number_splits
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.common import describe_conversion
-from halp_jax.skeletons.layout import Layout, describe_layout
+from halp_jax.skeletons.layout import Layout, describe_layout, is_known
 
 TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
@@ -69,7 +69,7 @@ def prepare_source(
         normalize: "upright" for the view-invariant normalisation, "view" for the older one that
             did not always stand people upright, "released" for that of the released code, "none" for
             coordinates as they are (see `skeletons.normalize`). None stands for "upright", or for
-            "none" where the source is normalised already.
+            "none" where the source is normalised already, which is noted as "upright" if it is.
         as_layout: the layout that clips are taken to before they are normalised, see
             `skeletons.common`. None stands for the one that they have.
         strict: stop at the first damaged clip instead of leaving it out.
@@ -84,19 +84,23 @@ def prepare_source(
             `as_layout`, its clips are not those of the layout that was guessed, or, with `strict`,
             a clip is damaged.
     """
+    layout = as_layout or source.layout
     if normalize is None:
-        normalize = "none" if source.normalized else "upright"
+        # Upright clips stand on another layout's spine after another turn, which loses nothing.
+        again = source.normalized == "upright" and layout.joints != source.layout.joints
+        normalize = "none" if source.normalized and not again else "upright"
     if normalize not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
     if not source.items:
         raise UserError(f"the {source.format} source has no files to read; check its path")
-    layout = as_layout or source.layout
     converted = describe_conversion(source.layout, layout)  # before any work: it may be impossible
     out = Path(out_dir).expanduser().resolve()
     _check_out(out, overwrite)
     reading = Reading(source.read, source.layout, len(source.class_names), normalize, layout)
     told = check_skeleton(source, reading)
+    if normalize != "none" and not is_known(layout):
+        told |= advise_spine(reading, source.items)
     with _unfinished_folder(out) as folder:
         # Before the clock starts: TensorFlow loads for long.
         tfds, info = _tfds_info(folder, source, layout)
@@ -124,7 +128,6 @@ def prepare_source(
             "layout": describe_layout(layout),
             **converted,
             "class_names": source.class_names,
-            # Upright clips that were left as they are are upright.
             "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
             "notes": source.notes | told | remarks | count_overlap(splits, len(infos)),
             "damaged": damaged,

@@ -17,6 +17,7 @@ from halp_jax.evaluation import features as feats
 from halp_jax.evaluation.classifier import Classifier, Probe, apply_probe
 from halp_jax.evaluation.unfinished import fingerprint
 from halp_jax.skeletons.layout import Layout
+from halp_jax.training.normalization import agree
 
 
 def choose(
@@ -66,10 +67,10 @@ def check_fit(
 
     A fine-tuned one brings its encoder with it: what has become of the run is all the same.
     """
-    if normalization and found.normalize not in (None, normalization):
+    if not agree(normalization, found.normalize):
         raise UserError(
             f"{path} was made from clips normalised by {found.normalize}, these are by "
-            f"{normalization}: give --normalize={found.normalize}, or --classifier=none"
+            f"{normalization}: {advice}, or give --classifier=none"
         )
     if found.variables is not None:
         return

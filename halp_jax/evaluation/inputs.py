@@ -17,7 +17,6 @@ def read_clips(
     format: str | None,
     options: Mapping[str, str],
     layout: Layout,
-    normalization: str | None,
 ) -> list[Clip]:
     """The clips of a file or folder, with the joints and bodies of `layout`, not yet normalised.
 
@@ -27,8 +26,6 @@ def read_clips(
     Args:
         format: of the files; None to tell it from them.
         options: of the format's reader. A .npy array has the joints of `layout` if they say nothing.
-        normalization: what the clips will be normalised by; clips that come with another are refused.
-            None takes them.
 
     Raises:
         UserError: no clip is sound, or the joints cannot be taken to `layout`.
@@ -37,11 +34,6 @@ def read_clips(
     if format == "npy":
         options = {"layout": layout.name} | dict(options)
     source = datasets.open_source(format, path, **options)
-    if source.normalized and normalization not in (None, "none", source.normalized):
-        raise UserError(
-            f"{path} was normalised by {source.normalized}, the encoder's clips by {normalization};"
-            f" give raw clips, or --normalize={normalization} if that may come on top"
-        )
     reading = Reading(source.read, source.layout, len(source.class_names), "none", layout)
     results = list(read_items(reading, source.items, workers=1))
     clips = [clip for result in results for clip in result.clips]

@@ -13,7 +13,7 @@ from halp_jax.methods import moco
 from halp_jax.skeletons.common import match_joints, name_option
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
-from halp_jax.training import checkpoint
+from halp_jax.training import checkpoint, normalization
 
 
 def load_encoder(
@@ -24,16 +24,18 @@ def load_encoder(
     *,
     step: int | None = None,
     joined: Sequence[str] = (),
+    normalized: str | None = None,
 ) -> tuple[ml_collections.ConfigDict, Any, int | None]:
     """(config, variables, step) of one of `features.ENCODERS`.
 
     Args:
         step: which checkpoint of `workdir`; the newest if None.
         joined: workdirs of further runs, whose streams stand beside this one's.
+        normalized: what the clips are normalised by, as `normalization.of_dataset` tells it.
 
     Raises:
-        UserError: there is no such run or checkpoint, runs do not fit together, or `layout` is not
-            the one of their training.
+        UserError: there is no such run or checkpoint, runs do not fit together, or `layout` or
+            `normalized` is not that of their training.
     """
     if kind == "raw":
         return config, (), None
@@ -42,13 +44,27 @@ def load_encoder(
         return config, (state.params, state.batch_stats), 0
     features.check_same_encoder(config, checkpoint.load_config(workdir))
     state, step = checkpoint.restore_state(workdir, step)
-    check_layout(layout, restore_layout(checkpoint.load_info(workdir, step)["layout"]))
+    where = config.data.dir or "the input"
+    check_clips(layout, normalized, where, workdir, step)
     runs = [(config, (state.params, state.batch_stats))]
     for other in joined:
         state, last = checkpoint.restore_state(other)
-        check_layout(layout, restore_layout(checkpoint.load_info(other, last)["layout"]))
+        check_clips(layout, normalized, where, other, last)
         runs.append((checkpoint.load_config(other), (state.params, state.batch_stats)))
     return *streams.join(runs), step
+
+
+def check_clips(
+    layout: Layout,
+    normalized: str | None,
+    where: object,
+    workdir: str | os.PathLike[str],
+    step: int | None,
+) -> None:
+    """Raises UserError when the clips of `where` are not of the kind that a run was trained on."""
+    info = checkpoint.load_info(workdir, step)
+    check_layout(layout, restore_layout(info["layout"]))
+    normalization.check(normalized, where, workdir, info)
 
 
 def check_layout(layout: Layout, trained: Layout) -> None:

@@ -26,7 +26,7 @@ from halp_jax.evaluation import (
     table,
     unfinished,
 )  # fmt: skip
-from halp_jax.training import cluster
+from halp_jax.training import cluster, normalization
 
 PROTOCOLS = {
     "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
@@ -85,8 +85,9 @@ def _evaluate(
         dataset = dataset.test_on(config.data.split, part)
     both = [dataset.indices(config.data.split, name) for name in ("train", "test")]
     unlabelled = int((dataset.labels[np.concatenate(both)] < 0).sum())
+    normalized = normalization.of_dataset(dataset.metadata)
     config, variables, step = load.load_encoder(
-        encoder, config, dataset.layout, workdir, step=step, joined=join
+        encoder, config, dataset.layout, workdir, step=step, joined=join, normalized=normalized
     )
     looks = streams.parse_looks(stream, config.streams)
     needed = streams.find_needed(looks, config.streams)
@@ -103,7 +104,7 @@ def _evaluate(
     results = PROTOCOLS[protocol](config, dataset, made, looks, **options)
     origin = {
         "protocol": protocol, "step": step, "encoder_id": unfinished.fingerprint(variables),
-        "normalize": getattr(dataset, "metadata", {}).get("normalize"),
+        "normalize": normalized,
     }  # fmt: skip
     for look, found in results.items():
         for figures in found if isinstance(found, list) else [found]:

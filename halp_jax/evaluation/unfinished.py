@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
+from halp_jax.training import checks
 from halp_jax.training.tree import checksum, flatten
 
 FOLDER = "unfinished"
@@ -58,8 +59,10 @@ def find_folder(
     settings |= {"draw": given["semi"]["draw"], "precision": given["train"].get("precision")}
     settings |= {"batch": given["knn"]["batch_size"]}  # of the test clips: of other sums
     split = config.data.split
-    clips = [dataset.labels, *(dataset.indices(split, part) for part in ("train", "test"))]
-    parts = [fingerprint(variables, clips), json.dumps(settings, sort_keys=True), *looks]
+    chosen = [dataset.indices(split, part) for part in ("train", "test")]
+    parts = [fingerprint(variables, [dataset.labels, *chosen])]
+    parts += [checks.fingerprint(dataset, numbers) for numbers in chosen]
+    parts += [json.dumps(settings, sort_keys=True), *looks]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return Path(workdir).expanduser() / "eval" / FOLDER / f"{protocol}_{digest}"
 

@@ -30,8 +30,7 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import features, load
 from halp_jax.methods import moco
 from halp_jax.skeletons.augment import ViewSettings
-from halp_jax.skeletons.layout_file import restore_layout
-from halp_jax.training import checkpoint
+from halp_jax.training import checkpoint, normalization
 
 _find_targets = jax.jit(halp.walk_targets, static_argnums=1)
 SOLVERS = ("pairwise", "geodesic", "sphere")
@@ -117,8 +116,8 @@ def open_run(
         raise UserError(f"{workdir} has no stream {stream!r}; use {', '.join(config.streams)}")
     dataset = datasets.open_dataset(data or config.data.dir)
     state, step = checkpoint.restore_state(workdir, step)
-    trained = restore_layout(checkpoint.load_info(workdir, step)["layout"])
-    load.check_layout(dataset.layout, trained)
+    normalized = normalization.of_dataset(dataset.metadata)
+    load.check_clips(dataset.layout, normalized, dataset.path, workdir, step)
     place = tuple(config.streams).index(stream)
     numbers = dataset.labelled(config.data.split, part)
     if not len(numbers):  # nobody knows a class: then all clips are of one

@@ -4,12 +4,16 @@
      "parents": ["wrist", "wrist", "wrist", "wrist", "wrist", "wrist"],
      "bodies": 2, "centre": "wrist", "spine": ["wrist", "middle"], "shoulders": ["index", "little"]}
 
+`spine` and `shoulders` are the lines that normalisation turns bodies by: `spine` (bottom, top) should
+be a long one, hips to neck rather than hips to the next joint (a few centimetres of noise on a short
+one make all bodies lean); `shoulders` runs (right, left). `centre` becomes the origin.
+
 Joints are given by name or by number from 0. The root is its own parent. Optional: `axes` (2 for
 joints in a picture; 3 if not given), `left` and `right` (paired; found by their names if not given:
-"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee), and `means`,
+"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee), `means`,
 {"mid hip": ["left hip", "right hip"]}: joints that no file holds, the last of `joints`, each made as the
-mean of others. Nothing of the file is executed,
-and every mistake is one line.
+mean of others, `view_spine` (another spine for `--normalize=view`). Nothing of the file is executed, and
+every mistake is one line.
 """
 
 import dataclasses
@@ -73,8 +77,10 @@ def restore_layout(described: Any) -> Layout:
     if isinstance(described, Mapping):
         layout = parse_layout(described, "the data set's layout")
         known = find_known(layout.name)
-        if known and layout == dataclasses.replace(known, spine=layout.spine, view_spine=None):
-            return known  # written before the layout had a spine of its own for the older rotation
+        if known and known.view_spine:
+            before = dataclasses.replace(known, spine=known.view_spine, view_spine=None)
+            if layout == before:  # of a data set older than the two spines
+                return known
         return register_layout(layout)
     if not isinstance(described, str):
         raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")

@@ -43,8 +43,8 @@ class Layout:
     left: tuple[int, ...]
     right: tuple[int, ...]
     axes: int = 3
-    view_spine: tuple[int, int] | None = None
-    means: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    view_spine: tuple[int, int] | None = dataclasses.field(default=None, repr=False)
+    means: tuple[tuple[int, tuple[int, ...]], ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def num_joints(self) -> int:

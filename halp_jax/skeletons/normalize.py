@@ -5,6 +5,7 @@ this body's spine on the z axis and turns its shoulder line (left to right) into
 x > 0, so that people face along +y: one orthonormal frame, the same for every rotation of the camera.
 The spine and the shoulder line are those of the first frame that shows them; where the shoulders of
 that frame lie on one point or along the spine, the nearest frame in which they do not gives their line.
+A clip that was centred, or centred and turned, by somebody else ends in the same frame as a raw one.
 
 `view_clip` is the older rotation, that of 2s-AGCN on whose clips HaLP was trained: the shortest one
 that turns the spine to z, then the shortest one that turns the shoulder line to x. The second tilts the
@@ -30,14 +31,15 @@ from halp_jax.skeletons.layout import Layout
 
 # Shorter axes and smaller angles than this (metres, radians) are no reason to turn a clip.
 _TINY = 1e-6
-# Shoulders closer than this share of their median distance give no direction, only noise.
+# Directions of float16 joints are right to this.
+_FLOAT16 = 5e-3
+# Lines shorter than this share of what most of them reach give no direction, only noise.
 _COLLAPSED = 0.25
 
 
 def normalize_clip(
     frames: Float[np.ndarray, "time bodies joints xyz"],
     layout: Layout,
-    as_released: bool = False,
 ) -> Float[np.ndarray, "time bodies joints xyz"]:
     """Centred, upright frames of the same shape, float32.
 
@@ -48,14 +50,15 @@ def normalize_clip(
     Args:
         frames: metres, in any orthonormal frame of a camera or a room.
         layout: names the centre, the spine and the shoulders.
-        as_released: the normalisation of the released code instead, to the digit (see above).
     """
-    if as_released:
-        return view_clip(frames, layout, as_released=True)
     bodies, seen = _centre(frames, layout)
     if layout.axes == 3 and seen.any():
         first = _reference(seen)
-        bodies = bodies @ _upright_rotation(bodies[first], seen[first], layout).T
+        body, there = bodies[first], seen[first]
+        if _was_centred(body, there, layout.centre):
+            there = there.copy()
+            there[:, layout.centre] = there.any(1)
+        bodies = bodies @ _upright_rotation(body, there, layout).T
     return bodies.transpose(1, 0, 2, 3).astype(np.float32)
 
 
@@ -86,32 +89,22 @@ def looks_normalized(frames: Float[np.ndarray, "time bodies joints xyz"], layout
     """
     bodies = frames.transpose(1, 0, 2, 3)
     body = bodies[bodies.any((1, 2, 3)).argmax()].astype(np.float64)  # [time, joints, 3]
-    line = body[:, layout.shoulders[0]] - body[:, layout.shoulders[1]]
-    line = line[line.any(-1)]
-    if layout.axes == 2 or not len(line) or body[:, layout.centre].any():
+    seen = body.any(-1)
+    if layout.axes == 2 or seen[:, layout.centre].any():
         return ""
-    turned = line[0, 0] > 0 and _is_small(line[0, 1:], line[0, 0])
-    return "upright" if _stands(body, layout) else "view" if turned else ""
-
-
-def _stands(body: Float[np.ndarray, "time joints xyz"], layout: Layout) -> bool:
-    """Whether the frame that `_upright_rotation` goes by has its spine on z, its shoulders ahead."""
-    # A joint that was missing is at zero, and so is the centre: judge by frames that show the rest.
-    needed = [j for j in (*layout.spine, *layout.shoulders) if j != layout.centre]
-    whole = body[body[:, needed].any(-1).all(1)]
-    if not len(whole):
-        return False
-    spine = whole[:, layout.spine[1]] - whole[:, layout.spine[0]]
-    line = whole[:, layout.shoulders[0]] - whole[:, layout.shoulders[1]]
-    usable = line[_usable(line, np.array([0.0, 0.0, 1.0]))]
-    upright = spine[0, 2] > 0 and _is_small(spine[0, :2], spine[0, 2])
-    turned = not len(usable) or (usable[0, 0] > 0 and _is_small(usable[0, 1:2], usable[0, 0]))
-    return bool(upright and turned)
-
-
-def _is_small(values: Float[np.ndarray, "axes"], length: float) -> bool:
+    seen[:, layout.centre] = seen.any(1)
+    right, left = layout.shoulders
+    if seen[:, [*layout.spine, right, left]].all(1).any():
+        turn = _upright_rotation(body, seen, layout)
+        if np.abs(turn - np.eye(3)).max() < _FLOAT16:
+            return "upright"
+    line = body[:, right] - body[:, left]
+    line = line[line.any(-1)]
+    if not len(line):
+        return ""
     # Sums and differences of float16 are right to about a thousandth.
-    return bool(np.abs(values).max() <= 5e-3 * length + 1e-3)
+    turned = line[0, 0] > 0 and np.abs(line[0, 1:]).max() <= _FLOAT16 * line[0, 0] + 1e-3
+    return "view" if turned else ""
 
 
 def _centre(
@@ -138,6 +131,22 @@ def _reference(seen: Bool[np.ndarray, "bodies time joints"]) -> int:
     return int(seen.any((1, 2)).argmax())
 
 
+def _was_centred(
+    body: Float[np.ndarray, "time joints xyz"],
+    seen: Bool[np.ndarray, "time joints"],
+    centre: int,
+) -> bool:
+    """Whether the centre joint is zero throughout because it is the origin, not because it is missing.
+
+    The origin then lies among the other joints, and not where a camera stands.
+    """
+    if seen[:, centre].any():
+        return False
+    joints = body[seen]
+    middle = joints.mean(0)
+    return bool(np.linalg.norm(middle) < np.linalg.norm(joints - middle, axis=-1).max())
+
+
 def _upright_rotation(
     body: Float[np.ndarray, "time joints xyz"],
     seen: Bool[np.ndarray, "time joints"],
@@ -146,33 +155,38 @@ def _upright_rotation(
     """The rotation whose rows are the clip's new axes: right, forward, up."""
     (bottom, top), (right, left) = layout.spine, layout.shoulders
     spine, line = body[:, top] - body[:, bottom], body[:, right] - body[:, left]
-    spine_there = seen[:, [bottom, top]].all(1) & (np.linalg.norm(spine, axis=-1) > _TINY)
-    line_there = seen[:, [right, left]].all(1)
-    both = np.flatnonzero(spine_there & line_there)
-    alone = np.flatnonzero(spine_there)
-    frame = int(both[0] if len(both) else alone[0] if len(alone) else 0)
-    up = np.array([0.0, 0.0, 1.0])
-    if len(alone):
+    spine_seen, line_seen = seen[:, bottom] & seen[:, top], seen[:, right] & seen[:, left]
+    stands = _are_long(spine, spine, spine_seen)
+    frame, up = 0, np.array([0.0, 0.0, 1.0])
+    if stands.any():
+        whole = stands & line_seen
+        frame = int(whole.argmax() if whole.any() else stands.argmax())
         up = spine[frame] / np.linalg.norm(spine[frame])
 
-    usable = np.flatnonzero(line_there)
-    usable = usable[_usable(line[usable], up)]
+    across = line - (line @ up)[:, None] * up
+    usable = np.flatnonzero(_are_long(across, line, line_seen))
     if not len(usable):
         return _rotation_onto(up, np.array([0.0, 0.0, 1.0]), over=True)
-    nearest = usable[np.abs(usable - frame).argmin()]
-    side = line[nearest] - (line[nearest] @ up) * up
+    side = across[usable[np.abs(usable - frame).argmin()]]
     side /= np.linalg.norm(side)
     return np.stack([side, np.cross(up, side), up])
 
 
-def _usable(
-    lines: Float[np.ndarray, "time xyz"], up: Float[np.ndarray, "3"]
+def _are_long(
+    vectors: Float[np.ndarray, "time xyz"],
+    usual: Float[np.ndarray, "time xyz"],
+    seen: Bool[np.ndarray, " time"],
 ) -> Bool[np.ndarray, " time"]:
-    """Shoulder lines that give a direction about `up`."""
-    across = np.linalg.norm(lines - (lines @ up)[:, None] * up, axis=-1)
-    if not len(across):
-        return np.zeros(0, bool)
-    return across > max(_TINY, _COLLAPSED * float(np.median(np.linalg.norm(lines, axis=-1))))
+    """Which are seen and long enough, against three in four of the `usual` ones, for a direction."""
+    if not seen.any():
+        return seen
+    lengths = np.sort(_lengths(usual)[seen])
+    least = max(_TINY, _COLLAPSED * float(lengths[3 * len(lengths) // 4]))
+    return seen & (_lengths(vectors) > least)
+
+
+def _lengths(vectors: Float[np.ndarray, "time xyz"]) -> Float[np.ndarray, " time"]:
+    return np.sqrt((vectors * vectors).sum(-1))
 
 
 def _fill_gaps(

@@ -198,6 +198,14 @@ def load_info(workdir: str | os.PathLike[str], step: int | None = None) -> dict[
             raise UserError(f"{manager.directory}/{chosen} is damaged ({damage})") from None
 
 
+def split_path(init_from: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    """(workdir, step) of a workdir or one of its checkpoints; no step stands for the newest."""
+    path = Path(init_from).expanduser()
+    if path.parent.name == CHECKPOINTS and path.name.isdigit():
+        return path.parent.parent, int(path.name)
+    return path, None
+
+
 def warm_start(
     state: Any, init_from: str | os.PathLike[str], what: str = "all"
 ) -> tuple[Any, dict[str, Any]]:
@@ -208,9 +216,7 @@ def warm_start(
         what: "all" takes the whole state, with the step; "encoder" only the encoders' weights and
             batch statistics.
     """
-    path, step = Path(init_from).expanduser(), None
-    if path.parent.name == CHECKPOINTS and path.name.isdigit():
-        path, step = path.parent.parent, int(path.name)
+    path, step = split_path(init_from)
     fields = None if what == "all" else ENCODER_FIELDS
     template = Template(jax.tree.structure(state), flatten(state))
     with _open_reader(path) as manager:

@@ -1,6 +1,7 @@
 """What is refused before a run starts, in one line each: what is wrong, where, what to do."""
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -147,16 +148,38 @@ def check_dataset(config: ml_collections.ConfigDict, dataset: Any) -> None:
             _refuse(config, "knn.k", f"{where} has only {labelled} training clips with a label")
 
 
-def fingerprint(dataset: Any, indices: Int[np.ndarray, "clips"]) -> str:
-    """Tells whether a run that goes on has the clips that it had: their names, lengths and order."""
+def fingerprint(
+    dataset: Any, indices: Int[np.ndarray, "clips"], normalize: str | None = None
+) -> str:
+    """Tells whether a run that goes on has the clips that it had: their names, lengths and order.
+
+    `normalize`: as if the clips were normalised by this. The digest of a run of before stays valid:
+    the layout shows the one spine that it had then.
+    """
     names = [dataset.names[i] for i in indices]
+    layout = dataset.layout
     told = (
-        dataset.layout,
-        dataset.metadata.get("normalize"),
+        dataclasses.replace(layout, spine=layout.view_spine or layout.spine),
+        normalize or dataset.metadata.get("normalize"),
         names,
         dataset.lengths[indices].tolist(),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+def check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice: str) -> None:
+    """Steps mean the same data only where an epoch has as many clips and steps."""
+    for name in ("clips", "steps_per_epoch"):
+        if saved.get(name) != info[name]:
+            raise UserError(
+                f"{where} was trained with {name}={saved.get(name)}, "
+                f"this data set has {info[name]}: {advice}"
+            )
+    if saved.get("data", info["data"]) != info["data"]:
+        raise UserError(
+            f"{where} was trained on other clips than those of config.data.dir (other names, lengths, "
+            f"order or normalisation): give the data set of that run, or {advice}"
+        )
 
 
 def check_same_run(

@@ -20,11 +20,18 @@ import ml_collections
 import orbax.checkpoint as ocp
 
 from halp_jax.datasets import pipeline
-from halp_jax.errors import UserError
 from halp_jax.methods import moco
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
-from halp_jax.training import checkpoint, checks, cluster, collapse, parallel, report
+from halp_jax.training import (
+    checkpoint,
+    checks,
+    cluster,
+    collapse,
+    normalization,
+    parallel,
+    report,
+)  # fmt: skip
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
 from halp_jax.training.tree import make_template
@@ -83,6 +90,7 @@ def train(
     info = {
         "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
+        "normalize": normalization.of_dataset(dataset.metadata),
     }  # fmt: skip
     cluster.check_alike("data set", info)
 
@@ -222,14 +230,18 @@ def _begin(
     found = checkpoint.restore_latest(manager, template)
     if found:
         state, step, saved = found
-        _check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
+        workdir = Path(manager.directory).parent
+        normalization.check(info["normalize"], config.data.dir, workdir, saved)
+        checks.check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
         log.info("going on from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
     state = moco.create_state(config, layout)
     if config.init_from:
         state, saved = checkpoint.warm_start(state, config.init_from, config.init_what)
+        source, _ = checkpoint.split_path(config.init_from)
+        normalization.check(info["normalize"], config.data.dir, source, saved)
         if config.init_what == "all":
-            _check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
+            checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
         log.info("starting from %s, %s", config.init_from, config.init_what)
     elif config.halp.mu > 0 and config.halp.start_epoch == 0:
         log.warning(
@@ -238,21 +250,6 @@ def _begin(
             config.halp.mu,
         )
     return state, {}
-
-
-def _check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice: str) -> None:
-    """Steps mean the same data only where an epoch has as many clips and steps."""
-    for name in ("clips", "steps_per_epoch"):
-        if saved.get(name) != info[name]:
-            raise UserError(
-                f"{where} was trained with {name}={saved.get(name)}, "
-                f"this data set has {info[name]}: {advice}"
-            )
-    if saved.get("data", info["data"]) != info["data"]:
-        raise UserError(
-            f"{where} was trained on other clips than those of config.data.dir (other names, lengths, "
-            f"order or normalisation): give the data set of that run, or {advice}"
-        )
 
 
 def _read(

@@ -1,0 +1,105 @@
+"""What clips were normalised by, held against what an encoder was trained on.
+
+A run notes the normalisation of its data set beside each checkpoint. For runs of before that did, the
+fingerprint of their clips tells it, as long as their data set, or one prepared anew from the same
+files, is there. Where one of the two is not known, nothing is refused.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax import datasets
+from halp_jax.datasets.reading import NORMALIZERS
+from halp_jax.errors import UserError
+from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.normalize import looks_normalized
+from halp_jax.training import checkpoint, checks
+
+# Coordinates that somebody else normalised and `prepare` kept: the arrays of 2s-AGCN and exports of
+# `view` look alike.
+KEPT = "view or released"
+
+
+def of_dataset(metadata: Mapping[str, Any]) -> str | None:
+    """One of NORMALIZERS, or KEPT; None if the metadata do not tell."""
+    own = metadata.get("normalize")
+    return KEPT if own == "none" and "normalised" in metadata.get("notes", {}) else own
+
+
+def of_run(workdir: str | os.PathLike[str], info: Mapping[str, Any]) -> str | None:
+    """The same of the clips that a run was trained on. `info`: what lies beside its checkpoint."""
+    if "normalize" in info:
+        return info["normalize"]
+    try:
+        data = checkpoint.load_config(workdir).data
+        dataset = datasets.open_dataset(data.dir or "")
+        indices = dataset.indices(data.split, "train")
+    except UserError:
+        return None
+    if "data" not in info:
+        return of_dataset(dataset.metadata)
+    for name in NORMALIZERS:
+        if checks.fingerprint(dataset, indices, name) == info["data"]:
+            return of_dataset(dataset.metadata | {"normalize": name})
+    return None
+
+
+def agree(own: str | None, trained: str | None) -> bool:
+    """Whether clips may go to an encoder: not if both are known and differ."""
+    if own is None or trained is None:
+        return True
+    return bool(set(own.split(" or ")) & set(trained.split(" or ")))
+
+
+def to_apply(trained: str) -> str:
+    """The one of NORMALIZERS that makes raw clips what the encoder knows."""
+    return trained.split(" or ")[-1]
+
+
+def choose(asked: str | None, workdir: str | os.PathLike[str], trained: str | None) -> str | None:
+    """What to normalise raw clips by for the encoder of `workdir`; None if nothing is known.
+
+    Raises:
+        UserError: `asked` for another normalisation than that of the training. "none" is none: the
+            clips are what they should be.
+    """
+    if asked not in (None, "none") and not agree(asked, trained):
+        raise UserError(
+            f"--normalize={asked}, but the encoder of {workdir} was trained on clips normalised by "
+            f"{trained}: leave --normalize out"
+        )
+    return asked or trained
+
+
+def check_clip(
+    frames: Float[np.ndarray, "time bodies joints xyz"],
+    layout: Layout,
+    where: object,
+    to_apply: str,
+) -> None:
+    """Raises UserError where a second normalisation would turn a normalised clip again.
+
+    `upright` brings every clip to the same frame, normalised before or not.
+    """
+    found = looks_normalized(frames, layout)
+    if found and to_apply != "upright":
+        raise UserError(
+            f"{where} is normalised already ({found}) and the encoder takes {to_apply}: give the raw "
+            "clip, or --normalize=none if this is what it was trained on"
+        )
+
+
+def check(
+    own: str | None, where: object, workdir: str | os.PathLike[str], info: Mapping[str, Any]
+) -> None:
+    """Raises UserError when the clips of `where` are normalised by another than the run's."""
+    trained = of_run(workdir, info)
+    if not agree(own, trained):
+        raise UserError(
+            f"{where} is normalised by {own}, but the encoder of {workdir} was trained on clips "
+            f"normalised by {trained}: prepare the data set with --normalize={to_apply(trained)}"
+        )
