@@ -40,6 +40,7 @@ def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
         clips += [clip.frames for clip in read_item(raw, item).clips]
         if len(clips) >= _CHECKED:
             break
+    clips = clips[:_CHECKED]
     faults = find_faults(clips, layout)
     if faults and source.guessed:
         fitting = [f"--layout={name}" for name in find_fitting(clips, layout)]

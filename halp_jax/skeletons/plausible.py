@@ -19,7 +19,7 @@ from jaxtyping import Float
 from halp_jax.skeletons.layout import LAYOUTS, Layout
 
 MIN_POSES = 8  # fewer decide nothing
-_POSES_PER_CLIP = 16
+_POSES_PER_CLIP, _TREE_POSES = 16, 64
 _TREES = 2.0
 _UNLIKE_SIDES = 1.5
 _DRIFT = 0.25
@@ -117,6 +117,7 @@ def _check_head(poses: Poses, layout: Layout) -> str:
 
 
 def _check_order(poses: Poses, layout: Layout) -> str:
+    poses = poses[:: -(-len(poses) // _TREE_POSES)]  # all pairs of joints are measured in each
     trees = np.median(_bones(poses, layout).sum(-1) / np.maximum(_shortest_tree(poses), 1e-9))
     if trees <= _TREES:
         return ""
