@@ -426,7 +426,8 @@ def test_an_encoder_refuses_clips_of_another_layout(monkeypatch, clips, trained,
     described = {7: {"layout": describe_layout(trained)}}
     monkeypatch.setattr(checkpoint, "load_info", lambda _, step: described[step])
     with pytest.raises(UserError, match=message) as error:
-        load.load_encoder("trained", ml_collections.ConfigDict(), clips, "run")
+        config = ml_collections.ConfigDict({"data": {"dir": "data"}})
+        load.load_encoder("trained", config, clips, "run")
     assert "\n" not in str(error.value)
 
 
