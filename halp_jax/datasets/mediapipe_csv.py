@@ -123,8 +123,8 @@ def _find_columns(header: list[str], path: Path) -> list[int]:
         if len(axes) == 1 and joint is not None:
             found[joint, axes[0]] = place
     joints = sorted({joint for joint, _ in found})
-    whole = len(joints) == GIVEN == joints[-1] - joints[0] + 1 if joints else True
-    if not whole or len(found) != 3 * len(joints):
+    in_a_row = joints == [joints[0] + place for place in range(GIVEN)] if joints else True
+    if not in_a_row or len(found) != 3 * len(joints):
         raise DamagedClip(
             f"{path}: x, y, z of {len(joints)} of the {GIVEN} landmarks; write all of them, or use"
             " --format=folder with a layout of your own"
