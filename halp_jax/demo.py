@@ -71,7 +71,8 @@ def draw_pictures(workdir: Path) -> list[Path]:
     clips = [f[:n] for f, n in zip(batch["frames"], batch["length"], strict=True)]
     names = [dataset.class_names[label] for label in batch["label"]]
     paths = [workdir / name for name in ("clips.png", "positives.png", "walk.png")]
-    draw.save_figure(draw.draw_grid(clips, names, dataset.layout), paths[0])
+    rate = float(dataset.metadata.get("fps") or 0)
+    draw.save_figure(draw.draw_grid(clips, names, dataset.layout, rate=rate), paths[0])
 
     views = jax.vmap(lambda f, n: augment.centre_crop(f, n, 0.95, config.views.num_frames))(
         batch["frames"], batch["length"]

@@ -3,22 +3,23 @@
     python -m halp_jax.embed --workdir=runs/halp --input=clip.npy S001C001P001R001A023.skeleton
     python -m halp_jax.embed --workdir=runs/halp --input=data/mine --out=mine.npz --neighbours=0
     python -m halp_jax.embed --workdir=runs/halp --input=clip.npy --classifier=finetune
+    python -m halp_jax.embed --workdir=runs/halp --input=walk.bvh openpose_frames/
 
-An input is an array [time, bodies, joints, 3] or [time, joints, 3] in metres, a .skeleton file of
-NTU RGB+D, or a data set that `prepare` or `pack` wrote. Clips are normalised as those of the run's
-training were, or with --normalize=none taken as they are; data sets have to be. The .npz holds names
-[clips], features [clips, features] of the last layer, embeddings [clips, dim] (points on the sphere
-of the contrastive loss) and, with neighbours, neighbour_names, neighbour_classes and similarities
-[clips, neighbours], by the cosine of features; with a classifier that `evaluate
---protocol=linear|finetune|transfer` left in the workdir, scores [clips, classes] (probabilities) and
-class_names. Of several streams --stream takes one (the first), their mean, or concat, or ensemble for
-a classifier of that kind, with the features of concat; it, --join, --step and --config.field=value
-are those of `evaluate`.
+An input is a file or folder of any format that `prepare` reads (told from it, or --format for all
+inputs), or a data set that `prepare` or `pack` wrote. A .npy array, [time, bodies, joints, 3] or [time,
+joints, 3], has the encoder's joints unless --layout says which; clips of another skeleton are taken to
+the encoder's, joint by joint. Clips are normalised as those of the run's training were, or with
+--normalize=none taken as they are; data sets have to be. The .npz holds names [clips], features [clips,
+features] of the last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and,
+with neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
+features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir,
+scores [clips, classes] (probabilities) and class_names. Of several streams --stream takes one (the
+first), their mean, or concat, or ensemble for a classifier of that kind, with the features of concat;
+it, --join, --step and --config.field=value are those of `evaluate`.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,21 @@ from jaxtyping import Float, Int
 
 from halp_jax import datasets, evaluate
 from halp_jax.core.sphere import normalize
-from halp_jax.datasets import ntu, pipeline
+from halp_jax.datasets import pipeline
 from halp_jax.datasets.reading import NORMALIZERS
-from halp_jax.datasets.source import read_bytes
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, classify, features, knn, load, stopping, streams
+from halp_jax.evaluation.inputs import read_clips
 from halp_jax.methods import moco
-from halp_jax.skeletons.common import convert_clip
-from halp_jax.skeletons.layout import NTU25, Layout
+from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint, normalization
 
-MAX_BYTES = 2**30  # no clip is larger
+READER_OPTIONS = {
+    "layout": "their skeleton, a name or a .json file",
+    "keypoints": "folder of key points that lie in files of their own, see `prepare`",
+}
 
 
 def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
@@ -52,6 +55,9 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     )
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--input", required=True, nargs="+", action="extend", metavar="FILE")
+    parser.add_argument("--format", choices=sorted(set(datasets.READERS) - {"synthetic"}))
+    for name, about in READER_OPTIONS.items():
+        parser.add_argument(f"--{name}", help=f"of the inputs: {about}")
     parser.add_argument("--out", help="file to write, NAME.npz; default: only print")
     parser.add_argument("--neighbours", type=int, default=5, help="0: none; default: 5")
     about = "of clips that are no data set; default: that of the run's training"
@@ -71,47 +77,24 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     return argparse.Namespace(**(vars(known) | vars(args))), config
 
 
-def read_clip(path: Path, layout: Layout) -> Float[np.ndarray, "time bodies joints xyz"]:
-    """One clip of a .npy or .skeleton file, the latter with the joints of `layout`.
+def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> list[Any]:
+    """The inputs as data sets: the clips of all files, in their order, as one; then each data set.
 
-    Raises UserError.
+    A name that is there twice gets its path in front.
+
+    `normalized`: as the encoder knows clips, see `training.normalization`, or as the user asks. Raises
+    UserError for one that cannot be read or is of another skeleton or normalisation.
     """
-    if path.suffix == ".skeleton":
-        frames, _ = ntu.select_bodies(ntu.parse_skeleton(read_bytes(path), str(path)))
-        frames = frames.astype(np.float32)
-        return frames if layout == NTU25 else convert_clip(frames, NTU25, layout)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path} is larger than {MAX_BYTES} bytes; give one clip a file")
-        frames = np.load(path, allow_pickle=False)
-        if frames.dtype.kind not in "fiu" or frames.ndim not in (3, 4):
-            raise ValueError(f"it is {frames.dtype} {list(np.shape(frames))}")
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(
-            f"{path} cannot be read ({' '.join(str(reason).split())}); give a .npy array [time, "
-            "bodies, joints, 3] or [time, joints, 3], a .skeleton file, or a prepared data set"
-        ) from error
-    with np.errstate(over="ignore"):  # becomes infinite, which the check of the clip names
-        frames = frames.astype(np.float32)
-    return frames if frames.ndim == 4 else frames[:, None]
-
-
-def read_inputs(
-    paths: Sequence[str], layout: Layout, normalized: str, as_asked: bool = False
-) -> list[Any]:
-    """The inputs as data sets: the single clips, in their order, as one; then each data set.
-
-    `normalized`: as the encoder knows clips, see `training.normalization`; or, `as_asked`, as the user
-    wants it. Raises UserError for one that cannot be read or is of another skeleton or normalisation.
-    """
+    options = {name: getattr(args, name) for name in READER_OPTIONS if getattr(args, name)}
     to_apply = normalization.to_apply(normalized)
-    clips, names, found = [], [], []
-    for path in map(Path, dict.fromkeys(paths)):
+    clips: dict[str, np.ndarray] = {}
+    found = []
+    for path in map(Path, dict.fromkeys(args.input)):
         path = path.expanduser()
-        if not (path.is_dir() or path.suffix == ".npz"):
-            clips.append(read_clip(path, layout))
-            names.append(str(path))
+        if not datasets.is_dataset(path):
+            for clip in read_clips(path, args.format, options, layout):
+                name = clip.name if clip.name not in clips else f"{path}/{clip.name}"
+                clips[name] = clip.frames
             continue
         dataset = datasets.open_dataset(path)
         own = normalization.of_dataset(dataset.metadata)
@@ -123,10 +106,11 @@ def read_inputs(
             )
         found.append(dataset)
     if clips:
-        single = datasets.from_arrays(clips, None, layout=layout, names=names, normalize=to_apply)
+        names, frames = list(clips), list(clips.values())
+        single = datasets.from_arrays(frames, None, layout=layout, names=names, normalize=to_apply)
         found.insert(0, single)
-        if not as_asked:
-            for clip, name in zip(clips, names, strict=True):
+        if not args.normalize:  # who gives it means it
+            for name, clip in clips.items():
                 normalization.check_clip(clip, layout, name, to_apply)
     return found
 
@@ -164,7 +148,7 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     own = normalization.of_dataset(dataset.metadata) if dataset else None
     # Runs that do not tell are older than upright.
     normalized = normalization.choose(args.normalize, args.workdir, trained) or own or "view"
-    inputs = read_inputs(args.input, layout, normalized, as_asked=bool(args.normalize))
+    inputs = read_inputs(args, layout, normalized)
     config, variables, step = load.load_encoder(
         args.encoder, config, layout, args.workdir, step=args.step, joined=args.join,
         normalized=own if args.neighbours else trained,
@@ -193,7 +177,9 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     found = [extract(variables, *read_batches(config, clips)).values[0] for clips in inputs]
     parts = [np.concatenate(found)]
     if args.neighbours:
-        train = features.extract_split(config, dataset, "train", extract, variables, progress=True)
+        train = features.extract_split(
+            config, dataset, "train", extract, variables, progress=True, labelled=False
+        )
         parts.append(train.values[0])
     end = len(needed) * config.encoder.dim
     look = "concat" if looks[0] == "ensemble" else looks[0]
@@ -232,7 +218,8 @@ def find_neighbours(
     clips = numbers[places]
     return {
         "neighbour_names": np.array(dataset.names)[clips],
-        "neighbour_classes": np.array(dataset.class_names)[dataset.labels[clips]],
+        # The last, which is what -1 finds, is for clips without a label.
+        "neighbour_classes": np.array([*dataset.class_names, "?"])[dataset.labels[clips]],
         "similarities": np.einsum("qkd,qd->qk", keys[places], queries),
     }
 

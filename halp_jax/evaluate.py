@@ -40,6 +40,9 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     parser.add_argument("--stream", default="", help=about)
     about = "another run, whose streams stand beside this run's; may be repeated"
     parser.add_argument("--join", action="append", default=[], metavar="DIR", help=about)
+    parser.add_argument(
+        "--part", default="test", help="what to test on: test, or val if there is one"
+    )
     parser.add_argument("--step", type=int, help="checkpoint to load; default: the last")
     args, rest = parser.parse_known_args(argv)
     from_file = names_config_file(rest)
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             with cluster.together():
                 found = protocols.run(
                     config, args.workdir, args.protocol, encoder=args.encoder, stream=args.stream,
-                    join=args.join, step=args.step,
+                    join=args.join, step=args.step, part=args.part,
                 )  # fmt: skip
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,7 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         rows[f"{table.row_name(result)}, {table.column_name(result)}"] = shown
     if cluster.is_first():
         print(table.format_table(rows))
-        clips = f"{result['num_test']} test clips of {result['split']}"
+        clips = f"{result['num_test']} {args.part} clips of {result['split']}"
+        if result["unlabelled"]:
+            clips += f", {result['unlabelled']} without a label left out"
         print(f"{clips}, {result['seconds']} s: {found[-1][1]}")
     return 0
 

@@ -10,13 +10,17 @@
         --as_layout=kinect20 --max_bodies=2
 
 Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The
-first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
-openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Clips are centred and
-stood upright (halp_jax/skeletons/normalize.py); --normalize=released, in the first line, is what the
-paper's figures and the authors' checkpoints are of. Files that hold normalised coordinates, as agcn
-does, are kept as they are unless --normalize is given. A damaged file is named, counted and left out.
-The folder appears when it is whole, not before.
+HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), openpose, coco (also
+AlphaPose), kinetics, mediapipe (what these write), bvh and trc (motion capture), mat (MATLAB: UTD-MHAD,
+Shelf, arrays), text (--columns=utkinect, msr_action3d, msrc12, florence3d, sbu, irds, uiprmd, named or a
+.json file of your own), synthetic. The first lines of halp_jax/datasets/FORMAT.py say what each holds.
+--layout is one of halp_jax/skeletons/layouts_known.py or a .json file of your own (see
+halp_jax/skeletons/layout_file.py); where the number of joints tells instead, clips that are clearly no
+such people are refused. Six clips are drawn in clips.png beside the data, any others by halp_jax.draw.
+Clips are centred and stood upright (halp_jax/skeletons/normalize.py); --normalize=released, in the first
+line, is what the paper's figures and the authors' checkpoints are of. Files that hold normalised
+coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
+file is named, counted and left out. The folder appears when it is whole, not before.
 
 Data sets of different skeletons share an encoder when both are prepared with one --as_layout: joints
 go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max_bodies is the
@@ -29,7 +33,6 @@ It needs requirements-beam.txt, and a --source and --out that all workers see. T
 of a job (see launch/README.md), process 0 prepares and the others wait for it.
 """
 
-import inspect
 import os
 import signal
 import sys
@@ -37,8 +40,9 @@ import sys
 import ml_collections
 from absl import app, flags
 
-from halp_jax.datasets import READERS, open_source
+from halp_jax.datasets import READERS, check_options, guess_format, open_source
 from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.looks import PICTURE
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.datasets.prepared import METADATA, PreparedDataset
 from halp_jax.datasets.reading import NORMALIZERS
@@ -49,12 +53,15 @@ from halp_jax.skeletons.layout_file import find_layout
 from halp_jax.training import cluster
 
 FLAGS = flags.FLAGS
-READER_OPTIONS = ("missing", "classes", "bodies", "clips", "seed", "layout")
+READER_OPTIONS = (
+    "missing", "classes", "bodies", "clips", "seed", "layout", "columns", "keypoints",
+)  # fmt: skip
 
 
 def define_flags() -> None:
     """The command's flags; not defined on import, so that they meet no other program's."""
-    flags.DEFINE_enum("format", None, sorted(READERS), "What the files are.", required=True)
+    about = "What the files are; told from their names and first bytes if not given."
+    flags.DEFINE_enum("format", None, sorted(READERS), about)
     flags.DEFINE_string("source", None, "Folder or file to read.")
     flags.DEFINE_string("out", None, "Folder to write.", required=True)
     flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Reader processes.", 0)
@@ -79,7 +86,12 @@ def define_flags() -> None:
         "seed", None, "synthetic: another seed is another data set; folder: another split.", 0
     )
     flags.DEFINE_string(
-        "layout", None, "pyskl, agcn, ctrgcn, folder: the skeleton, a name or a .json file."
+        "layout", None, "The skeleton of the files, a name or a .json file; mostly found out."
+    )
+    about = "text: what is in which column, a known set or a .json file."
+    flags.DEFINE_string("columns", None, about)
+    flags.DEFINE_string(
+        "keypoints", None, "pyskl: folder of key points that lie in files of their own."
     )
     flags.DEFINE_string("as_layout", None, "Skeleton to take the clips to, a name or a .json file.")
     about = "Bodies of a clip; by default those of the layout."
@@ -108,7 +120,7 @@ def main(argv: list[str]) -> int:
 def prepare() -> PreparedDataset:
     """What the flags ask for."""
     layout = find_layout(FLAGS.as_layout, "--as_layout") if FLAGS.as_layout else None
-    source = open_source(FLAGS.format, FLAGS.source, **reader_options())
+    source = open_source(find_format(), FLAGS.source, **reader_options())
     if FLAGS.max_bodies is not None:
         layout = with_bodies(layout or source.layout, FLAGS.max_bodies)
     return prepare_source(
@@ -124,13 +136,20 @@ def prepare() -> PreparedDataset:
     )
 
 
+def find_format() -> str:
+    """The format that was given, or that the source tells, which is then said."""
+    if FLAGS.format is None:
+        if not FLAGS.source:
+            raise UserError("give --source=PATH, or --format=synthetic, which needs none")
+        FLAGS.format = guess_format(FLAGS.source)
+        print(f"{FLAGS.source}: read as --format={FLAGS.format}", file=sys.stderr)
+    return FLAGS.format
+
+
 def reader_options() -> dict[str, object]:
     """The options that were given, if the format's reader takes them."""
     given = {name: FLAGS[name].value for name in READER_OPTIONS if FLAGS[name].value is not None}
-    takes = inspect.signature(READERS[FLAGS.format]).parameters
-    for name in given:
-        if name not in takes:
-            raise UserError(f"--{name} means nothing to --format={FLAGS.format}; leave it out")
+    check_options(FLAGS.format, given)
     return given
 
 
@@ -148,6 +167,7 @@ def summary(dataset: PreparedDataset) -> str:
         lines.append(tell_conversion(converted))
     notes = dataset.metadata["notes"]
     lines += [f"{name}: {value}" for name, value in notes.items() if value]
+    lines.append(f"look at some of them: {dataset.path / PICTURE}")
     damaged = dataset.metadata["damaged"]
     if damaged:
         lines.append(f"{len(damaged)} damaged, left out, named above and in {METADATA}")

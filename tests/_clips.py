@@ -51,6 +51,7 @@ class FakeDataset:
     max_frames: int = 12
     layout: object = NTU25
     name: str = "fake"
+    hidden = ()  # clips whose label is not known
     metadata: dict = field(default_factory=dict)
     frames: np.ndarray = field(init=False)
 
@@ -58,12 +59,14 @@ class FakeDataset:
         rng = np.random.default_rng(0)
         self.names = tuple(f"clip {number}" for number in range(self.num_clips))
         self.labels = np.arange(self.num_clips, dtype=np.int32) % self.num_classes
+        self.classes = self.labels.copy()
+        self.labels[list(self.hidden)] = -1
         self.lengths = rng.integers(5, self.max_frames + 1, self.num_clips).astype(np.int32)
         self.class_names = tuple(f"class {c}" for c in range(self.num_classes))
         shape = (self.num_clips, self.max_frames, self.layout.bodies, self.layout.num_joints, 3)
         moves = rng.normal(size=(self.num_classes, 1, *shape[2:]))
         time = np.linspace(0, 1, self.max_frames)[:, None, None, None]
-        frames = moves[self.labels] * time + 0.1 * rng.normal(size=shape)
+        frames = moves[self.classes] * time + 0.1 * rng.normal(size=shape)
         valid = np.arange(self.max_frames) < self.lengths[:, None]
         self.frames = np.where(valid[..., None, None, None], frames, 0).astype(np.float32)
 
@@ -71,6 +74,9 @@ class FakeDataset:
         assert benchmark == "xsub"
         middle = 2 * self.num_clips // 3
         return np.arange(middle) if part == "train" else np.arange(middle, self.num_clips)
+
+    def labelled(self, benchmark, part):
+        return np.setdiff1d(self.indices(benchmark, part), self.hidden)
 
     def batches(self, indices, batch_size):
         """As pipeline.eval_batches: in order, the last batch filled up with its last clip."""

@@ -200,7 +200,25 @@ def test_without_splits_all_clips_are_for_training_and_none_for_testing():
     assert dataset.indices("all", "train").tolist() == list(range(CLIPS))
     assert len(dataset.indices("all", "test")) == 0
     unlabelled = from_arrays([make_frames(2)], None, layout="kinect20")
-    assert unlabelled.labels.tolist() == [0] and unlabelled.class_names == ("unknown",)
+    assert unlabelled.labels.tolist() == [-1] and unlabelled.class_names == ()
+    assert len(unlabelled.indices("all", "train")) == 1
+    assert len(unlabelled.labelled("all", "train")) == 0
+    some = from_arrays([make_frames(2)] * 3, [1, -1, 0], layout="kinect20")
+    assert some.labelled("all", "train").tolist() == [0, 2] and some.num_classes == 2
+
+
+def test_a_part_to_choose_settings_on_and_clips_that_are_in_two_parts(caplog):
+    splits = {"x": {"train": [0, 1, 2], "test": [3, 2], "val": [4]}}
+    dataset = from_arrays([make_frames(2)] * 6, [0] * 6, layout="kinect20", splits=splits)
+    assert dataset.indices("x", "val").tolist() == [4]
+    other = dataset.test_on("x", "val")
+    assert other.indices("x", "test").tolist() == [4]
+    assert other.indices("x", "train").tolist() == [0, 1, 2]
+    assert "split x: 1 clips are in train and in test" in caplog.text
+    assert dataset.metadata["notes"] == {
+        "warning, split x": "1 clips are in train and in test: accuracies will be too high",
+        "split x": "1 clips are in no part of it",
+    }
 
 
 GOOD = make_frames(2)
@@ -212,7 +230,7 @@ GOOD = make_frames(2)
         ([], [], {}, "there are no clips"),
         ([GOOD], [0, 1], {}, "1 clips and 2 labels"),
         ([GOOD], [0.5], {}, "one whole number a clip"),
-        ([GOOD], [-1], {}, "clip 0: its class is -1"),
+        ([GOOD], [-2], {}, "clip 0: its class is -2"),
         ([GOOD], [2], {"class_names": ("a", "b")}, "classes run from 0 to 1"),
         ([GOOD, GOOD[:, 0]], [0, 0], {}, "clip 1: its shape is"),
         ([GOOD[:, :, :19]], [0], {}, "19 joints of 3 numbers, but kinect20 has 20"),
@@ -229,8 +247,8 @@ GOOD = make_frames(2)
         ([GOOD], [0], {"splits": {"x": {"train": [-1]}}}, "there is no clip -1"),
         ([GOOD], [0], {"splits": {"x": {"train": [0, 0]}}}, "clip 0 is there twice"),
         ([GOOD], [0], {"splits": {"x": {"train": [True]}}}, "a list of clip numbers"),
-        ([GOOD], [0], {"splits": {"x": {"val": [0]}}}, "the parts train and test"),
-        ([GOOD], [0], {"splits": {"x": [0]}}, "the parts train and test"),
+        ([GOOD], [0], {"splits": {"x": {"dev": [0]}}}, "the parts train, test and val"),
+        ([GOOD], [0], {"splits": {"x": [0]}}, "the parts train, test and val"),
     ],
 )
 def test_bad_clips_are_refused_in_one_line(clips, labels, options, message):

@@ -146,11 +146,23 @@ def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, how, caplog):
 
 @ignore_lost
 @pytest.mark.usefixtures("lost_failures")
-def test_all_damaged_is_said_in_one_line(tmp_path):
-    write(tmp_path, [10])
-    damage(tmp_path, 10, "cut short")
-    with pytest.raises(UserError, match="all checkpoints of .* are damaged"):
+def test_where_none_can_be_read_all_stay_where_they_are(tmp_path):
+    write(tmp_path, [10, 20])
+    for step in (10, 20):
+        damage(tmp_path, step, "cut short")
+    with pytest.raises(UserError, match="no checkpoint of .* can be read .of step 20: .*they stay"):
         latest(tmp_path)
+    assert checkpoint.has_checkpoint(tmp_path) and not (tmp_path / "damaged").exists()
+
+
+@pytest.mark.parametrize("name", ["lr[0.1]", "a*b?", "50 % of {x}", "größe #1"])
+def test_any_name_of_a_workdir_will_do(tmp_path, name):
+    assert write(tmp_path / name / "run", [10, 20]) == [10, 20]
+    state, step, _ = latest(tmp_path / name / "run")
+    assert step == 20
+    assert_bitwise(state, make_state(20))
+    state, _ = checkpoint.warm_start(make_state(5), tmp_path / name / "run", "all")
+    assert_bitwise(state, make_state(20))
 
 
 def test_another_architecture_names_the_leaf_and_harms_nothing(tmp_path):
@@ -172,6 +184,7 @@ def test_half_written_checkpoint_of_a_killed_run_is_none(tmp_path):
     (tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp").mkdir()
     (tmp_path / "checkpoints" / "20.orbax-checkpoint-tmp" / "state").write_text("x")
     assert latest(tmp_path)[1] == 10 and source.is_dir()
+    assert [path.name for path in source.parent.iterdir()] == ["10"]
     assert checkpoint.has_checkpoint(tmp_path)
     assert not checkpoint.has_checkpoint(tmp_path / "nowhere")
 

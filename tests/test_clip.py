@@ -40,7 +40,11 @@ def test_damaged_frames_are_refused_with_the_reason(frames, reason):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("label", [-1, 4])
+def test_a_clip_may_have_no_label():
+    assert check_clip(dataclasses.replace(SOUND, label=-1), NTU25, 4).label == -1
+
+
+@pytest.mark.parametrize("label", [-2, 4])
 def test_a_label_out_of_range_is_refused(label):
     with pytest.raises(DamagedClip, match=f"class is {label}, but classes run from 0 to 3"):
         check_clip(dataclasses.replace(SOUND, label=label), NTU25, 4)

@@ -4,12 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from _people import stand
 from matplotlib.collections import LineCollection
 from PIL import Image
 
 from halp_jax.errors import UserError
 from halp_jax.skeletons import draw, draw_sphere, synthetic
-from halp_jax.skeletons.layout import KINECT20, NTU25
+from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25
 from halp_jax.skeletons.normalize import normalize_clip
 
 HEAD, FEET = 3, [15, 19]
@@ -38,12 +39,48 @@ def ink(figure):
 def test_people_stand_upright(index, normalised, turn):
     frames = synthetic.make_clip(0, index)
     frames = normalize_clip(frames, NTU25) if normalised else frames
-    flat = draw.project(frames, NTU25, turn)
+    flat = draw.project(frames, NTU25, turn, up="z" if normalised else "y")
     present = draw.find_present(frames, NTU25)[..., [HEAD, *FEET]].all(-1)
     assert present.any()
     height = flat[..., HEAD, 1] - flat[..., FEET, 1].max(-1)
     assert (height[present] > 0.6).mean() > 0.95
     assert 0.8 < np.median(height[present]) < 2.2
+
+
+def test_a_person_who_lies_or_stands_on_the_head_is_drawn_so():
+    person = stand(NTU25.joints)[None, None]  # z up
+    over = person * (1, -1, -1)
+    back = person[..., [0, 2, 1]] * (1, -1, 1)
+    heights = {}
+    for name, frames in {"up": person, "over": over, "back": back}.items():
+        flat = draw.project(frames, NTU25, turn=0.0)[0, 0]
+        heights[name] = flat[HEAD, 1] - flat[FEET, 1].mean()
+    np.testing.assert_allclose([heights["up"], heights["over"]], [1.6, -1.6], atol=1e-9)
+    assert abs(heights["back"]) < 0.2  # head and feet are level
+    # Feet point to the viewer, so the person's right is on the left; from above in the lying clip.
+    flat = draw.project(person, NTU25, turn=0.0)[0, 0]
+    np.testing.assert_allclose(flat[8] - flat[4], (-0.4, 0), atol=1e-9)
+
+
+@pytest.mark.parametrize("up", ["z", "y", "-y"])
+def test_the_caller_says_which_axis_points_up(up):
+    """The same person in three frames of axes gives one picture, from any side."""
+    person = stand(NTU25.joints)[None, None]
+    x, y, z = person[..., 0], person[..., 1], person[..., 2]
+    there = {"z": (x, y, z), "y": (x, z, -y), "-y": (-x, -z, -y)}[up]
+    for turn in (0.0, 30.0, 75.0):
+        np.testing.assert_allclose(
+            draw.project(np.stack(there, -1), NTU25, turn, up),
+            draw.project(person, NTU25, turn),
+            atol=1e-9,
+        )
+
+
+def test_a_picture_has_y_down_whatever_is_said():
+    pose = np.zeros((1, 1, 17, 3))
+    pose[0, 0, :, :2] = stand(COCO17.joints)[:, [0, 2]] * (1, -1)
+    flat = draw.project(pose, COCO17, turn=60.0, up="z")[0, 0]
+    np.testing.assert_allclose(flat[0] - flat[15], (0.1, 1.55), atol=1e-9)
 
 
 def test_facing_people_have_their_left_side_on_the_right_of_the_picture():
@@ -55,7 +92,7 @@ def test_facing_people_have_their_left_side_on_the_right_of_the_picture():
 def test_two_people_are_seen_from_where_they_do_not_overlap():
     frames = synthetic.make_clip(0, HUG)
     both = frames[:, :, NTU25.centre].any(-1).all(1)
-    centres = draw.project(frames, NTU25)[both][:, :, NTU25.centre, 0]
+    centres = draw.project(frames, NTU25, up="y")[both][:, :, NTU25.centre, 0]
     apart = np.linalg.norm(np.diff(frames[both][:, :, NTU25.centre], axis=1)[:, 0], axis=-1)
     assert abs(np.diff(centres, axis=1)).mean() > 0.8 * apart.mean()
 
@@ -64,7 +101,8 @@ def test_two_people_are_seen_from_where_they_do_not_overlap():
 def test_strip_is_whole_and_upright_on_the_page(normalised):
     frames = synthetic.make_clip(0, HUG)
     frames = normalize_clip(frames, NTU25) if normalised else frames
-    figure = draw.draw_strip(frames, NTU25, count=5, title="hug")
+    up = "z" if normalised else "y"
+    figure = draw.draw_strip(frames, NTU25, count=5, title="hug", up=up)
     assert ink(figure) > 0.01
     drawn = skeletons(figure)
     assert len(drawn) >= 9  # five poses of two people, one of whom may come late
@@ -85,6 +123,22 @@ def test_strip_is_whole_and_upright_on_the_page(normalised):
     assert upright >= 5
     assert figure.axes[0].get_title(loc="left") == "hug"
     assert figure.axes[0].get_aspect() == 1
+
+
+def test_strips_tell_the_time_where_the_rate_is_known():
+    frames = synthetic.make_clip(0, WAVE)[:61]
+    for rate, last in ((30.0, "2.0 s"), (24.0, "2.5 s"), (0.0, "frame 60")):
+        figure = draw.draw_strip(frames, NTU25, count=3, rate=rate, up="y")
+        assert figure.axes[0].texts[-1].get_text() == last
+
+
+def test_a_joint_that_is_thrown_far_does_not_make_a_page_of_a_mile():
+    frames = np.tile(stand(NTU25.joints), (4, 1, 1, 1))
+    frames[2, 0, 7] = (1e6, 0, 0)
+    frames[3] = 0.5  # all joints in one point
+    for chosen in (frames, frames[3:]):
+        figure = draw.draw_strip(chosen, NTU25, count=4, turn=0.0)
+        assert (figure.get_size_inches() < 40).all() and ink(figure) > 0
 
 
 def test_grid_names_every_clip_and_labels_stay_apart():

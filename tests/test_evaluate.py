@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 KEYS = {
     "protocol", "encoder", "stream", "split", "top1", "top5", "best_top1", "step", "seed",
-    "num_train", "num_test", "seconds", "joined", "config", "per_class", "confusion",
+    "part", "unlabelled", "num_train", "num_test", "seconds", "joined", "config", "per_class", "confusion",
 }  # fmt: skip
 
 
@@ -78,6 +78,26 @@ def test_encoders_and_protocols_and_their_table(workdir, capsys):
     assert list(rows) == ["raw coordinates", "random encoder", "pre-trained"]
     assert rows["pre-trained"]["linear"] == (result["top1"], None, 1)
     assert table.format_table(rows).splitlines()[0].split() == ["1-NN", "linear"]
+
+
+def test_clips_without_a_label_are_left_out_with_their_count(workdir, capsys, monkeypatch):
+    monkeypatch.setattr(FakeDataset, "hidden", (0, 3, 20), raising=False)
+    assert run(workdir, "--protocol=knn") == 0
+    result = read(workdir, "knn")
+    assert (result["num_train"], result["num_test"], result["unlabelled"]) == (12, 7, 3)
+    assert "7 test clips of xsub, 3 without a label left out" in capsys.readouterr().out
+
+
+def test_another_part_than_test(workdir, capsys, monkeypatch):
+    def test_on(dataset, benchmark, part):
+        assert (benchmark, part) == ("xsub", "val")
+        monkeypatch.setattr(dataset, "hidden", tuple(range(17, 22)))
+        return dataset
+
+    monkeypatch.setattr(FakeDataset, "test_on", test_on, raising=False)
+    assert run(workdir, "--protocol=knn", "--part=val") == 0
+    assert "3 val clips of xsub" in capsys.readouterr().out
+    assert read(workdir, "knn_val")["part"] == "val"
 
 
 def test_settings_of_the_command_line_reach_the_protocol(workdir):

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import gc
+import inspect
 import pickle
 import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import _detections
 import numpy as np
 import pytest
 from _files import annotation, poses, write_pku, write_pyskl, write_skeleton, write_split
@@ -17,10 +19,16 @@ from _formats import (
     flat_annotation,
     make_clips,
     write_agcn,
+    write_aimclr,
     write_ctrgcn,
+    write_ctrgcn_raw,
     write_folder,
+    write_kinetics400,
     write_layout,
+    write_npy,
+    write_nwucla,
 )
+from _motion import write_motion
 from absl import flags
 
 from halp_jax import export, prepare
@@ -132,6 +140,73 @@ def spoil_folder(path):
     return "clips/3"
 
 
+def make_motion(format):
+    return lambda folder: (format, folder, write_motion(folder, format))
+
+
+def spoil_motion(path):
+    (file,) = path.glob("*/clip4.*")
+    file.write_bytes(file.read_bytes()[:-200])
+    return "clip4"
+
+
+def make_pku_framewise(folder):
+    write_pku(folder, {"0105-M": [], "0002-L": []}, folders=("skeleton", "label_per_frame"))
+    write_split(folder / "cross-view.txt", ["0105-M"], ["0002-L"])
+    for name, labels in (("0105-M", "3 3 0 0 4 4 4 3 0 0 0 0"), ("0002-L", "0 1 1" + 9 * " 0")):
+        (folder / "label_per_frame" / f"{name}.txt").write_text("\n".join(labels.split()) + "\n")
+    return "pku", folder, {}
+
+
+def make_nwucla(folder):
+    return "nwucla", write_nwucla(folder / "all_sqe"), {}
+
+
+def spoil_nwucla(path):
+    file = path / "a08_s02_e01_v02.json"
+    file.write_text(file.read_text().replace('"label": 7', '"label": 11'))
+    return "a08_s02_e01_v02"
+
+
+def make_aimclr(folder):
+    return "aimclr", write_aimclr(folder / "xsub", {"train": 3, "val": 2}), {}
+
+
+def spoil_aimclr(path):
+    spoil(path / "val_position.npy", nan_first)
+    return "P004"
+
+
+def make_ctrgcn_raw(folder):
+    return "ctrgcn", write_ctrgcn_raw(folder), {}
+
+
+def spoil_ctrgcn_raw(path):
+    (path / "frames_cnt.txt").write_text("4\n5\n2\n6\n")
+    return "A003"
+
+
+def make_kinetics400(folder, packed=True):
+    return "pyskl", write_kinetics400(folder, packed=packed), {}
+
+
+def spoil_kinetics400(path):
+    file = path.parent / "kpfiles" / "0000.pkl"
+    content = pickle.loads(file.read_bytes())
+    del content["clip0000001"]
+    file.write_bytes(pickle.dumps(content))
+    return "clip0000001"
+
+
+def make_npy(folder):
+    return "npy", write_npy(folder, make_clips(5)), {}
+
+
+def spoil_npy(path):
+    spoil(path / "b" / "3.npy", nan_first)
+    return "b/3"
+
+
 SETS = {
     "ntu": (make_ntu, spoil_ntu),
     "pku": (make_pku, spoil_pku),
@@ -140,9 +215,21 @@ SETS = {
     "agcn": (make_agcn, spoil_agcn),
     "ctrgcn": (make_ctrgcn, spoil_ctrgcn),
     "ctrgcn compressed": (lambda f: make_ctrgcn(f, np.savez_compressed), spoil_ctrgcn),
+    "pku frame-wise": (make_pku_framewise, spoil_pku),
+    "nwucla": (make_nwucla, spoil_nwucla),
+    "aimclr": (make_aimclr, spoil_aimclr),
+    "ctrgcn raw": (make_ctrgcn_raw, spoil_ctrgcn_raw),
+    "pyskl Kinetics-400": (make_kinetics400, spoil_kinetics400),
+    "pyskl Kinetics-400, MMAction2": (lambda f: make_kinetics400(f, False), None),
+    "npy": (make_npy, spoil_npy),
     "folder": (make_folder, spoil_folder),
     "folder, own layout": (make_hands, spoil_folder),
     "synthetic": (lambda folder: ("synthetic", None, {"clips": 5}), None),
+    "bvh": (make_motion("bvh"), spoil_motion),
+    "trc": (make_motion("trc"), None),  # cut short, it is a shorter clip
+    "mat": (make_motion("mat"), spoil_motion),
+    "text": (make_motion("text"), spoil_motion),
+    **_detections.SETS,
 }
 WITHOUT_SPLITS = {"ntu"}  # its official splits name subjects and cameras that are not among three
 
@@ -216,7 +303,7 @@ def test_agcn_lengths_float_labels_and_names(tmp_path):
         source.read(source.items[2])
     infos = [first.info, second.info, fourth.info]
     assert source.splits(infos) == {
-        "xview": {"train": ["0005-L_1", "0006-R_1"], "test": ["0005-M_1"]}
+        "xview": {"train": ["0005-L_1", "0006-R_1", "0007-M_1"], "test": ["0005-M_1"]}
     }
 
 
@@ -264,7 +351,7 @@ def test_arrays_that_are_normalised_stay_so_unless_asked_for(tmp_path):
     raw = make_clips(4)
     normal = [view_clip(clip, NTU25) for clip in raw]
     assert not open_source("agcn", write_agcn(tmp_path / "a", {"train": raw})).normalized
-    source = open_source("agcn", write_agcn(tmp_path / "b", {"train": normal}))
+    source = open_source("agcn", write_agcn(tmp_path / "b", {"train": normal}), layout="ntu25")
     assert source.normalized == "view" and "--normalize" in source.notes["normalised"]
     kept, again = (prepare_source(source, tmp_path / str(n), normalize=n) for n in (None, "view"))
     assert (kept.metadata["normalize"], again.metadata["normalize"]) == ("none", "view")
@@ -297,7 +384,8 @@ def test_ctrgcn_gives_the_same_clips_as_the_sensor_and_drops_copies(tmp_path):
     pairs, singles = make_clips(3), make_clips(3, bodies=1, seed=9)
     written = [translated(np.concatenate([clip, clip], 1)) for clip in singles]
     parts = {"train": [*map(translated, pairs), *written[:2]], "test": written[2:]}
-    source = open_source("ctrgcn", write_ctrgcn(tmp_path / "NTU120_CSet.npz", parts))
+    file = write_ctrgcn(tmp_path / "NTU120_CSet.npz", parts)
+    source = open_source("ctrgcn", file, layout="ntu25")
     clips = read_all(source)
     assert [clip.remark for clip in clips] == [""] * 3 + [COPY] * 3
     for clip, raw in zip(clips[:3], pairs, strict=True):
@@ -373,7 +461,7 @@ def test_ctrgcn_labels_that_are_not_one_class_damage_their_clip(tmp_path):
     y = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0]], np.float32)
     change_arrays(path, y_train=y, y_test=np.array([2, 1]))
     source = open_source("ctrgcn", path)
-    assert [item.payload[2] for item in source.items] == [1, -1, -1, 2, 1]
+    assert [item.payload[2] for item in source.items] == [1, -2, -1, 2, 1]
     with pytest.raises(UserError, match="train_1: its label is not one class"):
         source.read(source.items[1])
 
@@ -464,11 +552,11 @@ def test_folder_splits_and_labels(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "rows", "message"),
     [
-        ("file,class", None, "give the columns file,label"),
-        ("file;label", None, "give the columns file,label"),
-        ("file,label,label", None, "give the columns file,label"),
+        ("file,class", None, "give the column file and if you like label"),
+        ("file;label", None, "give the column file and if you like label"),
+        ("label,subject", None, "give the column file and if you like label"),
+        ("file,label,label", None, "give the column file and if you like label"),
         ("file,label", ["clips/0.npy"], "line 2 has 1 cells, not 2"),
-        ("file,label", ["clips/0.npy,"], "no clip has a label"),
         ("file,label", ["clips/0.npy,99999"], "class 99999"),
         ("file,label", ["clips/9.npy,1"], "cannot be read"),
         ("file,label", ['"clips/0.npy,1'], "no CSV text"),
@@ -482,6 +570,32 @@ def test_folder_tables_that_are_refused_in_one_line(tmp_path, columns, rows, mes
     assert "\n" not in str(error.value)
 
 
+def test_folder_clips_without_a_label_and_labels_from_1(tmp_path):
+    def labels(name, columns, rows):
+        source = open_source("folder", write_folder(tmp_path / name, make_clips(3), columns, rows))
+        found = [clip.label for clip in read_all(source)]
+        return found, source.class_names, source.notes["labels"]
+
+    files = [f"clips/{n}.npy" for n in range(3)]
+    assert labels("a", "file", files) == ([-1, -1, -1], (), "")
+    rows = [f"{file},{label}" for file, label in zip(files, ("wave", "", "kick"), strict=True)]
+    assert labels("b", "file,label", rows) == ([1, -1, 0], ("kick", "wave"), "")
+    rows = [f"{file},{label}" for file, label in zip(files, (2, -1, 1), strict=True)]
+    told = "run from 1 to 2: taken as classes from 0"
+    assert labels("c", "file,label", rows) == ([1, -1, 0], ("class 0", "class 1"), told)
+    rows = [f"{file},{label}" for file, label in zip(files, (0, 3, 3), strict=True)]
+    assert labels("d", "file,label", rows)[2] == "no clip is of class 1, 2"
+
+
+def test_folder_rows_to_choose_settings_on(tmp_path):
+    rows = [f"clips/{n}.npy,0,{'train train test val'.split()[n]}" for n in range(4)]
+    source = open_source("folder", write_folder(tmp_path, make_clips(4), "file,label,split", rows))
+    splits = source.splits([clip.info for clip in read_all(source)])
+    assert splits == {
+        "own": {"train": ["clips/0", "clips/1"], "test": ["clips/2"], "val": ["clips/3"]}
+    }
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -489,8 +603,7 @@ def test_folder_tables_that_are_refused_in_one_line(tmp_path, columns, rows, mes
         ("/etc/passwd.npy,0,train", "outside the folder"),
         ("labels.csv,0,train", "does not end in .npy"),
         ("clips/0.npy,0,train", "is there twice"),
-        ("clips/1.npy,,train", "has no label"),
-        ("clips/1.npy,0,valid", "not train or test"),
+        ("clips/1.npy,0,valid", "not train, test or val"),
         ("clips/gone.npy,0,test", "cannot be read"),
         ("clips/odd.npy,0,test", r"its shape is \[5, 25\]"),
         ("clips/object.npy,0,test", "only numbers are read"),
@@ -588,12 +701,14 @@ def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing(monkeypa
     monkeypatch.setattr(prepare, "FLAGS", values)
     for format in READERS:
         values(["prepare", f"--format={format}", "--out=x", "--layout=coco17"])
-        if format in ("pyskl", "agcn", "ctrgcn", "folder"):
+        if "layout" in inspect.signature(READERS[format]).parameters:
             assert prepare.reader_options() == {"layout": "coco17"}
         else:
             with pytest.raises(UserError, match=f"means nothing to --format={format}"):
                 prepare.reader_options()
     assert values.normalize is None
+    values(["prepare", "--format=text", "--out=x", "--columns=sbu"])
+    assert prepare.reader_options()["columns"] == "sbu"
 
 
 # --- out and in again -----------------------------------------------------------------------------

@@ -17,12 +17,32 @@ from _formats import (
     flat_annotation,
     make_clips,
     write_agcn,
+    write_aimclr,
     write_ctrgcn,
+    write_ctrgcn_raw,
     write_folder,
+    write_kinetics400,
     write_layout,
+    write_nwucla,
 )
+from _motion import write_motion
 
-from halp_jax.datasets import READERS, agcn, ctrgcn, folder, ntu, pku, pyskl
+from halp_jax.datasets import (
+    READERS,
+    agcn,
+    aimclr,
+    ctrgcn,
+    ctrgcn_raw,
+    folder,
+    guess_format,
+    ntu,
+    nwucla,
+    open_source,
+    pku,
+    pyskl,
+    pyskl_points,
+    text,
+)
 from halp_jax.datasets.clip import DamagedClip
 from halp_jax.errors import UserError
 
@@ -86,7 +106,7 @@ def outcome(open_and_read, layout_joints: int) -> str:
     for clip in clips:
         assert clip.frames.ndim == 4 and clip.frames.shape[2:] == (layout_joints, 3)
         assert clip.frames.dtype == np.float32 and np.isfinite(clip.frames).all()
-        assert clip.frames.any() and clip.label >= 0
+        assert clip.frames.any() and clip.label >= -1
     return "clips"
 
 
@@ -104,10 +124,10 @@ def read_all(source) -> list:
     return clips
 
 
-def run_cases(make_case) -> dict[str, int]:
+def run_cases(make_case, cases: int = CASES) -> dict[str, int]:
     """Counts the outcomes of all cases; none may hang."""
     counts = {"clips": 0, "refused": 0}
-    for number in range(CASES):
+    for number in range(cases):
         start = time.perf_counter()
         counts[make_case(number, np.random.default_rng([7, number]))] += 1
         assert time.perf_counter() - start < 5, f"case {number} hangs"
@@ -141,7 +161,7 @@ def test_fuzz_ntu_missing_lists_and_names(tmp_path):
         try:
             assert len(ntu.open_source(tmp_path).items) == 1
         except UserError as error:
-            assert "names no sample" in str(error)
+            assert "names no sample" in str(error) or "is empty" in str(error)
 
 
 def test_fuzz_pku(tmp_path):
@@ -157,7 +177,8 @@ def test_fuzz_pku(tmp_path):
     def case(number, rng):
         name = ("video", "label", "split", "label")[number % 4]
         change = mutate_lines if number % 3 == 0 else mutate
-        put(files[name], change(sound[name], rng))
+        framewise = b"0\n26\n26\n0\n4\n4\n" if number % 4 == 3 else sound[name]
+        put(files[name], change(framewise, rng))
         pku._load_video.cache_clear()  # the same name and time of change, other content
 
         def read():
@@ -322,6 +343,70 @@ def test_fuzz_ctrgcn(tmp_path):
     assert min(counts.values()) > CASES // 20, counts
 
 
+def test_fuzz_nwucla(tmp_path):
+    file = write_nwucla(tmp_path, ["a08_s02_e01_v02"]) / "a08_s02_e01_v02.json"
+    sound = file.read_bytes()
+
+    def case(number, rng):
+        put(file, (mutate_lines if number % 3 == 0 else mutate)(sound, rng))
+        return outcome(lambda: open_and_read(nwucla.open_source, tmp_path), 20)
+
+    counts = run_cases(case)
+    assert min(counts.values()) > CASES // 20, counts
+
+
+def flip_bits(data: bytes, rng: np.random.Generator) -> bytes:
+    changed = bytearray(data)
+    for place in rng.integers(0, len(data), 2):
+        changed[place] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["aimclr", "raw", "kinetics"])
+def test_fuzz_prepared_arrays(tmp_path, kind):
+    if kind == "aimclr":
+        path = write_aimclr(tmp_path, {"train": 2})
+        files = [path / "train_label.pkl", path / "train_position.npy"]
+        read, joints = aimclr.open_source, 25
+    elif kind == "raw":
+        path = write_ctrgcn_raw(tmp_path, (2, 2))
+        files = [path / name for name in (ctrgcn_raw.JOINTS, ctrgcn_raw.COUNTS, ctrgcn_raw.NAMES)]
+        read, joints = ctrgcn.open_source, 25
+    else:
+        path = write_kinetics400(tmp_path, 2)
+        files, read, joints = [path, tmp_path / "kpfiles" / "0000.pkl"], pyskl.open_source, 17
+    sound = [file.read_bytes() for file in files]
+
+    def case(number, rng):
+        place = number % len(files)
+        put(files[place], (flip_bits if number % 4 < 2 else mutate)(sound[place], rng))
+        agcn._open_array.cache_clear()
+        pyskl_points._load.cache_clear()
+        result = outcome(lambda: open_and_read(read, path), joints)
+        put(files[place], sound[place])
+        return result
+
+    counts = run_cases(case, CASES // 4)
+    assert min(counts.values()) > CASES // 160, counts
+
+
+def test_fuzz_guess(tmp_path):
+    sound = [b'{"people":[{"pose_keypoints_2d":[1,2,3]}]}', b"file,label\nclips/0.npy,1\n",
+             b"time,Hips.x,Hips.y\n1,2,3\n", b"\x93NUMPY\1\0v\0{'descr': '<f4'}"]  # fmt: skip
+    files = [tmp_path / f"clip.{suffix}" for suffix in ("json", "csv", "csv", "npy")]
+
+    def case(number, rng):
+        put(files[number % 4], mutate(sound[number % 4], rng))
+        try:
+            return "clips" if guess_format(files[number % 4]) else ""
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1000
+            return "refused"
+
+    counts = run_cases(case)
+    assert min(counts.values()) > CASES // 40, counts
+
+
 def test_fuzz_folder_and_layout(tmp_path):
     rows = ["clips/0.npy,wave,3,train", "clips/1.npy,kick,4,test"]
     clips = [clip[:2] for clip in make_clips(2, 1, 6)]
@@ -345,6 +430,27 @@ def test_fuzz_folder_and_layout(tmp_path):
 
     counts = run_cases(case)
     assert min(counts.values()) > CASES // 20, counts
+
+
+@pytest.mark.parametrize("format", ["bvh", "trc", "mat", "text"])
+def test_fuzz_motion_files(tmp_path, format):
+    options = write_motion(tmp_path, format, clips=1, time=2) | {"layout": "kinect20"}
+    (file,) = tmp_path.glob("a/*")
+    sound = file.read_bytes()
+
+    def guess():
+        open_source(format, tmp_path, **{**options, "layout": None})
+        return []
+
+    def case(number, rng):
+        change = mutate_lines if number % 3 == 0 else mutate
+        put(file, change(sound, rng))
+        text._load.cache_clear()
+        outcome(guess, 20)
+        return outcome(lambda: open_and_read(READERS[format], tmp_path, **options), 20)
+
+    counts = run_cases(case, CASES // 4)
+    assert min(counts.values()) > CASES // 80, counts
 
 
 def claim_shape(sound: bytes, shape: str) -> bytes:
@@ -401,6 +507,7 @@ def test_tiny_files_take_little_memory(tmp_path, reader):
         file = tmp_path / "a.pkl"
         sound = write_pyskl(file, [annotation("a", 999, time=2)], {}).read_bytes()
         claims = [b"\x80\x02Nr\xff\xff\xff\x7f.", b"\x80\x05\x96\0\0\0\0\0\0\1\0."]
+        claims.append(b"\x80\x03B\0\0\0\x7f" + b"abc.")  # 2 GB in 11 bytes
     file.write_bytes(sound)
     assert outcome(lambda: read_all(READERS[reader](str(tmp_path))), 25) == "clips"
     tracemalloc.start()

@@ -183,8 +183,9 @@ def test_bad_folders_and_options(tmp_path):
     with pytest.raises(UserError, match="holds no .skeleton file"):
         ntu.open_source(tmp_path)
     file = write_skeleton(tmp_path, "S001C001P001R001A001")
-    with pytest.raises(UserError, match="is a file"):
-        ntu.open_source(file)
+    source = ntu.open_source(file.rename(tmp_path / "mine.skeleton"))
+    assert source.read(source.items[0])[0].info == ClipInfo(-1, "mine")
+    file.write_text("0")
     with pytest.raises(UserError, match="classes=61"):
         ntu.open_source(tmp_path, classes=61)
     with pytest.raises(UserError, match="bodies=all"):
@@ -202,7 +203,7 @@ FIRST_X = GOOD.splitlines()[4].split()[0]
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "ends before the number of frames"),
+        ("", "it is empty"),
         (GOOD[: len(GOOD) // 2], "ends within frame 1 of 3"),
         (GOOD.replace("3\n", "4\n", 1), "ends before the number of bodies of frame 3"),
         (GOOD.replace("3\n", "2\n", 1), "values follow its last frame"),

@@ -110,7 +110,12 @@ def test_videos_without_labels_are_counted(tmp_path):
         ("nan,2,3,4", "line 1 is not"),
         ("1,2," + "9" * 5000, "line 1 is not"),
         ("\xff\xfe", "line 1 is not"),
-        ("", "no action is labelled"),
+        ("", "it is empty"),
+        (" \n", "no action is labelled"),
+        ("0\n" * 12, "no action is labelled"),
+        ("0\n26\n" * 5, "10 labels for 12 frames"),
+        ("0\n26\n1,2,3,2\n", "line 3 is not the number of an action"),
+        ("52\n" * 12, "action 52 is not in"),
     ],
 )
 def test_damaged_labels(tmp_path, row, reason):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import multiprocessing
 import os
 import struct
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from absl import flags
 
 from halp_jax import prepare
-from halp_jax.datasets import open_source
+from halp_jax.datasets import open_source, pipeline
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.prepared import METADATA, open_dataset
@@ -54,7 +55,9 @@ def read_fake(item: Item) -> list[Clip]:
 
 
 def read_slowly(item: Item, folder: str) -> list[Clip]:
-    """Leaves word of the process that reads, and takes forever from the fifth clip on."""
+    """Leaves word of the process that reads, and takes forever there from the fifth clip on."""
+    if multiprocessing.parent_process() is None:
+        return read_fake(item)  # the look at the first clips
     (Path(folder) / f"reader{os.getpid()}").touch()
     if item.payload[1] >= 5:
         time.sleep(600)
@@ -96,6 +99,36 @@ def test_metadata_holds_labels_lengths_names_and_splits(small):
     assert small.metadata["absent_from_splits"] == {"xsub": 1}
     with pytest.raises(UserError, match="no split 'xview'; it has: xsub"):
         small.indices("xview", "train")
+
+
+def test_splits_that_fit_no_clip_are_refused_and_what_is_odd_is_said(tmp_path):
+    def write(**parts):
+        source = dataclasses.replace(make_source(count=4), splits=lambda _: {"mine": parts})
+        return prepare_source(source, tmp_path / "set", overwrite=True)
+
+    with pytest.raises(
+        UserError, match="split mine: none of its 2 test names .*'other 1'.*clip000"
+    ):
+        write(train=["clip000"], test=["other 1", "other 2"])
+    assert not (tmp_path / "set").exists()
+    dataset = write(train=["clip000", "clip001"], test=["clip001"], val=["clip002"])
+    assert dataset.indices("mine", "val").tolist() == [2]
+    told = prepare.summary(dataset)
+    assert "split mine: 1 clips are in train and in test: accuracies will be too high" in told
+    assert "split mine: 1 clips are in no part of it" in told
+
+
+def read_unlabelled(item):
+    return [dataclasses.replace(clip, label=-1) for clip in read_fake(item)]
+
+
+def test_clips_without_any_label(tmp_path):
+    source = dataclasses.replace(make_source(count=4), read=read_unlabelled, class_names=())
+    dataset = prepare_source(source, tmp_path / "set")
+    assert dataset.labels.tolist() == [-1] * 4 and dataset.num_classes == 0
+    assert len(dataset.labelled("xsub", "train")) == 0 and len(dataset.indices("xsub", "train"))
+    (batch,) = pipeline.eval_batches(dataset, np.arange(4), batch_size=4, max_frames=5)
+    assert batch["label"].tolist() == [-1] * 4
 
 
 def test_tfds_opens_the_folder_and_finds_the_normalised_clips(small):

@@ -31,7 +31,7 @@ def test_clips_of_every_protocol(tmp_path, protocol):
     assert second.frames.shape == (5, 2, 25, 3) and not second.frames[:, 1].any()
     assert first.info == ClipInfo(1, "0005-L_00229", camera=0, performance=5)
     assert source.splits([first.info, second.info]) == {
-        "xsub": {"train": ["0005-L_00229"], "test": ["0006-R_00001"]}
+        "xsub": {"train": ["0005-L_00229"], "test": ["0006-R_00001", "gone"]}
     }
     assert source.notes["splits_ignored"] == ["other"]
     for each in (source.items, source.read, source.splits):
@@ -70,12 +70,13 @@ def test_numpy_scalars_float32_fortran_order_and_big_endian(tmp_path):
         (read,) = read_all(source)
         np.testing.assert_array_equal(read.frames, clip["keypoint"].transpose(1, 0, 2, 3))
         assert read.label == 3 and len(source.class_names) == 4
+        assert source.notes["labels"] == "no clip is of class 0, 1, 2"
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"label": -1}, "its label is -1"),
+        ({"label": -2}, "its label is -2"),
         ({"label": 10**9}, "its label is 1000000000"),
         ({"label": "two"}, "its label is two"),
         ({"keypoint": None}, "no array of floating-point"),
@@ -105,6 +106,68 @@ def test_one_damaged_annotation_is_named_and_the_others_are_read(tmp_path, chang
     assert source.items[3].id in str(error.value) and "\n" not in str(error.value)
 
 
+def open_labels(tmp_path, labels, names="abcdef"):
+    clips = [annotation(name, label) for name, label in zip(names, labels, strict=False)]
+    source = pyskl.open_source(write_pyskl(tmp_path / "a.pkl", clips, {}))
+    return [clip.label for clip in read_all(source)], source
+
+
+def test_labels_from_1_become_classes_from_0_and_it_is_said(tmp_path):
+    found, source = open_labels(tmp_path, [1, 2, 3, 1])
+    assert found == [0, 1, 2, 0] and source.class_names == ("class 0", "class 1", "class 2")
+    assert source.notes["labels"] == "run from 1 to 3: taken as classes from 0"
+    found, source = open_labels(tmp_path, [0, 1, 2])
+    assert found == [0, 1, 2] and source.notes["labels"] == ""
+
+
+def test_labels_are_held_against_the_actions_in_ntu_names(tmp_path):
+    names = [f"S001C001P00{n}R001A0{action:02d}" for n, action in enumerate((1, 7, 60))]
+    assert open_labels(tmp_path, [0, 6, 59], names)[1].notes["labels"].startswith("no clip is of")
+    found, source = open_labels(tmp_path, [1, 7, 60], names)  # the action itself: from 1
+    assert found == [0, 6, 59] and source.class_names == ACTIONS[:60]
+    assert "taken as classes from 0" in source.notes["labels"]
+    found, source = open_labels(tmp_path, [0, 9, 59], names)
+    assert found == [0, 9, 59] and source.notes["labels"].startswith("1 of 3 are not the action")
+
+
+def test_clips_without_labels_and_a_bare_list(tmp_path):
+    clips = [annotation("a", 0), annotation("b", 0), annotation("c", -1)]
+    del clips[0]["label"]
+    clips[1]["label"] = None
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(clips))
+    source = pyskl.open_source(tmp_path / "a.pkl")
+    assert [clip.label for clip in read_all(source)] == [-1, -1, -1]
+    assert source.class_names == () and source.splits([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ({"train": "ab", "val": "c"}, {"given": {"train": "ab", "test": "c"}}),
+        ({"Train": "ab", "Test": "c"}, {"given": {"train": "ab", "test": "c"}}),
+        (
+            {"train1": "a", "test1": "b", "train2": "b", "test2": "a"},
+            {"1": {"train": "a", "test": "b"}, "2": {"train": "b", "test": "a"}},
+        ),
+        ({"train_xsub": "a", "test_xsub": "b"}, {"xsub": {"train": "a", "test": "b"}}),
+        (
+            {"xsub_train": "a", "xsub_val": "b", "xsub_test": "c"},
+            {"xsub": {"train": "a", "val": "b", "test": "c"}},
+        ),
+        ({"xset_train": "abc"}, {"xset": {"train": "abc", "test": ""}}),
+    ],
+)
+def test_splits_however_their_parts_are_called(tmp_path, split, expected):
+    clips = [annotation(name, 0) for name in "abc"]
+    named = {key: list(names) for key, names in split.items()}
+    source = pyskl.open_source(write_pyskl(tmp_path / "a.pkl", clips, named))
+    assert source.splits([]) == {
+        benchmark: {part: list(names) for part, names in parts.items()}
+        for benchmark, parts in expected.items()
+    }
+    assert source.notes["splits_ignored"] == []
+
+
 def test_files_that_are_refused(tmp_path):
     file = tmp_path / "a.pkl"
     with pytest.raises(UserError, match="does not exist"):
@@ -124,7 +187,7 @@ def test_files_that_are_refused(tmp_path):
     with pytest.raises(UserError, match="17 joints; 25 .* and 20"):
         pyskl.open_source(write_pyskl(file, [annotation("a", 0, joints=17)], {}))
     with pytest.raises(UserError, match="no annotation is sound"):
-        pyskl.open_source(write_pyskl(file, [{"frame_dir": "a", "label": 0}], {}))
+        pyskl.open_source(write_pyskl(file, [{"frame_dir": "a", "label": 0, "keypoint": 1}], {}))
     whole = write_pyskl(file, PKU, {}).read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="no pickle of arrays") as error:

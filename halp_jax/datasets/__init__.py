@@ -6,14 +6,35 @@
 `pack` writes any data set to one file, `open_dataset` opens that too, and `pipeline` is the same.
 """
 
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from halp_jax.datasets import agcn, ctrgcn, folder, ntu, pku, pyskl, synthetic
+from halp_jax.datasets import (
+    agcn,
+    aimclr,
+    bvh,
+    coco,
+    ctrgcn,
+    folder,
+    kinetics,
+    mat,
+    mediapipe,
+    npy_clips,
+    ntu,
+    nwucla,
+    openpose,
+    pku,
+    pyskl,
+    synthetic,
+    text,
+    trc,
+)  # fmt: skip
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
-from halp_jax.datasets.packed import open_dataset, pack
+from halp_jax.datasets.guess import guess_format
+from halp_jax.datasets.packed import is_dataset, open_dataset, pack
 from halp_jax.datasets.prepared import Dataset, PreparedDataset
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
@@ -25,8 +46,19 @@ READERS: dict[str, Callable[..., Source]] = {
     "pyskl": pyskl.open_source,
     "agcn": agcn.open_source,
     "ctrgcn": ctrgcn.open_source,
+    "aimclr": aimclr.open_source,
     "folder": folder.open_source,
+    "openpose": openpose.open_source,
+    "coco": coco.open_source,
+    "kinetics": kinetics.open_source,
+    "mediapipe": mediapipe.open_source,
+    "npy": npy_clips.open_source,
+    "nwucla": nwucla.open_source,
     "synthetic": synthetic.open_source,
+    "bvh": bvh.open_source,
+    "trc": trc.open_source,
+    "mat": mat.open_source,
+    "text": text.open_source,
 }
 
 
@@ -36,10 +68,20 @@ def open_source(format: str, path: str | os.PathLike[str] | None = None, **optio
         raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(READERS))}")
     if not path and format != "synthetic":
         raise UserError(f"format {format} needs the path of its files; give it as --source=PATH")
+    check_options(format, options)
     return READERS[format](os.fspath(path or ""), **options)
+
+
+def check_options(format: str, options: Iterable[str]) -> None:
+    """Raises UserError for an option that the format's reader does not take."""
+    takes = inspect.signature(READERS[format]).parameters
+    for name in options:
+        if name not in takes:
+            raise UserError(f"--{name} means nothing to --format={format}; leave it out")
 
 
 __all__ = [
     "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip", "Dataset", "Item",
-    "PreparedDataset", "Source", "check_clip", "from_arrays", "open_dataset", "open_source", "pack",
+    "PreparedDataset", "Source", "check_clip", "check_options", "from_arrays", "guess_format", "is_dataset",
+    "open_dataset", "open_source", "pack",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
+from halp_jax.datasets.labels import UNLABELLED, number_classes
 from halp_jax.datasets.npy import map_array, to_float32
 from halp_jax.datasets.pyskl import MAX_CLASSES, guess_class_names, parse_name_fields
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
@@ -25,8 +26,8 @@ from halp_jax.datasets.source import (
     Source,
     check_folder,
     find_normalized,
+    fixed_splits,
     guess_benchmark,
-    keep_there,
 )
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
@@ -65,24 +66,27 @@ def trim(frames: np.ndarray) -> np.ndarray:
     return frames[: last[-1] + 1 if len(last) else 1]
 
 
-def open_source(path: str | Path, *, layout: str | None = None) -> Source:
+def open_source(
+    path: str | Path, *, layout: str | None = None, data_names: Sequence[str] = _DATA_NAMES
+) -> Source:
     """The folder with the arrays of one benchmark.
 
     Args:
         path: its last two folder names say which benchmark it is (xsub, xview, xset); else the
             split is called "given".
         layout: by default 25, 20 or 18 joints tell: NTU, Kinect v1, OpenPose.
+        data_names: what the arrays are called, behind train_ and val_.
 
     Raises:
         UserError: files are missing, damaged or do not fit together.
     """
-    folder = check_folder(path, "train_data_joint.npy, train_label.pkl and their kin")
+    folder = check_folder(path, f"train_{data_names[0]}, train_label.pkl and their kin")
     items: list[Item] = []
     names: dict[str, list[str]] = {"train": [], "test": []}
     seen: set[str] = set()
     shape, notes = None, {"parts": {}, "frame_counts": {}}
     for prefix, part in _PARTS.items():
-        data = next((folder / f"{prefix}_{each}" for each in _DATA_NAMES
+        data = next((folder / f"{prefix}_{each}" for each in data_names
                      if (folder / f"{prefix}_{each}").exists()), None)  # fmt: skip
         if data is None:
             continue
@@ -103,7 +107,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             if lengths is not None:
                 length = lengths[row]
                 reason = None if length else "its num_frame is no number of frames"
-            if label < 0:
+            if label < UNLABELLED:
                 reason = "its label is no class number"
             if name in seen:
                 name, reason = f"{name}#{prefix}{row}", f"{name} is there twice"
@@ -111,12 +115,19 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             names[part].append(name)
             items.append(Item(name, (str(data), changed, row, label, length, reason)))
     if shape is None:
-        raise UserError(f"{folder} holds no train_data_joint.npy; give the folder of one benchmark")
+        raise UserError(
+            f"{folder} holds no train_{data_names[0]}; give the folder of one benchmark"
+        )
     if not items:
         raise UserError(f"{folder}: its arrays have no clips; fetch them again")
     chosen = _choose_layout(layout, shape, folder)
-    highest = max(0, max(item.payload[3] for item in items))
-    class_names = guess_class_names([item.id for item in items], 1 + highest)
+    names_of = [item.id for item in items]
+    labels, notes["labels"] = number_classes([item.payload[3] for item in items], names_of)
+    items = [
+        Item(item.id, (*item.payload[:3], label, *item.payload[4:]))
+        for item, label in zip(items, labels, strict=True)
+    ]
+    class_names = guess_class_names(names_of, 1 + max(labels))
     return find_normalized(
         Source(
             format="agcn",
@@ -124,8 +135,9 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             class_names=class_names,
             items=tuple(items),
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
-            splits=functools.partial(keep_there, splits={guess_benchmark(folder): names}),
+            splits=functools.partial(fixed_splits, splits={guess_benchmark(folder): names}),
             notes=notes,
+            guessed=not layout,
         )
     )
 
@@ -145,16 +157,16 @@ def _choose_layout(name: str | None, shape: Sequence[int], folder: Path) -> Layo
     layout = find_layout(name) if name else guess_layout(joints, 3) or guess_layout(joints, 2)
     if layout is None:
         raise UserError(f"{folder}: skeletons of {joints} joints; say which with --layout")
-    if layout.num_joints != joints or bodies > layout.bodies:
+    if not layout.takes(joints) or bodies > layout.bodies:
         raise UserError(
             f"{folder}: {bodies} bodies of {joints} joints, but {layout.name} has {layout.bodies} of"
-            f" {layout.num_joints}; give another --layout"
+            f" {layout.num_given}; give another --layout"
         )
     return layout
 
 
 def _read_labels(path: Path, count: int) -> tuple[list[str], list[int]]:
-    """Names without the ending, and 0-based classes (-1 for what is none)."""
+    """Names without the ending, and 0-based classes: -1 for a clip without, -2 for what is none."""
     content = load_pickle(path)
     if not isinstance(content, list | tuple) or len(content) < 2:
         raise UserError(f"{path}: not (names, labels); give 2s-AGCN's label file")
@@ -175,8 +187,8 @@ def _read_labels(path: Path, count: int) -> tuple[list[str], list[int]]:
 def _whole(label: Any) -> int:
     """PKU-MMD's generator writes labels as floats."""
     if isinstance(label, bool) or not isinstance(label, int | float | np.integer | np.floating):
-        return -1
-    return int(label) if 0 <= label < MAX_CLASSES and label == int(label) else -1
+        return -2
+    return int(label) if UNLABELLED <= label < MAX_CLASSES and label == int(label) else -2
 
 
 def _read_lengths(path: Path, count: int, frames: int) -> list[int] | None:

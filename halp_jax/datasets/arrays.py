@@ -9,6 +9,7 @@ that is random in another way (numpy's Philox, and a sort) but as much a functio
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from halp_jax.datasets.clip import Clip
+from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, read_fields
 from halp_jax.datasets.reading import NORMALIZERS, finish_clip
+from halp_jax.datasets.source import count_overlap
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import describe_conversion
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, describe_layout
 from halp_jax.skeletons.layout_file import to_layout
 
-PARTS = ("train", "test")
+log = logging.getLogger("halp_jax")
+PARTS = ("train", "test")  # and, if given, "val"
 WHOLE = "all"  # the benchmark of clips that were given without splits
 
 
@@ -63,11 +67,12 @@ def from_arrays(
         clips: arrays [time, bodies, joints, 3] in metres, any real type; bodies that are missing at
             the end or all zero are absent. For joints in a picture the last axis is (x, y) or
             (x, y, score), y down; a joint of score 0 was not seen.
-        labels: a class from 0 for each clip; None if not known, which pre-training is content with.
+        labels: a class from 0 for each clip, -1 where it is not known; None for none at all, which
+            pre-training is content with.
         layout: the name of a known one ("ntu25", "kinect20", "coco17", "openpose18"), the JSON file
             of your own (see `skeletons.layout_file`), or a Layout.
         class_names: one a class; by default "class 0" and so on up to the highest label.
-        splits: benchmark -> {"train": clip numbers, "test": clip numbers}; a part that is not given
+        splits: benchmark -> {"train": clip numbers, "test": clip numbers, "val": ...}; a part that is not given
             is empty. By default there is one benchmark, "all" (config.data.split="all"), with every
             clip in "train" and none in "test": enough to pre-train (with config.knn.every_epochs=0),
             and no accuracy on clips that were trained on passes for one on new clips.
@@ -89,32 +94,41 @@ def from_arrays(
     if not len(clips):
         raise UserError("there are no clips; give at least one array [time, bodies, joints, 3]")
     if labels is None:
-        labels, class_names = np.zeros(len(clips), np.int32), class_names or ("unknown",)
+        labels = np.full(len(clips), UNLABELLED)
     labels = _check_labels(labels, len(clips))
     if class_names is None:
-        class_names = [f"class {label}" for label in range(int(labels.max()) + 1)]
+        class_names = name_classes(int(labels.max()) + 1)
     names = [f"clip {number}" for number in range(len(clips))] if names is None else list(names)
     _check_names(names, len(clips))
     finished = []
     for array, label, name in zip(clips, labels, names, strict=True):
         clip = Clip(_to_float32(array, name, own.axes), int(label), name)
         finished.append(finish_clip(clip, own, len(class_names), normalize, layout).frames)
+    numbered = _number_splits(splits, len(clips))
     metadata = {
         "name": "arrays",
         "layout": describe_layout(layout),
         **converted,
         "class_names": [str(name) for name in class_names],
         "normalize": normalize,
-        "notes": {},
+        "notes": _warn(count_overlap(numbered, len(clips))),
         "damaged": [],
         "absent_from_splits": {},
-        "splits": _number_splits(splits, len(clips)),
+        "splits": numbered,
         "names": names,
         "labels": labels.tolist(),
         "lengths": [len(frames) for frames in finished],
     }
     fields = read_fields(Path("clips in memory"), metadata, len(clips))
     return ArrayDataset(**fields, frames=np.concatenate(finished))
+
+
+def _warn(notes: dict[str, str]) -> dict[str, str]:
+    """The notes; a clip both trained and tested on is worth a warning in the log as well."""
+    for name, line in notes.items():
+        if name.startswith("warning"):
+            log.warning("%s: %s", name.removeprefix("warning, "), line)
+    return notes
 
 
 def _to_float32(array: Any, name: str, axes: int) -> np.ndarray:
@@ -161,11 +175,11 @@ def _number_splits(splits: Mapping[str, Any] | None, count: int) -> dict[str, di
     splits = {WHOLE: {"train": range(count)}} if splits is None else splits
     numbered = {}
     for benchmark, parts in splits.items():
-        if not isinstance(parts, Mapping) or not set(parts) <= set(PARTS):
-            raise UserError(f"split {benchmark}: give a dict with the parts train and test")
+        if not isinstance(parts, Mapping) or not set(parts) <= {*PARTS, "val"}:
+            raise UserError(f"split {benchmark}: give a dict with the parts train, test and val")
         numbered[str(benchmark)] = {
             part: _check_part(parts.get(part, ()), f"split {benchmark}, {part}", count)
-            for part in PARTS
+            for part in dict.fromkeys((*PARTS, *parts))
         }
     return numbered
 

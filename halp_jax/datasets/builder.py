@@ -20,6 +20,7 @@ import numpy as np
 
 from halp_jax.datasets import beam
 from halp_jax.datasets.clip import Clip, ClipInfo
+from halp_jax.datasets.looks import PICTURE, check_skeleton, choose_clips, save_picture
 from halp_jax.datasets.pipeline import import_tensorflow
 from halp_jax.datasets.prepared import (
     FORMAT_VERSION,
@@ -29,7 +30,7 @@ from halp_jax.datasets.prepared import (
     record_sizes,
 )
 from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, advise_spine, read_items
-from halp_jax.datasets.source import Source
+from halp_jax.datasets.source import Source, count_overlap, number_splits
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.common import describe_conversion
@@ -42,7 +43,7 @@ CLIPS_PER_WRITE = 128  # tfds writes its metadata anew each time
 KEPT = ("none", "upright")
 # What prepare writes, and what --overwrite may therefore delete.
 OUR_FILES = re.compile(
-    rf"{re.escape(METADATA)}|dataset_info\.json|features\.json|label\.labels\.txt"
+    rf"{re.escape(METADATA)}|{re.escape(PICTURE)}|dataset_info\.json|features\.json|label\.labels\.txt"
     rf"|{re.escape(RECORDS)}.*"
 )
 
@@ -80,7 +81,8 @@ def prepare_source(
 
     Raises:
         UserError: no clip is left, the folder exists, the source's joints cannot be taken to
-            `as_layout`, or, with `strict`, a clip is damaged.
+            `as_layout`, its clips are not those of the layout that was guessed, or, with `strict`,
+            a clip is damaged.
     """
     layout = as_layout or source.layout
     if normalize is None:
@@ -96,7 +98,9 @@ def prepare_source(
     out = Path(out_dir).expanduser().resolve()
     _check_out(out, overwrite)
     reading = Reading(source.read, source.layout, len(source.class_names), normalize, layout)
-    advice = {} if normalize == "none" or is_known(layout) else advise_spine(reading, source.items)
+    told = check_skeleton(source, reading)
+    if normalize != "none" and not is_known(layout):
+        told |= advise_spine(reading, source.items)
     with _unfinished_folder(out) as folder:
         # Before the clock starts: TensorFlow loads for long.
         tfds, info = _tfds_info(folder, source, layout)
@@ -117,7 +121,7 @@ def prepare_source(
                 f"the {source.format} source has no sound clip, {len(damaged)} are damaged"
                 + (f", the first: {damaged[0]['reason']}" if damaged else "; check its options")
             )
-        splits, absent = _number_splits(source, infos)
+        splits, absent = number_splits(source.splits(infos), [info.name for info in infos])
         metadata = {
             "format_version": FORMAT_VERSION,
             "name": source.format,
@@ -125,7 +129,7 @@ def prepare_source(
             **converted,
             "class_names": source.class_names,
             "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
-            "notes": source.notes | advice | remarks,
+            "notes": source.notes | told | remarks | count_overlap(splits, len(infos)),
             "damaged": damaged,
             "absent_from_splits": absent,
             "splits": splits,
@@ -139,7 +143,8 @@ def prepare_source(
         }
         # Last, because a folder without it does not open.
         (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
-        open_dataset(folder)
+        dataset = open_dataset(folder)
+        save_picture(dataset, choose_clips(dataset), folder / PICTURE)
         _move_into_place(folder, out)
     return open_dataset(out)
 
@@ -194,10 +199,10 @@ def _tfds_info(folder: Path, source: Source, layout: Layout) -> tuple[Any, Any]:
             "frames": tfds.features.Tensor(
                 shape=(None, layout.bodies, layout.num_joints, 3), dtype=np.float32
             ),
-            # tfds wants names that differ; the class is a number either way.
+            # tfds wants names, and that they differ; the class is a number either way.
             "label": tfds.features.ClassLabel(names=names)
-            if len(set(names)) == len(names)
-            else tfds.features.ClassLabel(num_classes=len(names)),
+            if names and len(set(names)) == len(names)
+            else tfds.features.Scalar(np.int64),
             "name": tfds.features.Text(),
             **{
                 field: tfds.features.Scalar(np.int32)
@@ -218,23 +223,6 @@ def _tfds_info(folder: Path, source: Source, layout: Layout) -> tuple[Any, Any]:
         disable_shuffling=True,
     )
     return tfds, info
-
-
-def _number_splits(
-    source: Source, infos: list[ClipInfo]
-) -> tuple[dict[str, dict[str, list[int]]], dict[str, int]]:
-    """The source's splits as sorted clip numbers; and how many of their names have no clip."""
-    number = {info.name: index for index, info in enumerate(infos)}
-    splits, absent = {}, {}
-    for benchmark, parts in source.splits(infos).items():
-        splits[benchmark] = {
-            part: sorted({number[name] for name in names if name in number})
-            for part, names in parts.items()
-        }
-        missing = sum(name not in number for names in parts.values() for name in names)
-        if missing:
-            absent[benchmark] = missing
-    return splits, absent
 
 
 # --- folders --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layouts_known import fill_means
 
 # The longest clips of NTU and PKU-MMD have about 300 and 2,000 frames; past this a file is broken.
 MAX_FRAMES = 20_000
@@ -62,9 +63,13 @@ class Clip:
 def check_clip(clip: Clip, layout: Layout, num_classes: int) -> Clip:
     """Returns `clip` when it is sound: see `find_damage` for what that means.
 
+    Joints that are means of others are filled in here, where every clip of every reader passes.
+
     Raises:
         DamagedClip: naming the clip and what is wrong with it.
     """
+    if layout.means and np.ndim(clip.frames) == 4:
+        clip = dataclasses.replace(clip, frames=fill_means(clip.frames, layout))
     reason = find_damage(clip, layout, num_classes)
     if reason:
         raise DamagedClip(f"clip {clip.name}: {reason}; replace the file or leave it out")

@@ -7,6 +7,8 @@ person twice: an exact copy in the second place is dropped, and counted.
 
 A file as `np.savez` writes it (not compressed) is mapped: preparing takes the memory of a few clips.
 A compressed one is decompressed from the start by every reader process, a clip at a time.
+
+raw_denoised_joints.pkl, what the generator starts from, is read by `ctrgcn_raw`.
 """
 
 import dataclasses
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from halp_jax.datasets import ctrgcn_raw
 from halp_jax.datasets.agcn import trim
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.npy import Rows, clean_numbers, open_zip, to_float32
@@ -25,13 +28,14 @@ from halp_jax.datasets.source import (
     Source,
     find_normalized,
     find_single,
+    fixed_splits,
     guess_benchmark,
-    keep_there,
 )  # fmt: skip
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import NTU25, Layout
 from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layouts_known import fill_means
 
 _PARTS = ("train", "test")
 MAX_CLIPS = 2_000_000
@@ -56,8 +60,10 @@ def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: boo
         raise
     except UserError as error:
         raise DamagedClip(f"clip {item.id}: {error}") from error
-    bodies = values.shape[1] // (layout.num_joints * 3)
-    frames = trim(to_float32(values).reshape(len(values), bodies, layout.num_joints, 3))
+    width = _body_width(values.shape[1], layout)
+    bodies = values.shape[1] // width
+    frames = trim(to_float32(values).reshape(len(values), bodies, width // 3, 3))
+    frames = fill_means(frames, layout)
     remark = ""
     if bodies > 1 and frames[:, 1].any() and np.array_equal(frames[:, 0], frames[:, 1]):
         frames, remark = frames.copy(), COPY
@@ -72,17 +78,18 @@ def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: boo
 
 
 def open_source(path: str | Path, *, layout: str | None = None) -> Source:
-    """A .npz file, or the folder with one.
+    """A .npz file or raw_denoised_joints.pkl, or the folder with one.
 
     Args:
-        layout: of other skeletons than NTU's 25 joints.
+        layout: of other skeletons than NTU's 25 joints (.npz).
 
     Raises:
         UserError: no such file, arrays missing, of objects, damaged or of other sizes.
     """
+    if joints := ctrgcn_raw.find_joints(Path(path).expanduser()):
+        return ctrgcn_raw.open_source(joints)
     file = find_single(Path(path).expanduser(), ".npz", "a .npz file of CTR-GCN's generator")
     chosen = find_layout(layout) if layout else NTU25
-    width = chosen.num_joints * 3
     changed = file.stat().st_mtime_ns
     with open_zip(file) as content:
         there = set(content.namelist())
@@ -93,6 +100,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     names: dict[str, list[str]] = {part: [] for part in _PARTS}
     for part in parts:
         x, y = Rows(file, f"x_{part}"), Rows(file, f"y_{part}")
+        width = _body_width(x.shape[-1] if x.shape else 0, chosen)
         if (
             len(x.shape) != 3
             or x.header.dtype.kind != "f"
@@ -116,6 +124,8 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
         ]
     if not items:
         raise UserError(f"{file} has no clips; fetch it again")
+    # A file of test clips alone, whose x_train has no rows, is no benchmark.
+    splits = {guess_benchmark(file): names} if all(names.values()) else {}
     ntu = chosen is NTU25 and classes in (60, 120)
     class_names = ACTIONS[:classes] if ntu else tuple(f"class {n}" for n in range(classes))
     read = functools.partial(
@@ -128,8 +138,9 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             class_names=class_names,
             items=tuple(items),
             read=read,
-            splits=functools.partial(keep_there, splits={guess_benchmark(file): names}),
+            splits=functools.partial(fixed_splits, splits=splits),
             notes={"file": str(file)},
+            guessed=not layout,
         )
     )
     if source.normalized or chosen.axes == 2:
@@ -137,21 +148,27 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     return dataclasses.replace(source, read=functools.partial(read, move=True))
 
 
+def _body_width(numbers: int, layout: Layout) -> int:
+    """Numbers a body, of rows that hold the layout's means (as `export` writes them) or do not."""
+    joints = layout.num_given if numbers % (3 * layout.num_joints) else layout.num_joints
+    return 3 * joints
+
+
 def _read_classes(y: Rows, count: int) -> tuple[np.ndarray, int]:
-    """[clips] classes, -1 where a row is not one-hot; and how many classes there are."""
+    """[clips] classes, -1 where a row is all zeros, -2 where it is no class; how many there are."""
     if len(y.shape) not in (1, 2) or y.shape[0] != count:
         raise UserError(f"{y.where}: shape {list(y.shape)} for {count} clips; fetch it again")
-    labels = np.full(count, -1, np.int64)
+    labels = np.full(count, -2, np.int64)
     one_hot = len(y.shape) == 2
     if one_hot and not 1 <= y.shape[1] <= MAX_CLASSES:
         raise UserError(f"{y.where}: {y.shape[1]} classes; fetch it again")
     for first in range(0, count, 1024):
         rows = clean_numbers(y.read(first, min(1024, count - first)))
         if one_hot:
-            sound = ((rows == 0) | (rows == 1)).all(1) & ((rows == 1).sum(1) == 1)
-            found = rows.argmax(1)
+            sound = ((rows == 0) | (rows == 1)).all(1) & ((rows == 1).sum(1) <= 1)
+            found = np.where(rows.any(1), rows.argmax(1), -1)
         else:
-            sound = (rows >= 0) & (rows < MAX_CLASSES) & (rows == np.round(rows))
+            sound = (rows >= -1) & (rows < MAX_CLASSES) & (rows == np.round(rows))
             found = np.where(sound, rows, 0).astype(int)
-        labels[first : first + len(rows)] = np.where(sound, found, -1)
+        labels[first : first + len(rows)] = np.where(sound, found, -2)
     return labels, y.shape[1] if one_hot else int(labels.max(initial=0)) + 1

@@ -4,12 +4,13 @@
     kick/0001.npy,kick,3,train
     wave/0007.npy,wave,5,test
 
-Only `file` and `label` are needed. A file holds [time, joints, axes] or [time, bodies, joints, axes]
+Only `file` is needed. A clip without a label (empty, or -1) is trained on, and left out where classes
+are compared. A file holds [time, joints, axes] or [time, bodies, joints, axes]
 of any real type: metres for 3-D layouts; for layouts in a picture (x, y) or (x, y, score), y down.
-If every label is a whole number they are classes from 0, else names of classes, in the order of the
-alphabet. The layout is `layout`, or what 25, 20 (3-D), 17 and 18 joints (2-D) tell.
+If every label is a whole number they are classes (from 0, or from 1 where none is 0), else names of
+classes, in the order of the alphabet. The layout is `layout`, or what 25, 20 (3-D), 17 and 18 joints (2-D) tell.
 
-Splits: "own" from the column `split` (train, test, or empty for neither). Without it "xsub" if there
+Splits: "own" from the column `split` (train, test, val, or empty for none). Without it "xsub" if there
 are subjects, every fifth of whom tests; without those "random", where a fifth of the clips tests,
 chosen by a hash of `seed` and name.
 """
@@ -19,9 +20,10 @@ import functools
 import hashlib
 import io
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.labels import name_classes, number_classes
 from halp_jax.datasets.npy import map_array, to_float32
 from halp_jax.datasets.source import Item, Source, Splits, find_normalized, read_bytes
 from halp_jax.errors import UserError
@@ -58,10 +60,10 @@ def read_item(item: Item, folder: str, layout: Layout, num_classes: int) -> list
             f" for {layout.name}; correct the file"
         )
     time, bodies, joints, _ = array.shape
-    if time > MAX_FRAMES or bodies > layout.bodies or joints != layout.num_joints:
+    if time > MAX_FRAMES or bodies > layout.bodies or not layout.takes(joints):
         raise DamagedClip(
             f"{path}: {time} frames, {bodies} bodies, {joints} joints; {layout.name} takes up to"
-            f" {MAX_FRAMES}, {layout.bodies} and {layout.num_joints}; correct the file"
+            f" {MAX_FRAMES}, {layout.bodies} and {layout.num_given}; correct the file"
         )
     frames = to_float32(array)
     if layout.axes == 2:
@@ -83,17 +85,15 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     table = _find_table(Path(path).expanduser())
     folder = table.parent
     rows = _read_table(table)
-    labels, class_names = _number_labels([row["label"] for row in rows], table)
+    labels, class_names, note = _number_labels([row.get("label", "") for row in rows], table)
     subjects = _number_subjects([row.get("subject", "") for row in rows])
     items, parts = [], {}
     seen: set[str] = set()
     for number, (row, label, subject) in enumerate(zip(rows, labels, subjects, strict=True)):
         name, reason = row["file"].removesuffix(".npy"), _check_file(row["file"])
         part = row.get("split", "").lower()
-        if not reason and label < 0:
-            reason = "it has no label"
-        if not reason and part not in ("", "train", "test"):
-            reason = f"its split is {part[:40]!r}, not train or test"
+        if not reason and part not in ("", "train", "test", "val"):
+            reason = f"its split is {part[:40]!r}, not train, test or val"
         if reason and not (name and len(name) <= 200 and name.isprintable()):
             name = f"line {number + 2}"
         if name in seen:
@@ -116,7 +116,8 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
                 read_item, folder=str(folder), layout=chosen, num_classes=len(class_names)
             ),
             splits=splits,
-            notes={"table": str(table)},
+            notes={"table": str(table), "labels": note},
+            guessed=not layout,
         )
     )
 
@@ -126,7 +127,8 @@ def split_by_column(infos: Sequence[ClipInfo], parts: dict[str, str]) -> Splits:
     return {
         "own": {
             part: [info.name for info in infos if parts[info.name] == part]
-            for part in ("train", "test")
+            for part in ("train", "test", "val")
+            if part != "val" or part in parts.values()
         }
     }
 
@@ -174,15 +176,17 @@ def _read_table(path: Path) -> list[dict[str, str]]:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except DamagedClip as error:
         raise UserError(str(error)) from error
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: no CSV text in UTF-8; save it as such") from error
+    except csv.Error as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: no CSV text ({reason}); correct it") from error
     header = [name.strip().lower() for name in lines[0]] if lines else []
     known = set(header) <= set(COLUMNS) and len(set(header)) == len(header)
-    if not known or not {"file", "label"} <= set(header):
+    if not known or "file" not in header:
         raise UserError(
-            f"{path}: its first line is {','.join(header)[:80]!r}; give the columns file,label and"
-            " if you like subject,split"
+            f"{path}: its first line is {','.join(header)[:80]!r}; give the column file and if you"
+            " like label,subject,split"
         )
     rows = []
     for number, line in enumerate(lines[1:], 2):
@@ -190,7 +194,9 @@ def _read_table(path: Path) -> list[dict[str, str]]:
             continue
         if len(line) != len(header):
             raise UserError(f"{path}: line {number} has {len(line)} cells, not {len(header)}")
-        rows.append(dict(zip(header, (cell.strip() for cell in line), strict=True)))
+        row = dict(zip(header, (cell.strip() for cell in line), strict=True))
+        row["file"] = row["file"].replace("\\", "/")  # as Windows writes paths
+        rows.append(row)
     if not 1 <= len(rows) <= _MAX_ROWS:
         raise UserError(f"{path}: {len(rows)} clips in it; give 1 to {_MAX_ROWS}")
     return rows
@@ -198,32 +204,31 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 def _check_file(file: str) -> str | None:
     """Why a file must not be opened; None if it may."""
-    path = PurePosixPath(file)
-    if not file or len(file) > 200 or not file.isprintable() or "\\" in file:
+    path = PureWindowsPath(file)  # which knows drives too
+    if not file or len(file) > 200 or not file.isprintable():
         return "its file has no sound name"
-    if path.is_absolute() or ".." in path.parts:
+    if path.drive or path.root or ".." in path.parts:
         return "its file lies outside the folder"
     if path.suffix != ".npy":
         return "its file does not end in .npy"
     return None
 
 
-def _number_labels(labels: Sequence[str], path: Path) -> tuple[list[int], tuple[str, ...]]:
-    """0-based classes, -1 where there is no label, and the names of the classes."""
-    given = [label for label in labels if label]
-    if not given:
-        raise UserError(f"{path}: no clip has a label; fill the column label")
+def _number_labels(labels: Sequence[str], path: Path) -> tuple[list[int], tuple[str, ...], str]:
+    """0-based classes, -1 where there is no label, the names of the classes, and a note."""
+    given = [label for label in labels if label not in ("", "-1")]
     if all(label.isascii() and label.isdecimal() and len(label) < 9 for label in given):
-        count = 1 + max(map(int, given))
-        if count > MAX_CLASSES:
-            raise UserError(f"{path}: class {count - 1}; number them from 0, below {MAX_CLASSES}")
-        names = tuple(f"class {number}" for number in range(count))
-        return [int(label) if label else -1 for label in labels], names
+        if given and max(map(int, given)) >= MAX_CLASSES:
+            raise UserError(
+                f"{path}: class {max(map(int, given))}; number them from 0, below {MAX_CLASSES}"
+            )
+        classes, note = number_classes([int(label or -1) for label in labels])
+        return classes, name_classes(1 + max(classes)), note
     names = tuple(sorted(set(given)))
     if len(names) > MAX_CLASSES or not all(n.isprintable() and len(n) <= 200 for n in names):
         raise UserError(f"{path}: its labels are not the names of up to {MAX_CLASSES} classes")
     number = {name: place for place, name in enumerate(names)}
-    return [number.get(label, -1) for label in labels], names
+    return [number.get(label, -1) for label in labels], names, ""
 
 
 def _number_subjects(subjects: Sequence[str]) -> list[int]:

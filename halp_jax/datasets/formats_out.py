@@ -39,10 +39,13 @@ def write_pyskl(dataset: Dataset, file: str | os.PathLike[str], overwrite: bool 
     Raises:
         UserError: the file is there or cannot be written.
     """
+    # PYSKL calls the part it tests on val, unless there is another.
     split = {
-        f"{benchmark}_{ending}": [dataset.names[number] for number in parts.get(part, ())]
+        f"{benchmark}_{part if part != 'test' or 'val' in parts else 'val'}": [
+            dataset.names[number] for number in chosen
+        ]
         for benchmark, parts in dataset.splits.items()
-        for part, ending in (("train", "train"), ("test", "val"))
+        for part, chosen in parts.items()
     }
     head = {
         "split": split,
@@ -134,8 +137,8 @@ def write_npz(
                     row[: len(frames)] = frames.reshape(len(frames), width)
                     member.write(row.tobytes())
             with _member(archive, f"y_{part}", (len(numbers), dataset.num_classes)) as member:
-                for label in dataset.labels[numbers]:
-                    member.write(eye[label].tobytes())
+                for label in dataset.labels[numbers]:  # of a clip without one the row is zero
+                    member.write((eye[label] * (label >= 0)).tobytes())
     return Path(file).expanduser()
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halp_jax.datasets.clip import MAX_COORDINATE
+from halp_jax.datasets.source import tell_content
 from halp_jax.errors import UserError
 
 _MAX_AXES = 8
@@ -52,6 +53,12 @@ def read_header(stream: io.BufferedIOBase, where: str) -> Header:
         UserError: naming `where`: it is no .npy file, or its array holds more than numbers.
     """
     try:
+        start = stream.read(64)
+        if not start.startswith(np.lib.format.MAGIC_PREFIX):
+            raise UserError(
+                f"{where}: no .npy array, it holds {tell_content(start)}; write it with np.save"
+            )
+        stream.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(stream)
@@ -61,8 +68,14 @@ def read_header(stream: io.BufferedIOBase, where: str) -> Header:
     except UserError:
         raise
     except Exception as error:  # a damaged header is parsed as Python and raises nearly anything
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{where}: no .npy array ({reason}); write or fetch it again") from error
+        raise UserError(
+            f"{where}: no .npy array, its header is damaged; write or fetch it again"
+        ) from error
+    if dtype.kind == "O":
+        raise UserError(
+            f"{where}: an array of Python objects, only numbers are read; save each clip as an array"
+            " of its own"
+        )
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise UserError(f"{where}: its array is of {str(dtype)[:40]}; only numbers are read")
     if len(shape) > _MAX_AXES or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
@@ -109,8 +122,10 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     except ZIP_DAMAGE as error:
         if isinstance(error, UserError):
             raise
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path}: no whole .npz file ({reason}); fetch it again") from error
+        with path.open("rb") as stream:
+            start = stream.read(64)
+        what = "it is cut short" if start.startswith(b"PK") else f"it holds {tell_content(start)}"
+        raise UserError(f"{path}: no whole .npz file, {what}; fetch it again") from error
 
 
 class Rows:

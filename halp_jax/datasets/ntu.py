@@ -105,13 +105,15 @@ def select_bodies(
     return frames, chosen
 
 
-def read_item(item: Item, num_classes: int = 120, by: str = "id") -> list[Clip]:
-    """The one clip of a file. Raises DamagedClip."""
+def read_item(
+    item: Item, num_classes: int = 120, by: str = "id", any_name: bool = False
+) -> list[Clip]:
+    """The one clip of a file; without a label if its name tells none. Raises DamagedClip."""
     path = Path(item.payload)
     numbers = parse_name(path.stem)
-    if numbers is None:
+    if numbers is None and not any_name:
         raise DamagedClip(f"{path}: its name is not like S001C001P001R001A001; rename or remove it")
-    setup, camera, subject, _, action = numbers
+    setup, camera, subject, _, action = numbers or (-1, -1, -1, -1, 0)
     recording = parse_skeleton(read_bytes(path, _MAX_FILE_BYTES), str(path))
     frames, _ = select_bodies(recording, by)
     clip = Clip(
@@ -156,10 +158,10 @@ def open_source(
     classes: int | str = "auto",
     bodies: str = "id",
 ) -> Source:
-    """All `.skeleton` files in and below a folder.
+    """All `.skeleton` files in and below a folder, or a single one of any name.
 
     Args:
-        path: the folder.
+        path: the folder, or the file.
         missing: official lists of samples to leave out, one path or several (separated by commas).
             Files called *_missing_skeletons.txt in the folder or beside it are used as well.
         classes: 60, 120, or "auto": 120 if any file has an action above 60 or a setup above 17.
@@ -169,14 +171,16 @@ def open_source(
     Raises:
         UserError: no folder, no files in it, or an option that is not known.
     """
-    folder = check_folder(path, "the .skeleton files of NTU RGB+D")
+    path = Path(path).expanduser()
+    single = path.is_file()
+    folder = path.parent if single else check_folder(path, "the .skeleton files of NTU RGB+D")
     if str(classes) not in ("auto", "60", "120"):
         raise UserError(f"classes={classes} is not known; use 60, 120 or auto")
     if bodies not in ("id", "slot"):
         raise UserError(f"bodies={bodies} is not known; use id or slot")
 
     files: dict[str, Path] = {}
-    found = sorted(folder.rglob("*.skeleton"))
+    found = [path] if single else sorted(folder.rglob("*.skeleton"))
     for file in found:
         files.setdefault(file.stem, file)
     if not files:
@@ -205,7 +209,7 @@ def open_source(
         layout=NTU25,
         class_names=ACTIONS[:num_classes],
         items=items,
-        read=functools.partial(read_item, num_classes=num_classes, by=bodies),
+        read=functools.partial(read_item, num_classes=num_classes, by=bodies, any_name=single),
         splits=functools.partial(make_splits, num_classes=num_classes),
         notes={
             "missing_skipped": len(skip & set(files)),

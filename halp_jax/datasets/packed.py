@@ -127,6 +127,15 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset | ArrayDat
     return prepared.open_dataset(path)
 
 
+def is_dataset(path: str | os.PathLike[str]) -> bool:
+    """Whether `open_dataset` is for this folder or file, which may still be damaged."""
+    path = Path(path).expanduser()
+    if path.suffix != SUFFIX or not zipfile.is_zipfile(path):
+        return (path / prepared.METADATA).exists()
+    with zipfile.ZipFile(path) as file:
+        return "metadata.npy" in file.namelist()
+
+
 def _check_version(path: Path, metadata: Any) -> None:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise Misfit("its metadata are of something else")

@@ -2,11 +2,14 @@
 
 A skeleton file has a row a frame: 150 numbers, two bodies of 25 joints of xyz in metres. A label
 file has a row an action: action (from 1), first frame (from 0), the frame after the last,
-confidence. Split files name videos: a line "Training videos:", then the names, then the same for
-validation (which v1 spells "Validataion").
+confidence; or, as some hand the set on, a number a frame: its action, 0 where there is none. Then two
+clips of one action that touch are one. Where both kinds lie side by side (label_per_frame,
+label_segments) the rows are read. Split files name videos: a line "Training videos:", then the names,
+then the same for validation (which v1 spells "Validataion").
 """
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +46,7 @@ ACTIONS = tuple(
 # v1: performance and camera. v2: group of actions and number of the performance, camera.
 _VIDEO = re.compile(r"(?:(\d{4})|A(\d{2})N(\d{2}))-([LMR])", re.ASCII)
 _LABEL_ROW = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*(?:,[^,]*)?", re.ASCII)
+_FRAME_LABEL = re.compile(r"\s*(\d{1,4})\s*", re.ASCII)
 _SPLIT_FILES = {
     "cross-subject": "xsub",
     "cross-subject-v2": "xsub",
@@ -86,19 +90,35 @@ def parse_video(data: bytes, where: str) -> Float[np.ndarray, "time bodies joint
     return values.astype(np.float32).reshape(rows, _BODIES, NTU25.num_joints, 3)
 
 
-def parse_labels(data: bytes, where: str) -> list[tuple[int, int, int]]:
-    """The bytes of a label file -> (action, start, end) rows as written. Raises DamagedClip."""
-    rows = []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
-        if line.strip():
-            match = _LABEL_ROW.fullmatch(line)
-            if not match:
-                raise DamagedClip(
-                    f"{where}: line {number} is not action,start,end,confidence; correct it"
-                )
-            rows.append((int(match[1]), int(match[2]), int(match[3])))
+def parse_labels(data: bytes, where: str) -> list[tuple[int, int, int, int]]:
+    """The bytes of a label file -> (action, start, end, frames of the video, 0 if it does not tell).
+
+    Raises DamagedClip.
+    """
+    text = data.decode("utf-8", "replace")
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    framewise = bool(lines) and lines[0][1].strip().isdigit()
+    pattern = _FRAME_LABEL if framewise else _LABEL_ROW
+    found = []
+    for number, line in lines:
+        match = pattern.fullmatch(line)
+        if not match:
+            what = "the number of an action" if framewise else "action,start,end,confidence"
+            raise DamagedClip(f"{where}: line {number} is not {what}; correct it")
+        found.append(tuple(map(int, match.groups())))
+    rows = _join_frames([row[0] for row in found]) if framewise else [(*row, 0) for row in found]
     if not rows:
         raise DamagedClip(f"{where}: no action is labelled in it; correct it or leave it out")
+    return rows
+
+
+def _join_frames(actions: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """An action for each frame -> a row for each run of frames of one action."""
+    rows, end = [], 0
+    for action, run in itertools.groupby(actions):
+        start, end = end, end + len(list(run))
+        if action:
+            rows.append((action, start, end, len(actions)))
     return rows
 
 
@@ -123,7 +143,11 @@ def read_item(item: Item) -> list[Clip]:
     except OSError as error:
         raise DamagedClip(f"{video_path}: {error.strerror}; every label needs its video") from None
     frames = _load_video(video_path, changed)
-    action, start, end = row
+    action, start, end, labelled = row
+    if labelled not in (0, len(frames)):
+        raise DamagedClip(
+            f"{label_path}: {labelled} labels for {len(frames)} frames; give files that belong"
+        )
     if not 1 <= action <= len(ACTIONS):
         raise DamagedClip(f"{label_path}: action {action} is not in 1..{len(ACTIONS)}; correct it")
     if not start < min(end, len(frames)):
@@ -225,12 +249,20 @@ def _find_folder(folder: Path, what: str) -> Path:
     for pattern in ("*/", "*/*/"):
         found = [d for d in sorted(folder.glob(pattern)) if what in d.name.lower()]
         found = [each for each in found if any(each.glob("*.txt"))] or found
+        if len(found) > 1 and what == "label":
+            found = [each for each in found if not _is_framewise(each)] or found
         if len(found) > 1:
             names = ", ".join(str(each.relative_to(folder)) for each in found)
             raise UserError(f"{folder} has several {what} folders ({names}); give one version's")
         if found:
             return found[0]
     raise UserError(f"{folder} has no folder called {what}; unpack PKU-MMD's archives there")
+
+
+def _is_framewise(folder: Path) -> bool:
+    """Whether its first label file has a number a frame, and no rows."""
+    first = min(folder.glob("*.txt"), default=None)
+    return first is not None and b"," not in read_bytes(first, _MAX_FILE_BYTES)[:1000]
 
 
 def _find_split_files(folder: Path, videos: dict[str, Path]) -> dict[str, Path]:

@@ -38,10 +38,10 @@ class Dataset:
         name: the format that it was made from, e.g. "ntu".
         layout: the skeleton of all clips.
         class_names: one name a label.
-        labels: [clips] 0-based classes.
+        labels: [clips] 0-based classes, -1 for a clip without one.
         lengths: [clips] frames of each clip, untruncated.
         names: the clips' names, each once.
-        splits: benchmark -> {"train": clip numbers, "test": clip numbers}.
+        splits: benchmark -> {"train": clip numbers, "test": clip numbers}, some also with "val".
         metadata: all that was noted of it, with what was damaged and how it was normalised.
     """
 
@@ -62,8 +62,14 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def up(self) -> str:
+        """The axis that points up: "z" of normalised clips, "y" of raw ones, as a Kinect has it."""
+        normalised = self.metadata["normalize"] != "none" or "normalised" in self.metadata["notes"]
+        return "z" if normalised else "y"
+
     def indices(self, benchmark: str, part: str) -> Int[np.ndarray, "chosen"]:
-        """Clip numbers of one part ("train" or "test") of a benchmark, e.g. "xsub"."""
+        """Clip numbers of one part ("train", "test" or "val") of a benchmark, e.g. "xsub"."""
         if benchmark not in self.splits:
             known = ", ".join(sorted(self.splits)) or "none"
             raise UserError(f"{self.path} has no split {benchmark!r}; it has: {known}")
@@ -71,6 +77,16 @@ class Dataset:
             known = ", ".join(sorted(self.splits[benchmark]))
             raise UserError(f"split {benchmark} has no part {part!r}; it has: {known}")
         return self.splits[benchmark][part]
+
+    def labelled(self, benchmark: str, part: str) -> Int[np.ndarray, "chosen"]:
+        """Those of `indices` that have a label: the clips of which classes are compared."""
+        chosen = self.indices(benchmark, part)
+        return chosen[self.labels[chosen] >= 0]
+
+    def test_on(self, benchmark: str, part: str) -> "Dataset":
+        """The same clips with another part of the benchmark as its test part."""
+        parts = {**self.splits[benchmark], "test": self.indices(benchmark, part)}
+        return dataclasses.replace(self, splits={**self.splits, benchmark: parts})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,6 +9,8 @@ keypoint_score [bodies, time, joints] and img_shape (height, width): the picture
 -1 to 1, a joint of score 0 a missing one, and z is 0 (see `skeletons.flat`). Of more bodies than the
 layout has, those of the highest scores are kept. Other skeletons with `layout`. Pickles are not
 trusted, see `safe_pickle`.
+
+In Kinetics-400's files the key points lie elsewhere, see `pyskl_points`.
 """
 
 import functools
@@ -21,11 +23,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halp_jax.datasets.clip import MAX_COORDINATE, Clip, DamagedClip, check_clip
+from halp_jax.datasets.labels import UNLABELLED, name_classes, number_classes
 from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.ntu import parse_name
 from halp_jax.datasets.ntu_names import ACTIONS
+from halp_jax.datasets.pyskl_points import JOINTS, WHERE, Rows, find_rows, read_rows
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.source import Item, Source, Splits, find_normalized, find_single, keep_there
+from halp_jax.datasets.source import (
+    Item,
+    Source,
+    Splits,
+    find_normalized,
+    find_single,
+    fixed_splits,
+)
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
@@ -33,10 +44,17 @@ from halp_jax.skeletons.layout_file import find_layout, restore_layout
 
 _PKU_NAME = re.compile(r"(\d{4})-([LMR])(?:_\d+)?", re.ASCII)
 _UCLA_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
-_UCLA_ACTIONS = (
+UCLA_ACTIONS = (
     "pick up with one hand", "pick up with two hands", "drop trash", "walk around", "sit down",
     "stand up", "donning", "doffing", "throw", "carry",
 )  # fmt: skip
+# xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
+_SPLIT_KEY = re.compile(
+    r"(?:(.+?)[_\- ]?)??(train|training|val|valid|validation|test|testing)(?:[_\- ]?(.+))?",
+    re.IGNORECASE,
+)
+_PART_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_PART_WORDS |= {"val": "val", "valid": "val", "validation": "val"}
 # A label above this is damage, not a class: it must not make that many classes.
 MAX_CLASSES = 1000
 BEST_BODIES = "clips with more bodies than the layout has, those of the highest scores kept"
@@ -45,7 +63,7 @@ BEST_BODIES = "clips with more bodies than the layout has, those of the highest 
 class Annotation(NamedTuple):
     """What is read of one annotation; `reason` says why it cannot be."""
 
-    keypoint: np.ndarray | None = None
+    keypoint: np.ndarray | Rows | None = None
     scores: np.ndarray | None = None
     size: tuple[float, float] | None = None
     label: int = -1
@@ -72,7 +90,10 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     keypoint, scores, size, label, reason = item.payload
     if reason:
         raise DamagedClip(f"clip {item.id}: {reason}; correct the annotation or leave it out")
-    keypoint, remark = clean_numbers(keypoint), ""
+    remark = ""
+    if isinstance(keypoint, Rows):
+        keypoint, scores, remark = read_rows(keypoint, layout)
+    keypoint = clean_numbers(keypoint)
     if layout.axes == 2:
         if scores is None:
             scores = keypoint.any(-1)
@@ -90,11 +111,15 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     return [check_clip(clip, layout, num_classes)]
 
 
-def open_source(path: str | Path, *, layout: str | None = None) -> Source:
+def open_source(
+    path: str | Path, *, layout: str | None = None, keypoints: str | None = None
+) -> Source:
     """A PYSKL pickle, or the folder with one. All clips are held in memory.
 
     Args:
         layout: by default 25, 20, 17 or 18 joints tell; a name or .json file for other skeletons.
+        keypoints: folder with the key points of annotations that have none, see `pyskl_points`; by
+            default that of the pickle.
 
     Raises:
         UserError: no such file, a pickle that is refused, no annotations, or joints of an unknown
@@ -102,15 +127,18 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     """
     file = find_single(Path(path).expanduser(), ".pkl", "a PYSKL annotation file (.pkl)")
     content = load_pickle(file)
+    if isinstance(content, list):  # as PYSKL's own tool writes them, without splits
+        content = {"annotations": content}
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not annotations:
         raise UserError(f"{file}: no list of annotations in it; give a PYSKL annotation file")
     axes = _count_axes(annotations)
+    folder = Path(keypoints).expanduser() if keypoints else file.parent
 
     names: Counter[str] = Counter()
     items = []
     for number, annotation in enumerate(annotations):
-        name, payload = _check_annotation(annotation, number, axes)
+        name, payload = _check_annotation(annotation, number, axes, folder)
         names[name] += 1
         if names[name] > 1:
             reason = f"frame_dir {name} is there twice"
@@ -118,14 +146,27 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
         items.append(Item(name, payload))
 
     sound = [item.payload for item in items if item.payload.reason is None]
+    if not sound and not any("keypoint" in each for each in annotations if isinstance(each, dict)):
+        raise UserError(
+            f"{file}: its key points lie in other files, not found in {folder}: {WHERE}"
+        )
     if not sound:
         raise UserError(f"{file}: no annotation is sound; the first: {items[0].payload.reason}")
-    joints = Counter(each.keypoint.shape[2] for each in sound).most_common(1)[0][0]
+    joints = Counter(
+        JOINTS if isinstance(each.keypoint, Rows) else each.keypoint.shape[2] for each in sound
+    ).most_common(1)[0][0]
     chosen = _choose_layout(layout, content.get("layout"), joints, axes, file)
-    num_classes = 1 + max(each.label for each in sound)
     splits, ignored = _pair_splits(content.get("split"), file)
-    class_names = _given_names(content.get("class_names"), num_classes)
-    class_names = class_names or guess_class_names([item.id for item in items], num_classes)
+    class_names = _given_names(content.get("class_names"), 1 + max(each.label for each in sound))
+    note = ""
+    if not class_names:
+        names = [item.id for item in items]
+        labels, note = number_classes([item.payload.label for item in items], names)
+        items = [
+            Item(item.id, item.payload._replace(label=label))
+            for item, label in zip(items, labels, strict=True)
+        ]
+        class_names = guess_class_names(names, 1 + max(labels))
     return find_normalized(
         Source(
             format="pyskl",
@@ -133,8 +174,9 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             class_names=class_names,
             items=tuple(items),
             read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
-            splits=functools.partial(keep_there, splits=splits),
-            notes={"file": str(file), "splits_ignored": ignored},
+            splits=functools.partial(fixed_splits, splits=splits),
+            notes={"file": str(file), "labels": note, "splits_ignored": ignored},
+            guessed=not layout and content.get("layout") is None,
         )
     )
 
@@ -151,10 +193,10 @@ def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file
             f"{file}: skeletons of {joints} joints; 25 (Kinect v2) and 20 (Kinect v1) are read in"
             " 3-D, 17 (COCO) and 18 (OpenPose) in 2-D; give others with --layout"
         )
-    if (layout.num_joints, layout.axes) != (joints, axes):
+    if not layout.takes(joints) or layout.axes != axes:
         raise UserError(
             f"{file}: {joints} joints of {axes} coordinates, but {layout.name} has"
-            f" {layout.num_joints} of {layout.axes}; give another --layout"
+            f" {layout.num_given} of {layout.axes}; give another --layout"
         )
     return layout
 
@@ -172,21 +214,33 @@ def _array(value: Any) -> np.ndarray | None:
 
 
 def _count_axes(annotations: list[Any]) -> int:
-    """2 if most keypoints are points in a picture, else 3."""
+    """2 if most keypoints are points in a picture, or lie elsewhere, else 3."""
     arrays = [_array(each.get("keypoint")) for each in annotations if isinstance(each, dict)]
     axes = [array.shape[3] for array in arrays if array is not None and array.ndim == 4]
+    axes += [2 for each in annotations if isinstance(each, dict) and "keypoint" not in each]
     return 2 if 2 * axes.count(2) > len(axes) else 3
 
 
-def _check_annotation(annotation: Any, number: int, axes: int) -> tuple[str, Annotation]:
+def _check_annotation(
+    annotation: Any, number: int, axes: int, folder: Path
+) -> tuple[str, Annotation]:
     """Its name, and its array and label or the reason why it cannot be read."""
     name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
     if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
         return f"annotation {number}", Annotation(reason="it has no frame_dir to name it")
     label = annotation.get("label")
-    if not isinstance(label, int | np.integer) or not 0 <= label < MAX_CLASSES:
+    label = UNLABELLED if label is None else label
+    if not isinstance(label, int | np.integer) or not UNLABELLED <= label < MAX_CLASSES:
         return name, Annotation(reason=f"its label is {str(label)[:40]}, not a class number")
-    array = _array(annotation.get("keypoint"))
+    size = _read_size(annotation.get("img_shape")) if axes == 2 else None
+    if isinstance(size, str):
+        return name, Annotation(reason=size)
+    if "keypoint" not in annotation:
+        rows = find_rows(annotation, name, folder)
+        if isinstance(rows, str):
+            return name, Annotation(reason=rows)
+        return name, Annotation(rows, None, size, int(label))
+    array = _array(annotation["keypoint"])
     if array is None or array.dtype.kind != "f":
         return name, Annotation(reason="its keypoint is no array of floating-point numbers")
     if array.ndim != 4 or array.shape[3] != axes or array.size == 0:
@@ -194,26 +248,30 @@ def _check_annotation(annotation: Any, number: int, axes: int) -> tuple[str, Ann
         return name, Annotation(reason=reason)
     if axes == 3:
         return name, Annotation(array, label=int(label))
-    scores, size = annotation.get("keypoint_score"), annotation.get("img_shape")
+    scores = annotation.get("keypoint_score")
     if scores is not None:
         scores = _array(scores)
         if scores is None or scores.dtype.kind != "f" or scores.shape != array.shape[:3]:
             return name, Annotation(reason="its keypoint_score is not [bodies, time, joints]")
         if not np.isfinite(scores).all():
             return name, Annotation(reason="its keypoint_score has NaN or infinite numbers")
-    if size is not None:
-        pair = isinstance(size, list | tuple) and len(size) == 2
-        numbers = pair and all(isinstance(n, int | float | np.integer | np.floating) for n in size)
-        if not numbers or not all(0 < n < MAX_COORDINATE for n in size):
-            return name, Annotation(
-                reason=f"its img_shape is {str(size)[:40]}, not (height, width)"
-            )
-        size = (float(size[0]), float(size[1]))
     return name, Annotation(array, scores, size, int(label))
 
 
+def _read_size(size: Any) -> tuple[float, float] | str | None:
+    """(height, width) of the picture, None where it is not told; or what is wrong with it."""
+    if size is None:
+        return None
+    pair = isinstance(size, list | tuple) and len(size) == 2
+    numbers = pair and all(isinstance(n, int | float | np.integer | np.floating) for n in size)
+    if not numbers or not all(0 < n < MAX_COORDINATE for n in size):
+        return f"its img_shape is {str(size)[:40]}, not (height, width)"
+    return float(size[0]), float(size[1])
+
+
 def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
-    """X_train and X_val (or X_test) -> benchmark X. Also the keys that have no partner."""
+    """X_train and X_val (or X_test) -> benchmark X; train1 and test1 -> benchmark 1; train and test ->
+    benchmark "given". Also the keys that name no part."""
     if split is None:
         return {}, []
     if not isinstance(split, dict):
@@ -224,20 +282,24 @@ def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
         if not isinstance(key, str) or not sound:
             raise UserError(f"{file}: split {str(key)[:40]!r} is no list of clip names; correct it")
         lists[key] = list(dict.fromkeys(names))
-    pairs: Splits = {}
+    found: Splits = {}
     for key, names in lists.items():
-        benchmark = key.removesuffix("_train")
-        test = next((benchmark + e for e in ("_val", "_test") if benchmark + e in lists), None)
-        if benchmark != key and benchmark and test:
-            pairs[benchmark] = {"train": names, "test": lists[test]}
-    used = {b + ending for b in pairs for ending in ("_train", "_val", "_test")}
-    return pairs, sorted(set(lists) - used)
+        if match := _SPLIT_KEY.fullmatch(key):
+            benchmark = "_".join(filter(None, (match[1], match[3]))) or "given"
+            found.setdefault(benchmark, {})[_PART_WORDS[match[2].lower()]] = names
+    ignored = [key for key in lists if not _SPLIT_KEY.fullmatch(key)]
+    for parts in found.values():
+        # With a test part val is for choosing settings; alone it is what PYSKL tests on.
+        if "test" not in parts:
+            parts["test"] = parts.pop("val", [])
+        parts.setdefault("train", [])
+    return found, sorted(ignored)
 
 
 def guess_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Known names where the clips' names tell the data set, otherwise "class 0", "class 1", ..."""
-    if num_classes <= len(ACTIONS) and all(parse_name(name) for name in names):
+    if 0 < num_classes <= len(ACTIONS) and all(parse_name(name) for name in names):
         return ACTIONS[:60] if num_classes <= 60 else ACTIONS
-    if num_classes == len(_UCLA_ACTIONS) and all(_UCLA_NAME.fullmatch(name) for name in names):
-        return _UCLA_ACTIONS
-    return tuple(f"class {number}" for number in range(num_classes))
+    if num_classes == len(UCLA_ACTIONS) and all(_UCLA_NAME.fullmatch(name) for name in names):
+        return UCLA_ACTIONS
+    return name_classes(num_classes)

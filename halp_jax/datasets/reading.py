@@ -103,7 +103,7 @@ def finish_clip(
     Raises:
         DamagedClip: see `check_clip`.
     """
-    check_clip(clip, layout, num_classes)
+    clip = check_clip(clip, layout, num_classes)
     if as_layout is not None and as_layout != layout:
         if clip.frames.any((0, 2, 3)).sum() > as_layout.bodies:
             remark = "; ".join(filter(None, (clip.remark, FEWER_BODIES)))

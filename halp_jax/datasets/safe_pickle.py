@@ -9,8 +9,8 @@ A pickle is a program; nothing of it may run but what an array needs. Three fenc
   made from their bytes, everything else (object arrays first of all) is refused.
 """
 
-import io
 import math
+import mmap
 import pickle
 import pickletools
 import re
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from halp_jax.datasets.source import tell_content
 from halp_jax.errors import UserError
 
 _OPCODES = frozenset(
@@ -147,7 +148,7 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
-def _check_opcodes(file: io.BufferedIOBase, size: int) -> None:
+def _check_opcodes(file: mmap.mmap, size: int) -> None:
     """Raises UnpicklingError for an opcode or a number that no pickle of arrays needs."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if opcode.name not in _OPCODES:
@@ -170,13 +171,20 @@ def load_pickle(path: str | Path, max_bytes: int = 16 * 2**30) -> Any:
         if size > max_bytes:
             raise UserError(f"{path}: {size} bytes, more than the limit of {max_bytes}")
         with path.open("rb") as file:
-            _check_opcodes(file, size)
-            file.seek(0)
+            # Mapped: a file's read takes memory for as many bytes as are asked for, there or not.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                _check_opcodes(view, size)
             return _Unpickler(file).load()
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     except Exception as error:  # a damaged pickle raises nearly anything, says the manual
-        reason = " ".join(f"{error}".split())[:200] or type(error).__name__
+        reason = " ".join(f"{error}".split())[:200]
+        if not isinstance(error, pickle.UnpicklingError):
+            with path.open("rb") as file:
+                start = file.read(64)
+            reason = f"it holds {tell_content(start)}"
+            if start.startswith(b"\x80"):
+                reason = "it is damaged or cut short"
         raise UserError(f"{path}: no pickle of arrays: {reason}; fetch it again") from error

@@ -49,6 +49,7 @@ class Source:
         notes: what the user should know, e.g. how many samples a missing list left out.
         normalized: what the coordinates are normalised by already, "upright" or "view" (or
             released); they are left so unless asked for. "" for raw ones.
+        guessed: whether the layout is only a guess from the number of joints.
     """
 
     format: str
@@ -59,6 +60,7 @@ class Source:
     splits: Callable[[Sequence[ClipInfo]], Splits]
     notes: dict[str, Any]
     normalized: str = ""
+    guessed: bool = False
 
 
 def find_normalized(source: Source, count: int = 16) -> Source:
@@ -92,13 +94,51 @@ def guess_benchmark(path: Path) -> str:
     return "given"
 
 
-def keep_there(infos: Sequence[ClipInfo], splits: Splits) -> Splits:
-    """The splits that a file gives by name, of the clips that there are."""
-    there = {info.name for info in infos}
-    return {
-        benchmark: {part: [n for n in names if n in there] for part, names in parts.items()}
-        for benchmark, parts in splits.items()
-    }
+def fixed_splits(infos: Sequence[ClipInfo], splits: Splits) -> Splits:
+    """The splits that a file gives by name, whatever clips there are. (A picklable constant.)"""
+    return splits
+
+
+def number_splits(
+    splits: Splits, names: Sequence[str]
+) -> tuple[dict[str, dict[str, list[int]]], dict[str, int]]:
+    """Splits by name -> by sorted clip number; and benchmark -> how many of its names have no clip.
+
+    Raises:
+        UserError: names of a part are given, and none is that of a clip.
+    """
+    number = {name: place for place, name in enumerate(names)}
+    numbered, absent = {}, {}
+    for benchmark, parts in splits.items():
+        numbered[benchmark] = {}
+        for part, wanted in parts.items():
+            found = sorted({number[name] for name in wanted if name in number})
+            if wanted and not found:
+                raise UserError(
+                    f"split {benchmark}: none of its {len(wanted)} {part} names is that of a clip (the"
+                    f" first is {str(wanted[0])[:60]!r}, a clip is called {str(names[0])[:60]!r});"
+                    " correct the names or leave the split out"
+                )
+            numbered[benchmark][part] = found
+        missing = sum(name not in number for wanted in parts.values() for name in wanted)
+        if missing:
+            absent[benchmark] = missing
+    return numbered, absent
+
+
+def count_overlap(splits: dict[str, dict[str, list[int]]], count: int) -> dict[str, str]:
+    """What prepare says of numbered splits: clips to train and to test on, and clips of no part."""
+    notes = {}
+    for benchmark, parts in splits.items():
+        train, used = set(parts.get("train", ())), set().union(*parts.values())
+        for part in parts.keys() - {"train"}:
+            if both := len(train & set(parts[part])):
+                notes[f"warning, split {benchmark}"] = (
+                    f"{both} clips are in train and in {part}: accuracies will be too high"
+                )
+        if used and len(used) < count:
+            notes[f"split {benchmark}"] = f"{count - len(used)} clips are in no part of it"
+    return notes
 
 
 def check_folder(path: str | Path, what: str) -> Path:
@@ -117,6 +157,8 @@ def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         if path.exists() and not path.is_file():  # a pipe would never end to be read
             raise DamagedClip(f"{path}: it is no regular file; check what it is")
         size = path.stat().st_size
+        if not size:
+            raise DamagedClip(f"{path}: it is empty; write or fetch it again")
         if size > max_bytes:
             raise DamagedClip(
                 f"{path}: {size} bytes, more than the limit of {max_bytes}; check what it is"
@@ -124,6 +166,24 @@ def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check the file") from error
+
+
+def tell_content(data: bytes) -> str:
+    """What the first bytes of a file look like, in words that end a sentence "it holds"."""
+    if not data.strip():
+        return "nothing"
+    if data.startswith(b"\x93NUMPY"):
+        return "a .npy array"
+    if data.startswith(b"PK\x03\x04"):
+        return "a zip archive, as .npz is one"
+    if data[:1] == b"\x80" and data[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        return "a pickle"
+    if data.startswith((b"\x89HDF", b"MATLAB")):
+        return "MATLAB's or HDF5's data"
+    if data.lstrip().startswith((b"{", b"[")):
+        return "JSON"
+    line = data.lstrip().splitlines()[0].decode("utf-8", "replace")[:40]
+    return f"the text {line!r}" if line.isprintable() and "\ufffd" not in line else "no text"
 
 
 def find_single(path: Path, suffix: str, what: str) -> Path:

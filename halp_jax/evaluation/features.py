@@ -197,16 +197,20 @@ def extract_split(
     variables: PyTree,
     *,
     progress: bool = False,
+    labelled: bool = True,
 ) -> Features:
     """Features of the "train" or "test" part of config.data.split, through the data pipeline.
 
-    Of several processes each encodes a share of the clips; all of them get the features of all.
+    Clips without a label are left out unless `labelled` is false. Of several processes each encodes a
+    share of the clips; all of them get the features of all.
     """
     split = config.data.split
-    indices = {name: dataset.indices(split, name) for name in ("train", "test")}
+    choose = dataset.labelled if labelled else dataset.indices
+    indices = {name: choose(split, name) for name in ("train", "test")}
     count = len(indices[part])
     if count == 0:
-        raise UserError(f"split {split!r} has no {part} clips; choose another --config.data.split")
+        what = f"no {part} clips" + (" with a label" if len(dataset.indices(split, part)) else "")
+        raise UserError(f"split {split!r} has {what}; choose another --config.data.split")
     # One batch size for both parts, so that a crop is compiled once, and no larger than needed.
     batch_size = min(config.knn.batch_size, max(map(len, indices.values())))
     share = cluster.share(indices[part])

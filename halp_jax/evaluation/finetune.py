@@ -124,8 +124,8 @@ def evaluate(
     looks = looks or encoder.streams[:1]
     keep = config.finetune.get("keep_weights", tune.SETTINGS["keep_weights"])
     run = _make_runner(config, dataset, encoder, looks, store)
-    indices = dataset.indices(config.data.split, "train")
-    labels = dataset.labels[dataset.indices(config.data.split, "test")]
+    indices = dataset.labelled(config.data.split, "train")
+    labels = dataset.labels[dataset.labelled(config.data.split, "test")]
     counts = {"num_train": len(indices), "num_test": len(labels)}
     epochs = linear.look_epochs(config.finetune)
     results = {}
@@ -158,7 +158,7 @@ def evaluate_semi(
         )
     run = _make_runner(config, dataset, encoder, looks, store)
     split = config.data.split
-    indices, test = dataset.indices(split, "train"), dataset.indices(split, "test")
+    indices, test = dataset.labelled(split, "train"), dataset.labelled(split, "test")
     labels, epochs = dataset.labels[test], linear.look_epochs(config.finetune)
 
     def one_draw(look, fraction, number):

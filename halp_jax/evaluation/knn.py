@@ -99,7 +99,7 @@ def _check_k(k: int, count: int) -> None:
 
 
 def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding):
-    _check_k(config.knn.k, len(dataset.indices(config.data.split, "train")))
+    _check_k(config.knn.k, len(dataset.labelled(config.data.split, "train")))
     return feats.make_extractor(
         embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from halp_jax import datasets
 from halp_jax.errors import UserError
@@ -43,6 +44,7 @@ def run(
     stream: str = "",
     join: Sequence[str] = (),
     step: int | None = None,
+    part: str = "test",
 ) -> list[tuple[dict[str, Any], Path]]:
     """Evaluates one protocol -> (result, its JSON file) for each stream and fraction of the labels.
 
@@ -53,13 +55,16 @@ def run(
         stream: looks, separated by commas; default: the run's first stream.
         join: workdirs whose streams stand beside this run's.
         step: of the checkpoint; default: the last.
+        part: of the split, what to test on.
 
     Raises:
         UserError: something does not fit; nothing is written then.
         training.loop.Stopped: fine-tuning was asked to stop; the same call goes on.
     """
     written = []
-    for result, own in _evaluate(config, workdir, protocol, encoder, stream, list(join), step):
+    for result, own in _evaluate(
+        config, workdir, protocol, encoder, stream, list(join), step, part
+    ):
         path = table.result_path(workdir, result)
         if cluster.is_first():
             table.write_result(workdir, result)
@@ -70,12 +75,16 @@ def run(
 
 
 def _evaluate(
-    config, workdir, protocol, encoder, stream, join, step
+    config, workdir, protocol, encoder, stream, join, step, part
 ) -> Iterator[tuple[dict[str, Any], classifier.Classifier | None]]:
     start = time.perf_counter()
     if not config.data.dir:
         raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
     dataset = datasets.open_dataset(config.data.dir)
+    if part != "test":
+        dataset = dataset.test_on(config.data.split, part)
+    both = [dataset.indices(config.data.split, name) for name in ("train", "test")]
+    unlabelled = int((dataset.labels[np.concatenate(both)] < 0).sum())
     normalized = normalization.of_dataset(dataset.metadata)
     config, variables, step = load.load_encoder(
         encoder, config, dataset.layout, workdir, step=step, joined=join, normalized=normalized
@@ -102,7 +111,8 @@ def _evaluate(
             own = figures.pop("classifier", None)
             result = {
                 "protocol": protocol, "encoder": encoder, "stream": look,
-                "split": config.data.split, **table.name_classes(figures, dataset.class_names),
+                "split": config.data.split, "part": part, "unlabelled": unlabelled,
+                **table.name_classes(figures, dataset.class_names),
                 "step": step, "seed": config.seed, "joined": join,
                 "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
             }  # fmt: skip

@@ -78,10 +78,12 @@ def result_path(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> P
     """WORKDIR/eval/PROTOCOL.json, where a result belongs.
 
     Encoders without training, other streams than a run's first, and fractions of the labels have
-    files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json.
+    files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json; so has
+    another part than test: knn_val.json.
     """
     ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
     ending += f"_{result['stream']}" if _is_other_stream(result) else ""
+    ending += f"_{part}" if (part := result.get("part", "test")) != "test" else ""
     if "fraction" in result:
         ending = f"_{result['fraction']:g}{ending}"
     return Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"

@@ -9,6 +9,7 @@ evaluation mode. A clip is given by its place in `run.anchors`. "Nearest real cl
 another clip than the anchor itself, which a short walk would otherwise never leave.
 """
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,11 @@ def open_run(
     normalized = normalization.of_dataset(dataset.metadata)
     load.check_clips(dataset.layout, normalized, dataset.path, workdir, step)
     place = tuple(config.streams).index(stream)
-    numbers = dataset.indices(config.data.split, part)
+    numbers = dataset.labelled(config.data.split, part)
+    if not len(numbers):  # nobody knows a class: then all clips are of one
+        numbers = dataset.indices(config.data.split, part)
+        labels = np.zeros_like(dataset.labels)
+        dataset = dataclasses.replace(dataset, class_names=("no label",), labels=labels)
     if max_clips is not None and max_clips < len(numbers):
         numbers = numbers[np.linspace(0, len(numbers) - 1, max_clips).round().astype(int)]
     if len(numbers) < 2:

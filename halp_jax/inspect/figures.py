@@ -44,7 +44,7 @@ def draw_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
     figure = page.make_figure(9.0, 6.6)
     grid = figure.add_gridspec(3, _STOPS, height_ratios=(0.8, 2.6, 0.7))
     top = figure.add_subplot(grid[0, :])
-    add_poses(top, clips[0], run.dataset.layout, 10)
+    add_poses(top, clips[0], run.dataset.layout, 10, up=run.dataset.up)
     top.set_anchor("W")
     top.set_title(f"the anchor: {run.names[walk.clip]}", loc="left", fontsize=10)
     curves = figure.add_subplot(grid[1, :])
@@ -56,7 +56,8 @@ def draw_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
     for column, (stop, place) in enumerate(zip(stops, near, strict=True)):
         axes = figure.add_subplot(grid[2, column])
         two = clips[1 + column].any((0, 2, 3)).sum() > 1
-        add_poses(axes, clips[1 + column], run.dataset.layout, 2 if two else 3, width=0.8)
+        count, up = 2 if two else 3, run.dataset.up
+        add_poses(axes, clips[1 + column], run.dataset.layout, count, up=up, width=0.8)
         same = run.labels[place] == label
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[], adjustable="datalim")

@@ -30,18 +30,17 @@ def add_poses(
     count: int = 3,
     *,
     turn: float | None = None,
+    up: str = "z",
     width: float = 1.0,
-    upright: Float[np.ndarray, "times bodies joints xyz"] | None = None,
     dots: bool = False,
 ) -> None:
     """`count` poses of a clip side by side, filling the axes; all joints of a clip stay in sight.
 
-    upright: a clip to read off which way is up, where this one's own spine cannot be trusted.
+    turn, up: see `draw.project`.
     dots: marks every joint, also those whose bone is gone.
     """
     present = draw.find_present(frames, layout)
-    many = [] if upright is None else [upright] * (1 + 4 * len(frames) // len(upright))
-    flat = draw.project(np.concatenate([*many, frames]), layout, turn)[-len(frames) :]
+    flat = draw.project(frames, layout, turn, up)
     (shown,) = np.nonzero(present.any((1, 2)))
     axes.set_axis_off()
     if not len(shown):
@@ -93,6 +92,7 @@ def draw_views(
     seed: int = 0,
     count: int = 8,
     title: str = "",
+    up: str = "z",
 ) -> Figure:
     """A clip and two views of it, as the query and the key encoder would get them.
 
@@ -113,17 +113,19 @@ def draw_views(
     for place, (name, clip) in enumerate(rows.items()):
         axes = figure.add_subplot(3, 1, place + 1)
         turn = 0.0 if layout.axes == 3 else None
-        add_poses(axes, clip, layout, count, turn=turn, width=1.2, upright=frames, dots=True)
+        add_poses(axes, clip, layout, count, turn=turn, up=up, width=1.2, dots=True)
         axes.set_anchor("W")
         axes.set_title(name, loc="left", fontsize=10)
     return figure
 
 
-def animate(frames: Frames, layout: Layout, title: str = "", *, rate: float = 30.0) -> str:
+def animate(
+    frames: Frames, layout: Layout, title: str = "", *, rate: float = 30.0, up: str = "z"
+) -> str:
     """An animation as HTML that needs nothing else: for IPython.display.HTML, or a file."""
     if frames.shape[0] < 1 or rate <= 0:
         raise UserError(f"cannot animate {frames.shape[0]} frames, {rate} a second")
-    flat, present = draw.project(frames, layout), draw.find_present(frames, layout)
+    flat, present = draw.project(frames, layout, up=up), draw.find_present(frames, layout)
     seen = flat[present]
     if not len(seen):
         raise UserError("cannot animate a clip without any body; every coordinate of it is zero")

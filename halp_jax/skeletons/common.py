@@ -1,12 +1,14 @@
 """Clips of one skeleton as clips of another: what lets one encoder learn from two data sets.
 
-Joints go by meaning: those of the same name first, then the pairs of `layout.SYNONYMS`, so the
-25 joints of Kinect v2 (NTU, PKU-MMD) become the 20 of Kinect v1 (NW-UCLA), and the 18 of OpenPose
-the 17 of COCO. Nothing is invented: the other way round joints are missing, and that is an error
-which names them. Of too many bodies those that move most are kept, by the rule of the NTU reader;
-too few are filled up with zeros. Normalisation comes after it, on joints of the new layout.
+Joints go by meaning: those of the same name first, then those that mean the same in another spelling
+(`names`), then the pairs of `layout.SYNONYMS`, so the 25 joints of Kinect v2 (NTU, PKU-MMD) become
+the 20 of Kinect v1 (NW-UCLA), and the 18 of OpenPose the 17 of COCO. Nothing is invented: the other way
+round joints are missing, and that is an error which names them. Of too many bodies those that move most
+are kept, by the rule of the NTU reader; too few are filled up with zeros. Normalisation comes after it,
+on joints of the new layout.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from jaxtyping import Float, Int
 
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import SYNONYMS, Layout, describe_layout, is_known, with_bodies
+from halp_jax.skeletons.names import find_meanings
 from halp_jax.skeletons.normalize import looks_normalized
 
 
@@ -43,14 +46,31 @@ def match_joints(source: Layout, target: Layout) -> tuple[int, ...]:
 
 
 def _pair_names(source: Layout, target: Layout) -> dict[str, int]:
-    """Joint of `target` -> the number of its like in `source`, which stands for no other joint."""
-    number = {joint: place for place, joint in enumerate(source.joints)}
-    found = {joint: number[joint] for joint in target.joints if joint in number}
-    for pair in SYNONYMS:
-        for wanted, there in (pair, pair[::-1]):
-            if wanted in target.joints and wanted not in found and there in number:
-                if number[there] not in found.values():
-                    found[wanted] = number[there]
+    return find_joints(source.joints, target.joints)
+
+
+def find_joints(names: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
+    """Wanted joint -> the number of its like among `names`, for those that have one.
+
+    The same name comes first, then the same meaning (see `names`), then a synonym. A joint stands for
+    one wanted joint only.
+    """
+    there = find_meanings(names)
+    means = {meaning: place for place, meaning in enumerate(there)}
+    meanings = dict(zip(wanted, find_meanings(wanted), strict=True))
+    # A foot that toes follow is an ankle, and not what a layout calls a foot.
+    found = {
+        joint: place
+        for place, joint in enumerate(names)
+        if joint in meanings and (meanings[joint] != joint or there[place] == joint)
+    }
+    ways = [{meaning: meaning for meaning in means}]
+    ways += [{one: other} for pair in SYNONYMS for one, other in (pair, pair[::-1])]
+    for way in ways:
+        for joint, meaning in meanings.items():
+            place = means.get(way.get(meaning, ""))
+            if joint not in found and place is not None and place not in found.values():
+                found[joint] = place
     return found
 
 

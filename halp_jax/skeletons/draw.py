@@ -1,8 +1,9 @@
 """Clips as pictures: a strip of poses, a grid of strips with class names, an animation.
 
 Plain figures without pyplot, so nothing global is touched and no display is needed. A clip is
-[time, bodies, joints, xyz] of any `Layout`, raw (camera frame, y up) or normalised (z up): which
-axis points up is read off the spines. People are seen from the camera's side, turned a little, so
+[time, bodies, joints, xyz] of any `Layout`. Which axis points up is for the caller to say ("z" of
+normalised clips; a data set knows it of its own, `Dataset.up`) and is never read off the clip: a
+person who lies or stands on the head is drawn so. People are seen from the front, turned a little, so
 that what they do towards the viewer shows as well. Joints at exactly (0, 0, 0) are not drawn
 where they stand for "missing", and left limbs are lighter than right ones.
 """
@@ -26,16 +27,28 @@ from halp_jax.skeletons.layout import Layout
 BODY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _LIGHT = 0.5  # how far left limbs go towards white
 _MARGIN = 0.12  # of a person's height, around every pose
-_INCHES_HIGH = 1.7
+_INCHES_HIGH, _TITLE_INCHES, _TIME_INCHES, _GAP = 1.7, 0.35, 0.25, 0.15
+_WIDEST = 4.0  # a pose takes at most so many heights
+# The axis that points up -> what points to the right of the picture, and towards the viewer.
+_VIEWS = {
+    "z": ((-1, 0, 0), (0, 1, 0)),  # normalised: x to the right of people, y ahead of them
+    "y": ((-1, 0, 0), (0, 0, -1)),  # a Kinect: x to its left, z away from it
+    "-y": ((1, 0, 0), (0, 0, -1)),  # a picture: x to the right, y down
+}
+UPS = tuple(_VIEWS)
 
 
 def project(
-    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout, turn: float | None = None
+    frames: Float[np.ndarray, "time bodies joints xyz"],
+    layout: Layout,
+    turn: float | None = None,
+    up: str = "z",
 ) -> Float[np.ndarray, "time bodies joints 2"]:
     """(right, up) coordinates of every joint for a viewer `turn` degrees beside the front.
 
-    Without `turn`, one person is seen from 30 degrees beside the front, and two from where they
-    stand side by side. The origin is midway between the bodies of the frame, so travel is left out.
+    The axis `up` points up: "z" of normalised clips, "y" of a Kinect's, or "-y". Without `turn`,
+    one person is seen from 30 degrees beside the front, and two from where they stand side by side.
+    The origin is midway between the bodies of the frame, so travel is left out.
     Joints in a picture are shown as they lie in it, whatever the turn.
     """
     if frames.ndim != 4 or frames.shape[2:] != (layout.num_joints, 3):
@@ -43,16 +56,13 @@ def project(
             f"cannot draw an array {frames.shape}; give [time, bodies, {layout.num_joints}, 3] "
             f"for {layout.name}"
         )
+    if up not in _VIEWS:
+        raise UserError(f"cannot draw with {up!r} up; give one of {', '.join(_VIEWS)}")
+    if layout.axes == 2:
+        up, turn = "-y", 0.0
+    right, towards = np.array(_VIEWS[up], np.float64)
+    ground = frames @ np.stack([right, towards], -1)
     present = find_present(frames, layout)
-    bottom, top = layout.spine
-    both = present[..., bottom] & present[..., top]
-    spines = (frames[..., top, :] - frames[..., bottom, :])[both]
-    mean = spines.mean(0) if len(spines) else np.array([0.0, 1.0, 0.0])
-    up = int(np.abs(mean).argmax())
-    # y up: a Kinect, x to its left, z away from it. z up: normalised, x to the right, y forward.
-    towards = {1: (2, -1.0), 2: (1, 1.0), 0: (2, -1.0)}[up]
-    across = {1: 0, 2: 0, 0: 1}[up]
-    ground = np.stack([-frames[..., across], towards[1] * frames[..., towards[0]]], -1)
     shown = present[..., layout.centre]
     if turn is None:
         together = shown[:, :2].all(1) if frames.shape[1] > 1 else np.zeros(len(frames), bool)
@@ -62,9 +72,7 @@ def project(
             # Of the two sides from which both show, the one that is nearer to the front.
             turn = (np.degrees(np.arctan2(apart[1], apart[0])) + 90) % 180 - 90
     direction = np.array([np.cos(np.radians(turn)), np.sin(np.radians(turn))])
-    flat = np.stack([ground @ direction, np.sign(mean[up]) * frames[..., up]], -1)
-    if layout.axes == 2:
-        flat = frames[..., :2] * (1, -1)  # y points down in pictures
+    flat = np.stack([ground @ direction, frames @ np.cross(towards, right)], -1)
     centres = flat[:, :, layout.centre] * shown[..., None]
     middle = centres.sum(1) / np.maximum(shown.sum(1), 1)[:, None]
     return flat - middle[:, None, None]
@@ -86,11 +94,12 @@ def draw_strip(
     layout: Layout,
     count: int = 8,
     title: str = "",
-    rate: float = 30.0,
+    rate: float = 0.0,
     turn: float | None = None,
+    up: str = "z",
 ) -> Figure:
-    """`count` poses of one clip side by side, with the time below each, `rate` frames a second."""
-    return draw_grid([frames], [title], layout, count, columns=1, rate=rate, turn=turn)
+    """`count` poses of one clip side by side, see `draw_grid`."""
+    return draw_grid([frames], [title], layout, count, columns=1, rate=rate, turn=turn, up=up)
 
 
 def draw_grid(
@@ -99,38 +108,51 @@ def draw_grid(
     layout: Layout,
     count: int = 6,
     columns: int = 2,
-    rate: float = 30.0,
+    rate: float = 0.0,
     turn: float | None = None,
+    up: str = "z",
 ) -> Figure:
-    """A strip for every clip [time, bodies, joints, xyz] with its name above, row by row."""
+    """A strip for every clip [time, bodies, joints, xyz] with its name above, row by row.
+
+    Below each pose stands its time at `rate` frames a second, or without a rate its frame's number.
+    `turn` and `up` are those of `project`.
+    """
     if not clips or len(clips) != len(names):
         raise UserError(
             f"cannot draw {len(clips)} clips with {len(names)} names; give one name for each clip"
         )
-    strips = [_lay_out(clip, layout, count, turn) for clip in clips]
+    strips = [_lay_out(clip, layout, count, turn, up) for clip in clips]
     width = max(strip[2] for strip in strips)
     height = max(strip[3][1] - strip[3][0] for strip in strips)
+    # A body that is thrown about must not make the page a mile wide, nor one that lies flat a line.
+    height = max(height, width / (_WIDEST * count))
     columns = min(columns, len(clips))
     rows = -(-len(clips) // columns)
     # All strips share one scale, so one person is as tall in each of them.
     inches_wide = _INCHES_HIGH * width / height
-    figure = Figure(figsize=(columns * inches_wide + 0.3, rows * (_INCHES_HIGH + 0.55) + 0.1))
+    page_wide = columns * (inches_wide + _GAP) + _GAP
+    page_high = rows * (_INCHES_HIGH + _TITLE_INCHES + _TIME_INCHES) + _GAP
+    figure = Figure(figsize=(page_wide, page_high))
     FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained", h_pad=0.03, w_pad=0.08)
     for place, (name, (flat, present, _, limits, chosen)) in enumerate(
         zip(names, strips, strict=True)
     ):
-        axes = figure.add_subplot(rows, columns, place + 1)
+        row, column = divmod(place, columns)
+        left = _GAP + column * (inches_wide + _GAP)
+        top = page_high - row * (_INCHES_HIGH + _TITLE_INCHES + _TIME_INCHES) - _TITLE_INCHES
+        box = (left / page_wide, (top - _INCHES_HIGH) / page_high)
+        # A layout engine would place them as well, but takes longer than all the drawing.
+        axes = figure.add_axes((*box, inches_wide / page_wide, _INCHES_HIGH / page_high))
+        axes.set(xticks=[], yticks=[])
         slot = width / count
         for position, frame in enumerate(chosen):
             offset = np.array([(position + 0.5) * slot, 0.0])
             _draw_people(axes, flat[frame] + offset, present[frame], layout)
-            axes.text(
-                offset[0], limits[0], f"{frame / rate:.1f} s", ha="center", va="top", fontsize=8
-            )
+            time = f"{frame / rate:.1f} s" if rate else f"frame {frame}"
+            axes.text(offset[0], limits[0], time, ha="center", va="top", fontsize=8)
         axes.set(xlim=(0, width), ylim=(limits[1] - height, limits[1]), aspect="equal")
         axes.set_axis_off()
-        axes.set_title(name, loc="left", fontsize=10)
+        axes.set_title(name, loc="left", fontsize=10, parse_math=False)  # names may have a $
     return figure
 
 
@@ -142,13 +164,14 @@ def save_animation(
     rate: float = 30.0,
     step: int = 2,
     turn: float | None = None,
+    up: str = "z",
 ) -> None:
     """Writes the clip as an animated GIF that repeats, every `step`-th frame, in real time."""
     from PIL import Image
 
     if step < 1:
         raise UserError(f"cannot draw every {step}th frame; give a step of 1 or more")
-    flat, present, _, limits, _ = _lay_out(frames, layout, 1, turn)
+    flat, present, _, limits, _ = _lay_out(frames, layout, 1, turn, up)
     seen = flat[present]
     pad = _MARGIN * (limits[1] - limits[0])
     left, right = seen[:, 0].min() - pad, seen[:, 0].max() + 2 * pad
@@ -182,12 +205,12 @@ def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 120) -> None
 
 
 def _lay_out(
-    clip: np.ndarray, layout: Layout, count: int, turn: float | None
+    clip: np.ndarray, layout: Layout, count: int, turn: float | None, up: str
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float], np.ndarray]:
     """(projection, present joints, width of the strip, (lowest, highest), frames to show)."""
     if count < 1:
         raise UserError(f"cannot draw {count} poses; give 1 or more")
-    flat = project(clip, layout, turn)
+    flat = project(clip, layout, turn, up)
     present = find_present(clip, layout)
     shown = np.flatnonzero(present.any((1, 2)))
     if not len(shown):
@@ -195,7 +218,7 @@ def _lay_out(
     chosen = shown[np.linspace(0, len(shown) - 1, count).round().astype(int)]
     seen = flat[present]
     low, high = seen[:, 1].min(), seen[:, 1].max()
-    pad = _MARGIN * (high - low)
+    pad = _MARGIN * max(high - low, 1e-3)  # all joints may lie in one point
     # Poses are centred in their slots, so the farther side decides.
     slot = 2 * np.abs(flat[chosen][present[chosen]][:, 0]).max() + 2 * pad
     return flat, present, float(slot * count), (float(low - pad), float(high + pad)), chosen

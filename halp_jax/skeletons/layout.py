@@ -1,8 +1,5 @@
-"""What a skeleton is: joint names, bones and body sides, as one small immutable record.
+"""Layouts by name: the known ones, a user's own, and either with another number of bodies.
 
-Bones of ntu25 are the pair list of 2s-AGCN that HaLP's bone stream uses (joint minus parent);
-kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 and openpose18 are
-skeletons in a picture, with the bones of PYSKL and ST-GCN; their clips have z = 0.
 A user's own skeleton is a `Layout` from a small file, see `layout_file`. kinect20x2 is kinect20 for
 clips of two bodies, and so on for every layout and number. `SYNONYMS` are the joints that two of them
 call by different names; `common` takes clips from one layout to another.
@@ -13,144 +10,34 @@ import re
 from typing import Any
 
 from halp_jax.errors import UserError
+from halp_jax.skeletons.layouts_known import (
+    BODY25,
+    BODY25B,
+    COCO17,
+    HALPE26,
+    KINECT20,
+    MEDIAPIPE33,
+    MOCAP_LAYOUTS,
+    NTU25,
+    OPENPOSE18,
+    Layout,
+)
 
 MAX_BODIES = 16
 
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """A skeleton. All indices are 0-based; the record is hashable and may be a static argument.
-
-    Attributes:
-        name: what commands and dataset files call it.
-        joints: one name a joint, in the order of the arrays.
-        parents: for each joint the one its bone starts at; a root points to itself.
-        bodies: how many bodies a clip holds.
-        centre: the joint that normalisation puts at the origin.
-        spine: (bottom, top) joints whose line is turned to the z axis. A long line is a good one: of
-            bones of a few centimetres the sensor's noise makes the whole body lean.
-        shoulders: (right, left) joints whose line is turned to the x axis, about z.
-        left, right: paired joints of the two sides, `left[i]` mirrors `right[i]`.
-        axes: how many coordinates mean something: 3, or 2 for joints in a picture (x to the right,
-            y down, z always 0). Then spine and shoulders are not turned, the spine gives the size.
-        view_spine: the spine of `normalize=view`, where that is another one.
-    """
-
-    name: str
-    joints: tuple[str, ...]
-    parents: tuple[int, ...]
-    bodies: int
-    centre: int
-    spine: tuple[int, int]
-    shoulders: tuple[int, int]
-    left: tuple[int, ...]
-    right: tuple[int, ...]
-    axes: int = 3
-    view_spine: tuple[int, int] | None = dataclasses.field(default=None, repr=False)
-
-    @property
-    def num_joints(self) -> int:
-        return len(self.joints)
-
-
-_NTU_JOINTS = (
-    "spine base", "spine middle", "neck", "head",
-    "left shoulder", "left elbow", "left wrist", "left hand",
-    "right shoulder", "right elbow", "right wrist", "right hand",
-    "left hip", "left knee", "left ankle", "left foot",
-    "right hip", "right knee", "right ankle", "right foot",
-    "spine shoulder", "left hand tip", "left thumb", "right hand tip", "right thumb",
-)  # fmt: skip
-
-# (joint, parent), counted from 1 as the data set's own papers do. Joint 21 is the root.
-_NTU_BONES = (
-    (1, 2), (2, 21), (3, 21), (4, 3), (5, 21), (6, 5), (7, 6), (8, 7), (9, 21), (10, 9),
-    (11, 10), (12, 11), (13, 1), (14, 13), (15, 14), (16, 15), (17, 1), (18, 17), (19, 18),
-    (20, 19), (21, 21), (22, 23), (23, 8), (24, 25), (25, 12),
-)  # fmt: skip
-
-_KINECT_JOINTS = (
-    "hip centre", "spine", "shoulder centre", "head",
-    "left shoulder", "left elbow", "left wrist", "left hand",
-    "right shoulder", "right elbow", "right wrist", "right hand",
-    "left hip", "left knee", "left ankle", "left foot",
-    "right hip", "right knee", "right ankle", "right foot",
-)  # fmt: skip
-
-# The shoulder centre is the root, as joint 21 is for ntu25.
-_KINECT_BONES = (
-    (1, 2), (2, 3), (3, 3), (4, 3), (5, 3), (6, 5), (7, 6), (8, 7), (9, 3), (10, 9),
-    (11, 10), (12, 11), (13, 1), (14, 13), (15, 14), (16, 15), (17, 1), (18, 17), (19, 18),
-    (20, 19),
-)  # fmt: skip
-
-
-def _parents(bones: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    """One-based (joint, parent) pairs, in any order -> 0-based parents in joint order."""
-    return tuple(parent - 1 for _, parent in sorted(bones))
-
-
-NTU25 = Layout(
-    name="ntu25",
-    joints=_NTU_JOINTS,
-    parents=_parents(_NTU_BONES),
-    bodies=2,
-    centre=1,
-    spine=(0, 1),
-    shoulders=(8, 4),
-    left=(4, 5, 6, 7, 12, 13, 14, 15, 21, 22),
-    right=(8, 9, 10, 11, 16, 17, 18, 19, 23, 24),
-)
-
-KINECT20 = Layout(
-    name="kinect20",
-    joints=_KINECT_JOINTS,
-    parents=_parents(_KINECT_BONES),
-    bodies=1,
-    centre=1,
-    spine=(0, 2),  # "spine" stands only 7 cm above the hip centre, and 4 cm before or behind it
-    shoulders=(8, 4),
-    left=(4, 5, 6, 7, 12, 13, 14, 15),
-    right=(8, 9, 10, 11, 16, 17, 18, 19),
-    view_spine=(0, 1),
-)
-
-COCO17 = Layout(
-    name="coco17",
-    joints=(
-        "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder",
-        "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist", "left hip",
-        "right hip", "left knee", "right knee", "left ankle", "right ankle",
-    ),
-    parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
-    bodies=2,
-    centre=0,
-    spine=(11, 5),  # there is no joint in the middle: the left side of the trunk
-    shoulders=(6, 5),
-    left=(1, 3, 5, 7, 9, 11, 13, 15),
-    right=(2, 4, 6, 8, 10, 12, 14, 16),
-    axes=2,
-)  # fmt: skip
-
-OPENPOSE18 = Layout(
-    name="openpose18",
-    joints=(
-        "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder",
-        "left elbow", "left wrist", "right hip", "right knee", "right ankle", "left hip",
-        "left knee", "left ankle", "right eye", "left eye", "right ear", "left ear",
-    ),
-    parents=(1, 1, 1, 2, 3, 1, 5, 6, 2, 8, 9, 5, 11, 12, 0, 0, 14, 15),
-    bodies=2,
-    centre=1,
-    spine=(11, 1),
-    shoulders=(2, 5),
-    left=(5, 6, 7, 11, 12, 13, 15, 17),
-    right=(2, 3, 4, 8, 9, 10, 14, 16),
-    axes=2,
-)  # fmt: skip
-
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (KINECT20, NTU25, COCO17, OPENPOSE18)
+    layout.name: layout
+    for layout in (
+        KINECT20,
+        NTU25,
+        COCO17,
+        OPENPOSE18,
+        BODY25,
+        BODY25B,
+        HALPE26,
+        MEDIAPIPE33,
+        *MOCAP_LAYOUTS,
+    )  # fmt: skip
 }
 _own: dict[str, Layout] = {}  # of files and data sets that this process has opened
 _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
@@ -161,6 +48,15 @@ SYNONYMS = (
     ("hip centre", "spine base"),
     ("spine", "spine middle"),
     ("shoulder centre", "spine shoulder"),
+    ("hip centre", "mid hip"),
+    ("spine base", "mid hip"),
+    ("shoulder centre", "mid shoulder"),
+    ("spine shoulder", "mid shoulder"),
+    ("shoulder centre", "neck"),  # where there is only one of the two
+    ("left wrist", "left hand"),
+    ("right wrist", "right hand"),
+    ("left ankle", "left foot"),
+    ("right ankle", "right foot"),
 )
 
 
@@ -234,8 +130,13 @@ def register_layout(layout: Layout) -> Layout:
 
 
 def guess_layout(joints: int, axes: int) -> Layout | None:
-    """The known layout with this number of joints and coordinates, if there is one."""
-    found = [each for each in LAYOUTS.values() if (each.num_joints, each.axes) == (joints, axes)]
+    """The known layout with this number of joints and coordinates, if there is one.
+
+    Of the two with 25 joints in a picture it is body25, OpenPose's default. No array is taken for one of
+    motion capture by its number of joints alone.
+    """
+    known = [each for each in LAYOUTS.values() if each not in MOCAP_LAYOUTS]
+    found = [each for each in known if each.takes(joints) and each.axes == axes]
     return found[0] if found else None
 
 

@@ -9,9 +9,11 @@ be a long one, hips to neck rather than hips to the next joint (a few centimetre
 one make all bodies lean); `shoulders` runs (right, left). `centre` becomes the origin.
 
 Joints are given by name or by number from 0. The root is its own parent. Optional: `axes` (2 for
-joints in a picture; 3 if not given), `left` and `right` (paired; found by their names, "left knee"
-and "right knee", if not given), `view_spine` (another spine for `--normalize=view`). Nothing of the
-file is executed, and every mistake is one line.
+joints in a picture; 3 if not given), `left` and `right` (paired; found by their names if not given:
+"left knee" and "right knee", LeftLeg and RightLeg, LKnee and RKnee), `means`,
+{"mid hip": ["left hip", "right hip"]}: joints that no file holds, the last of `joints`, each made as the
+mean of others, `view_spine` (another spine for `--normalize=view`). Nothing of the file is executed, and
+every mistake is one line.
 """
 
 import dataclasses
@@ -31,10 +33,11 @@ from halp_jax.skeletons.layout import (
     get_layout,
     register_layout,
 )
+from halp_jax.skeletons.names import split_side
 
 MAX_JOINTS, MAX_BYTES = 300, 2**20
 _REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
-_OPTIONAL = ("axes", "left", "right", "view_spine")
+_OPTIONAL = ("axes", "left", "right", "view_spine", "means")
 # A word, and the number of bodies that `with_bodies` puts behind it.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}(x[0-9]{1,2})?", re.ASCII)
 
@@ -146,6 +149,7 @@ def parse_layout(fields: Any, where: str) -> Layout:
         left=left,
         right=right,
         axes=axes,
+        means=_find_means(fields.get("means", {}), joints, number, where),
         **pairs,
     )
 
@@ -169,6 +173,30 @@ def _find_all(
     return tuple(_find(field, each, number, where) for each in given)
 
 
+def _find_means(
+    given: Any, joints: Sequence[str], number: dict[str, int], where: str
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The field means, a table of a layout file or the pairs that a data set holds."""
+    pairs = list(given.items()) if isinstance(given, Mapping) else given
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise UserError(f"{where}: means must be a table of joints and lists of joints; correct it")
+    means = tuple(
+        (
+            _find("means", joint, number, where),
+            _find_all({"means": of}, "means", None, number, where),
+        )
+        for joint, of in pairs
+    )
+    given_joints = len(joints) - len(means)
+    if [joint for joint, _ in means] != list(range(given_joints, len(joints))):
+        raise UserError(f"{where}: means must be of the last joints, in their order; correct it")
+    if not all(of and max(of) < given_joints for _, of in means):
+        raise UserError(f"{where}: means must be of joints that files hold; correct it")
+    return means
+
+
 def _check_tree(parents: Sequence[int], joints: Sequence[str], where: str) -> None:
     roots = [joint for joint, parent in enumerate(parents) if joint == parent]
     if len(roots) != 1:
@@ -189,15 +217,22 @@ def _check_tree(parents: Sequence[int], joints: Sequence[str], where: str) -> No
 def _find_sides(
     fields: Mapping, number: dict[str, int], where: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The fields left and right, or the joints that are called "left ..." and "right ..."."""
+    """The fields left and right, or the joints whose names tell them: "left knee", LeftUpLeg, LKnee."""
     if ("left" in fields) != ("right" in fields):
         raise UserError(f"{where}: left and right must both be given, or neither; correct it")
     if "left" in fields:
         left, right = (_find_all(fields, side, None, number, where) for side in ("left", "right"))
     else:
-        other = {joint: joint.replace("left", "right") for joint in number if "left" in joint}
-        left = tuple(number[joint] for joint in other if other[joint] in number)
-        right = tuple(number[mirror] for mirror in other.values() if mirror in number)
+        split = {joint: split_side(joint) for joint in number}
+        sides = {each: number[joint] for joint, each in split.items() if each[0]}
+        pairs = [("right", words) for side, words in sides if side == "left"]
+        left = tuple(sides["left", words] for _, words in pairs if ("right", words) in sides)
+        right = tuple(sides[each] for each in pairs if each in sides)
+        if not left and {side for side, _ in sides} == {"left", "right"}:
+            raise UserError(
+                f"{where}: the names of the joints tell sides, but no left one has a right one like"
+                " it; give the fields left and right, lists of joints in the same order"
+            )
     if len(left) != len(right) or len({*left, *right}) != len(left) + len(right):
         raise UserError(f"{where}: left and right must pair different joints; correct it")
     return left, right

@@ -139,27 +139,31 @@ def restore_latest(
 ) -> tuple[Any, int, dict[str, Any]] | None:
     """The newest readable checkpoint as (state, step, info), or None without any.
 
-    A damaged one is named in a warning, moved to `damaged/` of the workdir, and the one before it
-    taken.
+    Those after it that cannot be read are named in a warning and moved to `damaged/` of the workdir.
+    Where none can be read nothing is moved: then it may be this program that cannot read them.
 
     Args:
         template: of `make_template`.
 
     Raises:
-        UserError: the checkpoint is of another architecture, or all are damaged.
+        UserError: the checkpoint is of another architecture, or none can be read.
     """
-    steps = sorted(manager.all_steps(), reverse=True)
-    for step in steps:
+    damaged: dict[int, Damaged] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
         try:
             state, info = stored.read(manager, step, template)
         except Damaged as damage:
-            _set_aside(manager, step, damage)
+            damaged[step] = damage
             continue
+        for bad, damage in damaged.items():
+            _set_aside(manager, bad, damage)
         return state, step, info
-    if steps:
+    if damaged:
+        newest, damage = next(iter(damaged.items()))
         raise UserError(
-            f"all checkpoints of {manager.directory} are damaged: "
-            f"start anew in another --workdir, or from another run with --config.init_from"
+            f"no checkpoint of {manager.directory} can be read (of step {newest}: {damage}); they stay "
+            "where they are: start anew in another --workdir, or from another run with "
+            "--config.init_from"
         )
     return None
 

@@ -138,10 +138,14 @@ def check_dataset(config: ml_collections.ConfigDict, dataset: Any) -> None:
     if config.views.num_corrupted_joints > joints:
         _refuse(config, "views.num_corrupted_joints", f"{dataset.layout.name} has {joints} joints")
     if config.knn.every_epochs:
-        if not len(dataset.indices(config.data.split, "test")):
-            raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
-        if config.knn.k > count:
-            _refuse(config, "knn.k", f"{where} has only {count} training clips")
+        for part in ("train", "test"):
+            if not len(dataset.labelled(config.data.split, part)):
+                raise UserError(
+                    f"{where} has no {part} clips with a label to evaluate on: switch it off with"
+                    " --config.knn.every_epochs=0"
+                )
+        if config.knn.k > (labelled := len(dataset.labelled(config.data.split, "train"))):
+            _refuse(config, "knn.k", f"{where} has only {labelled} training clips with a label")
 
 
 def fingerprint(

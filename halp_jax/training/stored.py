@@ -5,10 +5,10 @@ for that, never waits for the others. So what one process cannot do leaves none 
 """
 
 import functools
+import glob
 import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,7 +24,6 @@ from halp_jax.errors import UserError
 from halp_jax.training.tree import Template, checksum
 
 CHECKPOINTS = "checkpoints"
-UNFINISHED = "*.orbax-checkpoint-tmp*"
 # Seconds a save may take. Orbax reads them off the time of day: with its 600 a clock that is set
 # forward, or a machine that slept, fails the save.
 PATIENCE = 10**9
@@ -44,14 +43,17 @@ class Manager(ocp.CheckpointManager):
 
 def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
     """The manager of `workdir`/checkpoints, with these ocp.CheckpointManagerOptions."""
+    directory = Path(workdir).expanduser().resolve() / CHECKPOINTS
+    # Orbax collects the parts of an OCDBT file by a pattern, and takes [x] in the path for one.
+    plain = glob.escape(os.fspath(directory)) == os.fspath(directory)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     process = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(process, {process}, f"process{process}")
     for kind in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
-        registry.add("state", kind, ocp.PyTreeCheckpointHandler(multiprocessing_options=alone))
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone, use_ocdbt=plain)
+        registry.add("state", kind, handler)
     for kind in (ocp.args.JsonSave, ocp.args.JsonRestore):
         registry.add("info", kind, ocp.JsonCheckpointHandler(multiprocessing_options=alone))
-    directory = Path(workdir).expanduser().resolve() / CHECKPOINTS
     loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
     if _is_news not in loggers[0].filters:
         for logger in loggers:
@@ -96,9 +98,8 @@ def list_steps(directory: str | os.PathLike[str]) -> list[int]:
 
 
 def cannot_save(directory: str | os.PathLike[str], error: Exception) -> UserError:
-    """What to say of a failed save; what it has left half written is removed."""
-    for path in Path(directory).glob(UNFINISHED):
-        shutil.rmtree(path, ignore_errors=True)
+    """What to say of a failed save. What it has left half written goes at the next start, not now:
+    orbax's threads may still be writing there."""
     steps = list_steps(directory)
     good = f"the newest good one is of step {steps[0]}" if steps else "none is there yet"
     return UserError(

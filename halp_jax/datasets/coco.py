@@ -1,0 +1,193 @@
+"""Key points of COCO's kind: annotation files, and lists of results as AlphaPose writes them.
+
+    {"images": [{"id": 7, "file_name": "walk/000012.jpg", "height": 480, "width": 640}],
+     "annotations": [{"image_id": 7, "keypoints": [x, y, v, ...]}], "categories": [...]}
+    [{"image_id": "000012.jpg", "keypoints": [x, y, score, ...], "score": 2.8}, ...]
+
+--source is one file, a folder of files, or folders of files, which are then the classes
+(wave/0007.json); where the files are called alphapose-results.json, their folder names the clip.
+Otherwise clips are unlabelled. The split is "random", as in `folder`.
+
+Images are put in the order of the numbers that end their names, and what comes before tells several
+clips of one file apart. A number that is not there is an empty frame. Of annotation files, images whose
+numbers are mostly not neighbours are photographs, as COCO's own: each is a clip of one frame. People
+are tracked by their distance, see `tracking`, as AlphaPose's idx mostly says nothing. 17 joints are
+coco17, 26 halpe26; of 133 (whole body) the first 17 are read, of 136 (Halpe) the first 26. v of 0 or a
+score of 0 is a joint that is not there; more than two people a clip with --layout=coco17x5.
+"""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
+from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.json_files import (
+    list_files,
+    load_json,
+    name_classes,
+    split_name,
+    stack_people,
+    to_points,
+    to_size,
+)
+from halp_jax.datasets.npy import to_float32
+from halp_jax.datasets.source import Item, Source
+from halp_jax.datasets.tracking import line_up, track_people
+from halp_jax.errors import UserError
+from halp_jax.skeletons.flat import lift_points
+from halp_jax.skeletons.layout import Layout, guess_layout
+from halp_jax.skeletons.layout_file import find_layout
+
+WHAT = "a .json file of COCO key points or AlphaPose results, or folders of them"
+_BODY = {133: 17, 136: 26}  # joints of which the first are a body's, the others hands and face
+_RESULTS = "alphapose-results"
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+
+
+class Image(NamedTuple):
+    """One frame: its name without ending, (height, width) if known, each person's [joints, 3]."""
+
+    name: str
+    size: tuple[float, float] | None
+    people: list[np.ndarray]
+
+
+def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+    """One file -> its clips. Raises DamagedClip."""
+    path, label = item.payload
+    groups = group_images(*read_images(Path(path)))
+    clips = []
+    for group, images in groups.items():
+        people = {
+            number: stack_people([_cut(each, layout, path) for each in image.people], path)
+            for number, image in images.items()
+        }
+        if not any(map(len, people.values())):
+            continue  # a photograph of nobody
+        points, remark = track_people(line_up(people, path), layout.num_joints, layout.bodies)
+        sizes = {image.size for image in images.values()}
+        frames = to_float32(lift_points(points, size=sizes.pop() if len(sizes) == 1 else None))
+        name = f"{item.id}/{group}" if group and len(groups) > 1 else item.id
+        clips.append(check_clip(Clip(frames, label, name, remark=remark), layout, num_classes))
+    if not clips:
+        raise DamagedClip(f"{path}: nobody in it; leave it out")
+    return clips
+
+
+def group_images(images: list[Image], annotated: bool) -> dict[str, dict[int, Image]]:
+    """{clip: {frame number: image}}; of the images of one number the people together."""
+    groups: dict[str, dict[int, Image]] = {}
+    for image in images:
+        group, number = split_name(image.name)
+        there = groups.setdefault(group, {}).setdefault(number, image)
+        if there is not image:
+            there.people.extend(image.people)
+    if not annotated:  # images without people are not in a list of results, so all may be gaps
+        return groups
+    parted: dict[str, dict[int, Image]] = {}
+    for group, found in groups.items():
+        if len(found) > 1 and 2 * len(found) < max(found) - min(found) + 1:
+            parted |= {image.name: {0: image} for image in found.values()}
+        else:
+            parted[group] = found
+    return parted
+
+
+def read_images(path: Path) -> tuple[list[Image], bool]:
+    """The images of a file and whether they are annotations. Raises DamagedClip."""
+    content = load_json(path)
+    images: dict[Any, Image] = {}
+    entries = content
+    if isinstance(content, dict):
+        entries = content.get("annotations")
+        for image in _check_list(content.get("images"), path):
+            if not isinstance(image.get("id"), int | str):
+                raise DamagedClip(f"{path}: an image without id; write it again")
+            size = to_size(image.get("height"), image.get("width"))
+            name = _check_name(image.get("file_name"), path)
+            images[image["id"]] = Image(name, size, [])
+    for entry in _check_list(entries, path):
+        image = entry.get("image_id")
+        if not isinstance(image, int | str) or (isinstance(content, dict) and image not in images):
+            raise DamagedClip(f"{path}: key points of the image {str(image)[:40]!r}, which is none")
+        if image not in images:
+            images[image] = Image(_check_name(str(image), path), None, [])
+        if "keypoints" in entry:
+            images[image].people.append(to_points(entry["keypoints"], str(path)))
+    return list(images.values()), isinstance(content, dict)
+
+
+def _check_list(entries: Any, path: Path) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DamagedClip(
+            f"{path}: neither images and annotations nor a list of results; give {WHAT}"
+        )
+    return entries
+
+
+def _check_name(name: Any, path: Path) -> str:
+    """An image's name without its ending. Raises DamagedClip."""
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+        raise DamagedClip(f"{path}: an image has the name {str(name)[:40]!r}; write it again")
+    return _ENDING.sub("", name.replace("\\", "/"))
+
+
+def _cut(points: Float[np.ndarray, "joints 3"], layout: Layout, path: str) -> np.ndarray:
+    joints = len(points)
+    if _BODY.get(joints, joints) != layout.num_joints:
+        raise DamagedClip(
+            f"{path}: people of {joints} joints, but {layout.name} has {layout.num_joints}; keep"
+            " files of other models apart"
+        )
+    return points[: layout.num_joints]
+
+
+def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
+    """A file or a folder of them.
+
+    Args:
+        layout: by default the number of joints tells.
+        seed: of the split "random".
+
+    Raises:
+        UserError: no such files, nobody in any of them, or joints of an unknown skeleton.
+    """
+    folder, files = list_files(path, r".*\.json", WHAT)
+    names = {}
+    for file in files:
+        own = file.parent if file.stem == _RESULTS and file.parent != folder else file
+        names[own.relative_to(folder).with_suffix("").as_posix()] = str(file)
+    chosen = find_layout(layout) if layout else _choose_layout(files)
+    labels, class_names = name_classes(list(names))
+    return Source(
+        format="coco",
+        layout=chosen,
+        class_names=class_names,
+        items=tuple(Item(name, (file, labels[name])) for name, file in names.items()),
+        read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
+        splits=functools.partial(split_by_default, seed=seed),
+        notes={"folder": str(folder)},
+    )
+
+
+def _choose_layout(files: list[Path]) -> Layout:
+    problem = f"{files[0].parent}: nobody in any of {len(files)} files; give {WHAT}"
+    for file in files:
+        try:
+            people = [person for image in read_images(file)[0] for person in image.people]
+        except DamagedClip as error:
+            problem = str(error)
+            continue
+        if people:
+            joints = _BODY.get(len(people[0]), len(people[0]))
+            layout = guess_layout(joints, 2)
+            if layout:
+                return layout
+            problem = f"{file}: people of {joints} joints; say which with --layout"
+            break
+    raise UserError(problem)

@@ -1,0 +1,148 @@
+"""What the readers of motion files (bvh, trc, mat, text) share: files, labels, joints, metres."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax.datasets.clip import DamagedClip
+from halp_jax.errors import UserError
+from halp_jax.skeletons.common import find_joints
+from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, Layout
+from halp_jax.skeletons.layout_file import find_layout
+
+MAX_FILE_BYTES = 256 * 2**20
+SCALED = "clips in another unit than metres, scaled: by 0.01 or 0.001 if that makes a person, else to 1.7 m"
+_MAX_FILES = 2_000_000
+# Means that stand for a joint which no marker shows.
+_MIDDLES = {
+    "hip centre": ("left hip", "right hip"),
+    "shoulder centre": ("left shoulder", "right shoulder"),
+}
+# Ankle, knee, hip, neck, head: 1.45 m of bones in a person of 1.7 m.
+_TALL, _SHORTEST, _TALLEST = 1.45, 0.8, 2.1
+_CHAIN = ("left ankle", "left knee", "left hip", "hip centre", "shoulder centre", "head")
+
+
+def list_files(path: str | Path, pattern: str, what: str) -> list[tuple[str, Path]]:
+    """(name, file) for a file, or for each in a folder and those below it; name: path without suffix.
+
+    Raises:
+        UserError: there is none.
+    """
+    start = Path(path).expanduser()
+    if start.is_file():
+        return [(start.stem, start)]
+    if not start.is_dir():
+        raise UserError(f"{start} does not exist; give {what}, or the folder with them")
+    files = sorted(file for file in start.rglob(pattern) if file.is_file())
+    if not 0 < len(files) <= _MAX_FILES:
+        raise UserError(f"{start} holds {len(files)} files {pattern}; give the folder with {what}")
+    return [(str(file.relative_to(start).with_suffix("")), file) for file in files]
+
+
+def label_by_folder(names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Each file's class is the subfolder that it lies in; -1 where it lies in none."""
+    folders = [name.split("/")[0] if "/" in name else "" for name in names]
+    classes = sorted({folder for folder in folders if folder})
+    return [classes.index(folder) if folder else -1 for folder in folders], tuple(classes)
+
+
+def parse_numbers(text: bytes, where: str) -> Float[np.ndarray, " numbers"]:
+    """Numbers between blanks and line ends. Raises DamagedClip."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy only warns of text that is no number
+        try:
+            return np.fromstring(text, sep=" ")
+        except (ValueError, DeprecationWarning) as error:
+            reason = "text that is no number; write or fetch it again"
+            raise DamagedClip(f"{where}: it holds {reason}") from error
+
+
+def choose_layout(names: Sequence[str] | None, layout: str | None, what: str) -> Layout:
+    """The layout that the user gives, else the richest known one whose joints are all among `names`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if layout:
+        return find_layout(layout)
+    for known in (KINECT20, *MOCAP_LAYOUTS):
+        if names and len(_find_all(names, known)) == known.num_joints:
+            return known
+    raise UserError(
+        f"{what}: its joints are not those of {KINECT20.name} or of"
+        f" {', '.join(each.name for each in MOCAP_LAYOUTS)}; give --layout, a .json file with some of"
+        f" {', '.join(names or ('its joints',))[:300]}"
+    )
+
+
+def _find_all(names: Sequence[str], layout: Layout) -> dict[str, int]:
+    """`find_joints`, and for a missing middle the number that it gets behind all names."""
+    found = find_joints(names, layout.joints)
+    for place, (middle, pair) in enumerate(_MIDDLES.items()):
+        if middle in layout.joints and middle not in found and len(find_joints(names, pair)) == 2:
+            found[middle] = len(names) + place
+    return found
+
+
+def select_joints(
+    frames: Float[np.ndarray, "time joints xyz"], names: Sequence[str], layout: Layout, where: str
+) -> Float[np.ndarray, "time layout_joints xyz"]:
+    """The joints of the layout, found by meaning. A joint that is NaN or infinite is missing: zero.
+
+    A middle of the hips or shoulders that the file does not have is the mean of both.
+
+    Raises:
+        DamagedClip: naming the joints that are missing.
+    """
+    found = _find_all(names, layout)
+    missing = [joint for joint in layout.joints if joint not in found]
+    if missing:
+        raise DamagedClip(
+            f"{where}: no joint that is {layout.name}'s {', '.join(missing)[:200]}; leave it out, or"
+            " give a --layout that all files have"
+        )
+    frames = np.where(np.isfinite(frames).all(-1, keepdims=True), frames, 0.0)
+    for pair in _MIDDLES.values():
+        both = list(find_joints(names, pair).values())
+        if len(both) == 2:
+            seen = frames[:, both].any(-1).all(-1)[:, None, None]
+            middle = np.where(seen, frames[:, both].mean(1, keepdims=True), 0.0)
+        else:
+            middle = np.zeros_like(frames[:, :1])
+        frames = np.concatenate([frames, middle], 1)
+    return frames[:, [found[joint] for joint in layout.joints]]
+
+
+def scale_to_metres(
+    frames: Float[np.ndarray, "time joints xyz"], layout: Layout
+) -> tuple[Float[np.ndarray, "time joints xyz"], str]:
+    """The frames in metres, and a remark if they were not: for files that do not tell their unit.
+
+    Measured along the bones, so that the pose does not matter. What is in centimetres or millimetres
+    keeps its size; other units are scaled until the person is 1.7 m tall. Left as it is without a body.
+    """
+    chain = [layout.joints.index(joint) for joint in _CHAIN if joint in layout.joints]
+    body = frames[frames[:, chain].any(-1).all(-1)]
+    if len(chain) < len(_CHAIN) or not len(body):
+        return frames, ""
+    length = float(np.median(np.linalg.norm(np.diff(body[:, chain], axis=1), axis=-1).sum(-1)))
+    for factor in (1.0, 0.01, 0.001):
+        if _SHORTEST <= factor * length <= _TALLEST:
+            return frames * factor, "" if factor == 1 else SCALED
+    return (frames * (_TALL / length), SCALED) if length > 1e-9 else (frames, "")
+
+
+def match_name(template: str, name: str) -> dict[str, int]:
+    """ "a{label}_s{subject}" of "x/a04_s02_e01" -> {"label": 4, "subject": 2}; {} if it does not fit.
+
+    {} stands for a number that says nothing. The template may be anywhere in the name.
+    """
+    pattern = re.escape(template).replace(r"\{\}", r"\d{1,12}(?!\d)")
+    pattern = re.sub(r"\\\{([a-z]+)\\\}", r"(?P<\1>\\d{1,6})(?!\\d)", pattern)
+    match = re.search(rf"(?<![A-Za-z0-9]){pattern}", name, re.ASCII)
+    return {field: int(number) for field, number in match.groupdict().items()} if match else {}

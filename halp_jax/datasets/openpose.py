@@ -1,0 +1,192 @@
+"""Folders of OpenPose's JSON: a file a frame, with the people found in it.
+
+    {"version": 1.3, "people": [{"pose_keypoints_2d": [x, y, score, x, y, score, ...], ...}]}
+
+The files are called as OpenPose does (walk_000000000012_keypoints.json), or anything that ends in the
+frame's number; ControlNet's kind, a list of one such object with canvas_width and canvas_height, is
+read as well. --source is the folder of one clip, a folder of such folders, or folders of those, which
+are then the classes: wave/0007/*.json. Several clips may lie in one folder if their names differ before
+the number. Without a class folder clips are unlabelled. The split is "random", as in `folder`.
+
+BODY_25, BODY_25B and COCO (18 joints, also padded to 25) are told apart by where the joints lie; hands
+and faces are left out. People have no identity from frame to frame and are tracked, see `tracking`;
+more than two a clip with --layout=body25x5. A frame without people stays, empty. Coordinates stay in
+pixels, or come to lie in the box from -1 to 1 where there is a canvas; all else is done by
+normalisation.
+"""
+
+import functools
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
+from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.json_files import (
+    list_files,
+    load_json,
+    name_classes,
+    split_name,
+    stack_people,
+    to_points,
+    to_size,
+)
+from halp_jax.datasets.npy import to_float32
+from halp_jax.datasets.source import Item, Source
+from halp_jax.datasets.tracking import line_up, track_people
+from halp_jax.errors import UserError
+from halp_jax.skeletons.flat import lift_points
+from halp_jax.skeletons.layout import Layout, get_layout, guess_layout
+from halp_jax.skeletons.layout_file import find_layout
+
+WHAT = "a folder of OpenPose's files, CLIP_000000000012_keypoints.json"
+_NAMES = r".*\d(_keypoints)?\.json"
+_MAX_BYTES = 16 * 2**20  # a frame of a few people takes 10 kB
+_TOLD_BY = 50  # people
+_PADDED = 25  # joints that COCO's 18 are filled up to with zeros
+_POSE = ("pose_keypoints_2d", "pose_keypoints")  # the second until version 1.1
+_HANDS = ("hand_left_keypoints_2d", "hand_right_keypoints_2d")
+_MIDDLE = 0.04  # of a person's size: BODY_25 computes its middle joints
+
+
+def read_frame(
+    path: Path,
+) -> tuple[Float[np.ndarray, "people joints 3"], tuple[float, float] | None]:
+    """(x, y, score) of the people of one file, and its canvas (height, width) if it tells one.
+
+    Raises DamagedClip.
+    """
+    content = load_json(path, _MAX_BYTES)
+    if isinstance(content, list) and len(content) == 1:
+        content = content[0]
+    people = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(people, list) or not all(isinstance(person, dict) for person in people):
+        raise DamagedClip(f"{path}: no list of people in it; this is no file of OpenPose")
+    lists = [next((person[key] for key in _POSE if person.get(key)), None) for person in people]
+    if people and not any(lists) and any(person.get(hand) for person in people for hand in _HANDS):
+        raise DamagedClip(f"{path}: hands without a body; run OpenPose with its body model")
+    found = stack_people([to_points(each, str(path)) for each in lists if each], str(path))
+    return found, to_size(content.get("canvas_height"), content.get("canvas_width"))
+
+
+def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+    """The files of one clip -> the clip. Raises DamagedClip."""
+    files, label = item.payload
+    found: dict[int, np.ndarray] = {}
+    sizes = set()
+    for number, path in files:
+        if number in found:
+            raise DamagedClip(f"clip {item.id}: frame {number} is there twice; remove one file")
+        people, size = read_frame(Path(path))
+        sizes.add(size)
+        joints = people.shape[1]
+        if joints == _PADDED and layout.num_joints == 18 and not people[:, 18:].any():
+            people = people[:, :18]
+        elif len(people) and joints != layout.num_joints:
+            raise DamagedClip(
+                f"{path}: people of {joints} joints, but {layout.name} has {layout.num_joints};"
+                " keep clips of other models apart"
+            )
+        found[number] = people
+    points, remark = track_people(line_up(found, item.id), layout.num_joints, layout.bodies)
+    size = sizes.pop() if len(sizes) == 1 else None
+    frames = to_float32(lift_points(points, size=size))
+    return [check_clip(Clip(frames, label, item.id, remark=remark), layout, num_classes)]
+
+
+def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
+    """The folder of one clip or of many.
+
+    Args:
+        layout: by default where the joints of the first people lie tells.
+        seed: of the split "random".
+
+    Raises:
+        UserError: no such files, nobody in any of them, or joints of an unknown skeleton.
+    """
+    folder, files = list_files(path, _NAMES, WHAT)
+    clips = _group(folder, files)
+    chosen = _choose_layout(files, layout)
+    labels, class_names = name_classes(list(clips))
+    items = [Item(name, (frames, labels[name])) for name, frames in sorted(clips.items())]
+    return Source(
+        format="openpose",
+        layout=chosen,
+        class_names=class_names,
+        items=tuple(items),
+        read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
+        splits=functools.partial(split_by_default, seed=seed),
+        notes={"folder": str(folder)},
+    )
+
+
+def _group(folder: Path, files: list[Path]) -> dict[str, list[tuple[int, str]]]:
+    """{clip: [(frame number, file)] in the order of the numbers}."""
+    clips: dict[str, list[tuple[int, str]]] = {}
+    for parent, inside in groupby(files, lambda file: file.parent):
+        groups: dict[str, list[tuple[int, str]]] = {}
+        for file in inside:
+            group, number = split_name(file.name[: -len(".json")].removesuffix("_keypoints"))
+            groups.setdefault(group, []).append((number, str(file)))
+        inner = parent.relative_to(folder).as_posix()
+        for group, frames in groups.items():
+            # Its folder names a clip that lies in one by itself.
+            alone = len(groups) == 1 and inner != "."
+            parts = [inner] if alone else [inner, group or folder.name]
+            name = "/".join(part for part in parts if part != ".")
+            clips[name] = sorted(frames)
+    return clips
+
+
+def _choose_layout(files: list[Path], option: str | None) -> Layout:
+    if option:
+        return find_layout(option)
+    people: list[np.ndarray] = []
+    damaged = None
+    for file in files:
+        try:
+            people += list(read_frame(file)[0])
+        except DamagedClip as error:
+            damaged = damaged or error
+        if len(people) >= _TOLD_BY:
+            break
+    if not people:
+        problem = damaged or f"{files[0].parent}: nobody in any of {len(files)} files; give {WHAT}"
+        raise UserError(str(problem))
+    joints = Counter(map(len, people)).most_common(1)[0][0]
+    same = np.stack([person for person in people if len(person) == joints])
+    layout = get_layout(tell_kind(same)) if joints == _PADDED else guess_layout(joints, 2)
+    if layout is None:
+        raise UserError(f"{files[0].parent}: people of {joints} joints; say which with --layout")
+    return layout
+
+
+def tell_kind(people: Float[np.ndarray, "people 25 3"]) -> str:
+    """Which of the three skeletons that OpenPose's world writes as 25 joints.
+
+    BODY_25 has a joint in the middle of the hips (8) and one in that of the shoulders (1).
+    """
+    hips = _find_offset(people, 8, 9, 12)
+    if hips < _MIDDLE:
+        return "body25"
+    if not people[:, 18:].any():
+        return "openpose18"
+    unseen = not np.isfinite(hips)
+    return "body25" if unseen and _find_offset(people, 1, 2, 5) < _MIDDLE else "body25b"
+
+
+def _find_offset(people: Float[np.ndarray, "people 25 3"], *joints: int) -> float:
+    """How far the first joint is from the middle of the others, of a person's size; inf if unseen."""
+    shown = people[(people[:, joints, 2] > 0).all(1)]
+    if not len(shown):
+        return np.inf
+    middle, first, second = (shown[:, joint, :2] for joint in joints)
+    seen = shown[..., 2:] > 0
+    points = shown[..., :2]
+    high = np.where(seen, points, -np.inf).max(1)
+    size = np.linalg.norm(high - np.where(seen, points, np.inf).min(1), axis=-1)
+    apart = np.linalg.norm(middle - (first + second) / 2, axis=-1)
+    return float(np.median(apart / np.maximum(size, 1e-9)))

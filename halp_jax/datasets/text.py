@@ -1,0 +1,231 @@
+"""Skeletons in text and CSV files, a frame in one line or many, described by `columns`.
+
+`columns` is a .json file of one's own or the name of a set, see `text_columns`: utkinect,
+msr_action3d, msrc12, florence3d, sbu, irds, uiprmd; "named" is a CSV with a first line Hips.x, Hips.y,
+Hips.z, ... as bvh-converter writes it, whose joints are found by meaning.
+
+Files of many clips are cut by `text_cuts`; UI-PRMD's angles are put to its positions here. Held to a
+real file of UI-PRMD; of the other sets only to files made in their likeness.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
+from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.motion_files import (
+    MAX_FILE_BYTES,
+    choose_layout,
+    label_by_folder,
+    list_files,
+    match_name,
+    parse_numbers,
+    scale_to_metres,
+    select_joints,
+)
+from halp_jax.datasets.npy import clean_numbers, to_float32
+from halp_jax.datasets.source import Item, Source, read_bytes
+from halp_jax.datasets.text_columns import MAX_NUMBERS, Columns, find_columns
+from halp_jax.datasets.text_cuts import CUTS, Part
+from halp_jax.errors import UserError
+from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
+from halp_jax.skeletons.layout import Layout, with_bodies
+
+TWICE = "clips with frames that the file has twice, the first kept"
+_HEADER = re.compile(r"(.*\S)[ ._]([xyz])", re.IGNORECASE)
+_UIPRMD_PARENTS = (0, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18, 19, 20)
+
+
+class Table(NamedTuple):
+    """A file: its joints in order, the keys of its frames if they have some, and the numbers."""
+
+    names: tuple[str, ...]
+    keys: Float[np.ndarray, " time"] | None
+    numbers: Float[np.ndarray, "time bodies joints xyz"]
+
+
+def parse_text(data: bytes, columns: Columns, where: str) -> Table:
+    """The bytes of a file, in its own unit. Raises DamagedClip."""
+    text = b"\n".join(data.splitlines()[columns.skip_lines :])
+    names = columns.joints
+    if columns.kind == "header":
+        return _parse_header(text, where)
+    if columns.kind == "irds":  # t1,t2,t3,(SpineBase,Tracked,x,y,z,xproj,yproj),...
+        head = text.partition(b"\n")[0].decode("utf-8", "replace")
+        names = tuple(re.findall(r"\((\w+),", head)[: len(names)])
+        text = re.sub(rb"\b[A-Za-z]\w*|[()]", b" ", text)
+        if len(set(names)) != len(columns.joints):
+            raise DamagedClip(f"{where}: {len(names)} joints in its first frame; fetch it again")
+    numbers = parse_numbers(text.translate(_BLANKS), where)
+    width = columns.before + columns.bodies * len(names) * columns.width
+    if not len(numbers) or len(numbers) % width:
+        raise DamagedClip(
+            f"{where}: {len(numbers)} numbers, not {width} a frame; correct the file or --columns"
+        )
+    rows = numbers.reshape(-1, width)
+    shape = (len(rows), columns.bodies, len(names), columns.width)
+    keys = rows[:, columns.key] if 0 <= columns.key < columns.before else None
+    return Table(names, keys, rows[:, columns.before :].reshape(shape)[..., :3])
+
+
+_BLANKS = bytes.maketrans(b",;\t", b"   ")
+
+
+def _parse_header(text: bytes, where: str) -> Table:
+    """A CSV whose first line names the columns Hips.x, Hips.y, Hips.z, in any order."""
+    head, _, rest = text.partition(b"\n")
+    cells = [cell.strip() for cell in head.decode("utf-8-sig", "replace").split(",")]
+    columns: dict[str, dict[str, int]] = {}
+    for place, cell in enumerate(cells):
+        if match := _HEADER.fullmatch(cell):
+            columns.setdefault(match[1], {})[match[2].lower()] = place
+    names = tuple(name for name, axes in columns.items() if len(axes) == 3)
+    numbers = parse_numbers(rest.translate(_BLANKS), where)
+    if not names or len(cells) > MAX_NUMBERS or not len(numbers) or len(numbers) % len(cells):
+        raise DamagedClip(
+            f"{where}: {len(names)} joints NAME.x, NAME.y, NAME.z in its first line, and"
+            f" {len(numbers)} numbers below {len(cells)} columns; correct it"
+        )
+    rows = numbers.reshape(-1, len(cells))
+    time = [place for place, cell in enumerate(cells) if cell.lower() in ("time", "time (s)")]
+    places = [columns[name][axis] for name in names for axis in "xyz"]
+    shape = (len(rows), 1, len(names), 3)
+    return Table(names, rows[:, time[0]] if time else None, rows[:, places].reshape(shape))
+
+
+def place_uiprmd(
+    table: Table, path: Path, columns: Columns
+) -> Float[np.ndarray, "time bodies joints xyz"]:
+    """World positions from offsets in the parent's frame and the angles (x, y, z) of the other file."""
+    name = path.name.replace("positions", "angles")
+    folder = Path(str(path.parent).replace("Positions", "Angles"))
+    found = [each for each in (path.with_name(name), folder / name) if each.is_file()]
+    if not found:
+        raise DamagedClip(f"{path}: no {name} beside it or in a folder Angles; unpack both")
+    angles = parse_text(read_bytes(found[0], MAX_FILE_BYTES), columns, str(found[0])).numbers[:, 0]
+    if len(angles) != len(table.numbers):
+        raise DamagedClip(
+            f"{found[0]}: {len(angles)} frames, {len(table.numbers)} positions; fetch both again"
+        )
+    with np.errstate(all="ignore"):  # what is no angle makes joints that are missing
+        turns = [rotate_in_order("zyx", angles[:, j, ::-1]) for j in range(len(columns.joints))]
+        return place_joints(_UIPRMD_PARENTS, table.numbers[:, 0], turns)[:, None]
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: str, changed_ns: int, columns: Columns) -> Table:
+    # The clips of a file follow one another, so it is parsed once.
+    return parse_text(read_bytes(Path(path), MAX_FILE_BYTES), columns, path)
+
+
+def read_item(item: Item, columns: Columns, layout: Layout, num_classes: int) -> list[Clip]:
+    """One file, or one part of it -> one clip. Raises DamagedClip."""
+    path, part, fields, reason = item.payload
+    if reason:
+        raise DamagedClip(reason)
+    file, remarks, fps = Path(path), [], columns.fps
+    table = _load(path, file.stat().st_mtime_ns, columns)
+    rows = np.arange(len(table.numbers))
+    rate = 1.0 if columns.kind == "header" else columns.key_rate
+    if table.keys is not None:
+        rows = rows[(table.keys >= part.first) & (table.keys <= part.last)]
+        if rate:
+            fresh = np.sort(np.unique(table.keys[rows], return_index=True)[1])
+            remarks += [TWICE] if len(fresh) < len(rows) else []
+            rows = rows[fresh]
+            steps = np.diff(table.keys[rows])
+            steps = steps[steps > 0]
+            fps = rate / float(np.median(steps)) if len(steps) else fps
+    if not 0 < len(rows) <= MAX_FRAMES:
+        raise DamagedClip(f"clip {item.id}: {len(rows)} frames of {path}; correct its labels")
+    numbers = place_uiprmd(table, file, columns) if columns.kind == "uiprmd" else table.numbers
+    numbers = clean_numbers(numbers[rows])
+    bodies = []
+    for body in range(numbers.shape[1]):
+        positions = numbers[:, body]
+        seen = positions.any(-1, keepdims=True)  # what is missing in the file stays zero
+        if columns.scale:
+            positions = np.where(seen, positions * columns.scale + columns.shift, 0.0)
+        bodies.append(select_joints(positions, table.names, layout, path))
+    frames = np.stack(bodies, 1)
+    if not columns.scale:
+        frames[:, 0], remark = scale_to_metres(frames[:, 0], layout)
+        remarks += [remark] if remark else []
+    present = np.flatnonzero(frames.any((1, 2, 3)))  # MSRC-12 begins without a body
+    frames = frames[present[0] : present[-1] + 1] if len(present) else frames
+    given = {"label": part.label, "subject": part.subject} | fields
+    clip = Clip(to_float32(frames), name=item.id, remark="; ".join(remarks), fps=fps, **given)
+    return [check_clip(clip, layout, num_classes)]
+
+
+def open_source(
+    path: str | Path, *, columns: str | None = None, layout: str | None = None, seed: int = 0
+) -> Source:
+    """A text file, or a folder with such files and folders of them.
+
+    Args:
+        columns: a set that is known, or a .json file that describes the columns.
+        layout: the skeleton to take the joints to, by meaning; else that of the columns.
+        seed: of the split "random".
+
+    Raises:
+        UserError: no file, columns that are not known, or joints that make no known layout.
+    """
+    given = columns
+    described = find_columns(given)
+    files = list_files(path, described.files, f"the files of {given}")
+    items, labels = [], []
+    folders, classes = label_by_folder([name for name, _ in files])
+    labelled = "{label}" in described.name or described.cut
+    for (name, file), folder in zip(files, folders, strict=True):
+        reason, parts = "", [Part()]
+        fields = match_name(described.name, name) if described.name else {}
+        if labelled and "label" in fields:
+            fields["label"] -= described.first_label
+        elif not labelled:
+            fields["label"] = folder
+        try:
+            parts = CUTS[described.cut](file, described) if described.cut else parts
+        except DamagedClip as error:
+            reason = str(error)
+        for part in parts:
+            label = part.label if described.cut else fields.get("label", -1)
+            labels.append(label)
+            whole = f"{name}_{part.name}" if part.name else name
+            items.append(Item(whole, (str(file), part, fields, reason)))
+    if labelled:
+        count = max([*labels, len(described.classes) - 1]) + 1
+        classes = described.classes or tuple(f"class {label}" for label in range(count))
+    chosen = _find_layout(described, layout, files)
+    return Source(
+        format="text",
+        layout=chosen,
+        class_names=classes,
+        items=tuple(items),
+        read=functools.partial(
+            read_item, columns=described, layout=chosen, num_classes=len(classes)
+        ),
+        splits=functools.partial(split_by_default, seed=seed),
+        notes={},
+    )
+
+
+def _find_layout(columns: Columns, layout: str | None, files: Sequence[tuple[str, Path]]) -> Layout:
+    names: Sequence[str] = columns.joints
+    where = str(files[0][1])
+    for _, file in files if not names else ():
+        try:
+            names = parse_text(read_bytes(file, MAX_FILE_BYTES), columns, str(file)).names
+            break
+        except DamagedClip as error:
+            where = str(error)
+    if not names:
+        raise UserError(where)
+    chosen = choose_layout(names, layout or columns.layout or None, where)
+    return with_bodies(chosen, max(columns.bodies, chosen.bodies))

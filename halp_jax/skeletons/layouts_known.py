@@ -1,0 +1,287 @@
+"""What a skeleton is: joint names, bones and body sides, as one small immutable record; and known ones.
+
+Bones of ntu25 are the pair list of 2s-AGCN that HaLP's bone stream uses (joint minus parent);
+kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 and openpose18 are
+skeletons in a picture, with the bones of PYSKL and ST-GCN, and so are body25 and body25b (OpenPose) and
+halpe26 (AlphaPose); their clips have z = 0. mediapipe33 holds BlazePose's 33 landmarks and two means.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A skeleton. All indices are 0-based; the record is hashable and may be a static argument.
+
+    Attributes:
+        name: what commands and dataset files call it.
+        joints: one name a joint, in the order of the arrays.
+        parents: for each joint the one its bone starts at; a root points to itself.
+        bodies: how many bodies a clip holds.
+        centre: the joint that normalisation puts at the origin.
+        spine: (bottom, top) joints whose line is turned to the z axis. A long line is a good one: of
+            bones of a few centimetres the sensor's noise makes the whole body lean.
+        shoulders: (right, left) joints whose line is turned to the x axis, about z.
+        left, right: paired joints of the two sides, `left[i]` mirrors `right[i]`.
+        axes: how many coordinates mean something: 3, or 2 for joints in a picture (x to the right,
+            y down, z always 0). Then spine and shoulders are not turned, the spine gives the size.
+        view_spine: the spine of `normalize=view`, where that is another one.
+        means: (joint, joints that it is the mean of) for joints that no file holds, the last ones of
+            `joints`: a middle of the hips that has to be made, see `fill_means`.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    parents: tuple[int, ...]
+    bodies: int
+    centre: int
+    spine: tuple[int, int]
+    shoulders: tuple[int, int]
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    axes: int = 3
+    view_spine: tuple[int, int] | None = dataclasses.field(default=None, repr=False)
+    means: tuple[tuple[int, tuple[int, ...]], ...] = dataclasses.field(default=(), repr=False)
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.joints)
+
+    @property
+    def num_given(self) -> int:
+        """How many joints files of other people hold: all but the means."""
+        return len(self.joints) - len(self.means)
+
+    def takes(self, joints: int) -> bool:
+        """Whether an array of so many joints is one of this skeleton, with its means or without."""
+        return joints in (self.num_joints, self.num_given)
+
+
+def fill_means(
+    frames: Float[np.ndarray, "*frames joints xyz"], layout: Layout
+) -> Float[np.ndarray, "*frames all_joints xyz"]:
+    """Frames of a file's joints with the layout's means behind them; others as they are.
+
+    The mean of a joint that is missing, at exactly (0, 0, 0), is missing too.
+    """
+    if not layout.means or frames.shape[-2] != layout.num_given:
+        return frames
+    filled = [frames]
+    for _, joints in layout.means:
+        parts = frames[..., list(joints), :]
+        mean = parts.mean(-2, keepdims=True, dtype=frames.dtype)
+        filled.append(np.where(parts.any(-1).all(-1)[..., None, None], mean, 0))
+    return np.concatenate(filled, -2)
+
+
+_NTU_JOINTS = (
+    "spine base", "spine middle", "neck", "head",
+    "left shoulder", "left elbow", "left wrist", "left hand",
+    "right shoulder", "right elbow", "right wrist", "right hand",
+    "left hip", "left knee", "left ankle", "left foot",
+    "right hip", "right knee", "right ankle", "right foot",
+    "spine shoulder", "left hand tip", "left thumb", "right hand tip", "right thumb",
+)  # fmt: skip
+
+# (joint, parent), counted from 1 as the data set's own papers do. Joint 21 is the root.
+_NTU_BONES = (
+    (1, 2), (2, 21), (3, 21), (4, 3), (5, 21), (6, 5), (7, 6), (8, 7), (9, 21), (10, 9),
+    (11, 10), (12, 11), (13, 1), (14, 13), (15, 14), (16, 15), (17, 1), (18, 17), (19, 18),
+    (20, 19), (21, 21), (22, 23), (23, 8), (24, 25), (25, 12),
+)  # fmt: skip
+
+_KINECT_JOINTS = (
+    "hip centre", "spine", "shoulder centre", "head",
+    "left shoulder", "left elbow", "left wrist", "left hand",
+    "right shoulder", "right elbow", "right wrist", "right hand",
+    "left hip", "left knee", "left ankle", "left foot",
+    "right hip", "right knee", "right ankle", "right foot",
+)  # fmt: skip
+
+# The shoulder centre is the root, as joint 21 is for ntu25.
+_KINECT_BONES = (
+    (1, 2), (2, 3), (3, 3), (4, 3), (5, 3), (6, 5), (7, 6), (8, 7), (9, 3), (10, 9),
+    (11, 10), (12, 11), (13, 1), (14, 13), (15, 14), (16, 15), (17, 1), (18, 17), (19, 18),
+    (20, 19),
+)  # fmt: skip
+
+
+def _parents(bones: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """One-based (joint, parent) pairs, in any order -> 0-based parents in joint order."""
+    return tuple(parent - 1 for _, parent in sorted(bones))
+
+
+NTU25 = Layout(
+    name="ntu25",
+    joints=_NTU_JOINTS,
+    parents=_parents(_NTU_BONES),
+    bodies=2,
+    centre=1,
+    spine=(0, 1),
+    shoulders=(8, 4),
+    left=(4, 5, 6, 7, 12, 13, 14, 15, 21, 22),
+    right=(8, 9, 10, 11, 16, 17, 18, 19, 23, 24),
+)
+
+KINECT20 = Layout(
+    name="kinect20",
+    joints=_KINECT_JOINTS,
+    parents=_parents(_KINECT_BONES),
+    bodies=1,
+    centre=1,
+    spine=(0, 2),  # "spine" stands only 7 cm above the hip centre, and 4 cm before or behind it
+    shoulders=(8, 4),
+    left=(4, 5, 6, 7, 12, 13, 14, 15),
+    right=(8, 9, 10, 11, 16, 17, 18, 19),
+    view_spine=(0, 1),
+)
+
+COCO17 = Layout(
+    name="coco17",
+    joints=(
+        "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder",
+        "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist", "left hip",
+        "right hip", "left knee", "right knee", "left ankle", "right ankle",
+    ),
+    parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
+    bodies=2,
+    centre=0,
+    spine=(11, 5),  # there is no joint in the middle: the left side of the trunk
+    shoulders=(6, 5),
+    left=(1, 3, 5, 7, 9, 11, 13, 15),
+    right=(2, 4, 6, 8, 10, 12, 14, 16),
+    axes=2,
+)  # fmt: skip
+
+OPENPOSE18 = Layout(
+    name="openpose18",
+    joints=(
+        "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder",
+        "left elbow", "left wrist", "right hip", "right knee", "right ankle", "left hip",
+        "left knee", "left ankle", "right eye", "left eye", "right ear", "left ear",
+    ),
+    parents=(1, 1, 1, 2, 3, 1, 5, 6, 2, 8, 9, 5, 11, 12, 0, 0, 14, 15),
+    bodies=2,
+    centre=1,
+    spine=(11, 1),
+    shoulders=(2, 5),
+    left=(5, 6, 7, 11, 12, 13, 15, 17),
+    right=(2, 3, 4, 8, 9, 10, 14, 16),
+    axes=2,
+)  # fmt: skip
+
+# The 18 joints of OpenPose, the middle of the hips, and feet.
+BODY25 = Layout(
+    name="body25",
+    joints=(
+        "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder",
+        "left elbow", "left wrist", "mid hip", "right hip", "right knee", "right ankle", "left hip",
+        "left knee", "left ankle", "right eye", "left eye", "right ear", "left ear",
+        "left big toe", "left small toe", "left heel", "right big toe", "right small toe",
+        "right heel",
+    ),
+    parents=(
+        1, 8, 1, 2, 3, 1, 5, 6, 8, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11,
+    ),
+    bodies=2,
+    centre=8,
+    spine=(8, 1),
+    shoulders=(2, 5),
+    left=(5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21),
+    right=(2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24),
+    axes=2,
+)  # fmt: skip
+
+_COCO_LEFT, _COCO_RIGHT = (1, 3, 5, 7, 9, 11, 13, 15), (2, 4, 6, 8, 10, 12, 14, 16)
+
+# OpenPose's 25 joints of another order: those of COCO, neck and crown, and feet.
+BODY25B = Layout(
+    name="body25b",
+    joints=(
+        *COCO17.joints, "upper neck", "head top", "left big toe", "left small toe", "left heel",
+        "right big toe", "right small toe", "right heel",
+    ),
+    parents=(*COCO17.parents, 0, 17, 15, 19, 15, 16, 22, 16),
+    bodies=2,
+    centre=0,
+    spine=(11, 5),
+    shoulders=(6, 5),
+    left=(*_COCO_LEFT, 19, 20, 21),
+    right=(*_COCO_RIGHT, 22, 23, 24),
+    axes=2,
+)  # fmt: skip
+
+HALPE26 = Layout(
+    name="halpe26",
+    joints=(
+        *COCO17.joints, "head top", "neck", "mid hip", "left big toe", "right big toe",
+        "left small toe", "right small toe", "left heel", "right heel",
+    ),
+    parents=(18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 0, 19, 19, 15, 16, 20, 21,
+             15, 16),
+    bodies=2,
+    centre=19,
+    spine=(19, 18),
+    shoulders=(6, 5),
+    left=(*_COCO_LEFT, 20, 22, 24),
+    right=(*_COCO_RIGHT, 21, 23, 25),
+    axes=2,
+)  # fmt: skip
+
+# BlazePose has no joint in the middle of the body: the two that stand it upright are made.
+MEDIAPIPE33 = Layout(
+    name="mediapipe33",
+    joints=(
+        "nose", "left eye inner", "left eye", "left eye outer", "right eye inner", "right eye",
+        "right eye outer", "left ear", "right ear", "mouth left", "mouth right", "left shoulder",
+        "right shoulder", "left elbow", "right elbow", "left wrist", "right wrist", "left pinky",
+        "right pinky", "left index", "right index", "left thumb", "right thumb", "left hip",
+        "right hip", "left knee", "right knee", "left ankle", "right ankle", "left heel",
+        "right heel", "left foot index", "right foot index", "mid hip", "mid shoulder",
+    ),
+    parents=(34, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 34, 34, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 33,
+             33, 23, 24, 25, 26, 27, 28, 27, 28, 33, 33),
+    bodies=1,
+    centre=33,
+    spine=(33, 34),
+    shoulders=(12, 11),
+    left=(1, 2, 3, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
+    right=(4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32),
+    means=((33, (23, 24)), (34, (11, 12))),
+)  # fmt: skip
+
+
+def _leave_out(layout: Layout, name: str, words: tuple[str, ...]) -> Layout:
+    """The layout without the joints that have one of the words in their names."""
+    keep = [j for j, joint in enumerate(layout.joints) if not set(words) & set(joint.split())]
+    number = {joint: place for place, joint in enumerate(keep)}
+
+    def find(joint: int) -> int:
+        while joint not in number:
+            joint = layout.parents[joint]
+        return number[joint]
+
+    centre = number.get(layout.centre, number[layout.spine[0]])
+    return Layout(
+        name=name,
+        joints=tuple(layout.joints[joint] for joint in keep),
+        parents=tuple(find(layout.parents[joint]) for joint in keep),
+        bodies=layout.bodies,
+        centre=centre,
+        spine=(find(layout.spine[0]), find(layout.spine[1])),
+        shoulders=(find(layout.shoulders[0]), find(layout.shoulders[1])),
+        left=tuple(number[joint] for joint in layout.left if joint in number),
+        right=tuple(number[joint] for joint in layout.right if joint in number),
+    )
+
+
+# What motion capture has of kinect20: often no hands beyond the wrists, of markers no spine, then no
+# feet. No array is taken for one of these by its number of joints alone.
+MOCAP_LAYOUTS = (
+    _leave_out(KINECT20, "mocap18", ("hand",)),
+    _leave_out(KINECT20, "mocap17", ("hand", "spine")),
+    _leave_out(KINECT20, "mocap15", ("hand", "spine", "foot")),
+)

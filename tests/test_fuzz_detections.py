@@ -1,0 +1,66 @@
+"""Damaged files of pose detectors: each gives sound clips or one line of a known error."""
+
+import numpy as np
+import pytest
+import test_fuzz_readers
+from _detections import SETS
+from test_fuzz_readers import mutate, open_and_read, outcome, put, run_cases
+
+from halp_jax.datasets import READERS
+
+JOINTS = {"openpose": 25, "coco": 17, "kinetics": 18, "mediapipe": 35}
+# What a mutation of bytes seldom hits upon.
+TOKENS = (
+    b"null",
+    b"[]",
+    b"{}",
+    b"NaN",
+    b"-Infinity",
+    b"1e999",
+    b"9" * 400,
+    b'"a"',
+    b"[1,[2]]",
+    b"true",
+)
+
+
+def mutate_json(data: bytes, rng: np.random.Generator) -> bytes:
+    """One value between commas, brackets or colons replaced: the JSON mostly stays sound."""
+    stops = [place for place, byte in enumerate(data) if byte in b",:[]{}"]
+    place = int(rng.integers(len(stops) - 1))
+    begin, end = stops[place] + 1, stops[place + 1]
+    return data[:begin] + TOKENS[rng.integers(len(TOKENS))] + data[end:]
+
+
+@pytest.mark.parametrize(
+    ("format", "ending"),
+    [(format, ".json") for format in SETS] + [("mediapipe", ".csv"), ("mediapipe", ".npy")],
+)
+def test_fuzz_detections(tmp_path, format, ending, monkeypatch):
+    _, path, _ = SETS[format][0](tmp_path / "set")
+    options = {"layout": "body25"} if format == "openpose" else {}
+    sound = {}
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        kind = "label" in file.name
+        if file.suffix != ending or kind in sound:
+            file.unlink()  # one of a kind, so that the others do not hide what becomes of it
+        else:
+            sound[kind] = file, file.read_bytes()
+    sound = dict(sound.values())
+
+    def case(number, rng):
+        file = sorted(sound)[number % len(sound)]
+        change = mutate_json if ending == ".json" and number % 5 < 3 else mutate
+        put(file, change(sound[file], rng))
+
+        def read():
+            READERS[format](path)  # what it takes the joints for depends on them
+            return open_and_read(READERS[format], path, **options)
+
+        result = outcome(read, JOINTS[format])
+        put(file, sound[file])
+        return result
+
+    monkeypatch.setattr(test_fuzz_readers, "CASES", 600)
+    counts = run_cases(case)
+    assert min(counts.values()) > 30, counts
