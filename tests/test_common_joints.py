@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 from absl import flags
@@ -33,6 +32,7 @@ from halp_jax.skeletons.layout_file import parse_layout, restore_layout, to_layo
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
 from halp_jax.skeletons.streams import make_stream
 from halp_jax.training import checkpoint
+from tests._clips import tiny_config
 from tests._files import annotation, poses, skeleton_text, write_pyskl
 from tests._formats import HAND, write_layout
 
@@ -426,8 +426,7 @@ def test_an_encoder_refuses_clips_of_another_layout(monkeypatch, clips, trained,
     described = {7: {"layout": describe_layout(trained)}}
     monkeypatch.setattr(checkpoint, "load_info", lambda _, step: described[step])
     with pytest.raises(UserError, match=message) as error:
-        config = ml_collections.ConfigDict({"data": {"dir": "data"}})
-        load.load_encoder("trained", config, clips, "run")
+        load.load_encoder("trained", tiny_config(), clips, "run")
     assert "\n" not in str(error.value)
 
 

@@ -142,13 +142,13 @@ def _was_centred(
 ) -> bool:
     """Whether the centre joint is zero throughout because it is the origin, not because it is missing.
 
-    The origin then lies among the other joints, and not where a camera stands.
+    The origin then lies with the other joints (of a hand, at the wrist), not where a camera stands.
     """
     if seen[:, centre].any():
         return False
     joints = body[seen]
     middle = joints.mean(0)
-    return bool(np.linalg.norm(middle) < np.linalg.norm(joints - middle, axis=-1).max())
+    return bool(np.linalg.norm(middle) < 2 * np.linalg.norm(joints - middle, axis=-1).max())
 
 
 def _upright_rotation(

@@ -7,7 +7,6 @@ whole body lean by as much.
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float
 
 from halp_jax.skeletons.layout import Layout
 
@@ -16,12 +15,10 @@ from halp_jax.skeletons.layout import Layout
 SHORT = 0.15
 
 
-def advise(
-    clips: Iterable[Float[np.ndarray, "time bodies joints xyz"]], layout: Layout
-) -> str | None:
+def advise(clips: Iterable[np.ndarray], layout: Layout) -> str | None:
     """A line for the user if the spine is short in most frames of these clips, else None.
 
-    Joints in a picture are not turned: nothing is said of them.
+    Clips are [time, bodies, joints, 3]. Joints in a picture are not turned: nothing is said of them.
     """
     if layout.axes == 2:
         return None
