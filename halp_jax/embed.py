@@ -43,6 +43,7 @@ from halp_jax.training import checkpoint
 
 READER_OPTIONS = {
     "layout": "their skeleton, a name or a .json file",
+    "columns": "what stands in the columns of text files, see `prepare`",
     "keypoints": "folder of key points that lie in files of their own, see `prepare`",
 }
 

@@ -9,9 +9,11 @@
     python -m halp_jax.prepare --format=pyskl --source=pku.pkl --out=data/pku20 \\
         --as_layout=kinect20 --max_bodies=2
 
-Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), synthetic. The first
-lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
+The format is told from the names and first bytes of the source if it is not given: ntu, pku (raw files),
+nwucla (JSON), pyskl (annotation pickle, 3-D or 2-D; --keypoints is the folder of key points that lie in
+other files), agcn (arrays of 2s-AGCN, CMD, HaLP), aimclr (train_position.npy), ctrgcn (NTU60_CS.npz and
+kin, raw_denoised_joints.pkl), folder (your own .npy clips and a CSV file), npy (the same without the
+CSV file), synthetic. The first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
 openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
 normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
 file is named, counted and left out. The folder appears when it is whole, not before.
