@@ -55,7 +55,9 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     )
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--input", required=True, nargs="+", action="extend", metavar="FILE")
-    parser.add_argument("--format", choices=sorted(set(datasets.READERS) - {"synthetic"}))
+    about = "of the inputs that are no data set; default: told from each"
+    known = sorted(set(datasets.READERS) - {"synthetic"})
+    parser.add_argument("--format", choices=known, help=about)
     for name, about in READER_OPTIONS.items():
         parser.add_argument(f"--{name}", help=f"of the inputs: {about}")
     parser.add_argument("--out", help="file to write, NAME.npz; default: only print")

@@ -13,10 +13,10 @@ The format is told from the names and first bytes of the source if it is not giv
 nwucla (JSON), pyskl (annotation pickle, 3-D or 2-D; --keypoints is the folder of key points that lie in
 other files), agcn (arrays of 2s-AGCN, CMD, HaLP), aimclr (train_position.npy), ctrgcn (NTU60_CS.npz and
 kin, raw_denoised_joints.pkl), folder (your own .npy clips and a CSV file), npy (the same without the
-CSV file), synthetic. The first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is ntu25, kinect20, coco17,
-openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py). Files that hold
-normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
-file is named, counted and left out. The folder appears when it is whole, not before.
+CSV file), synthetic. The first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is
+ntu25, kinect20, coco17, openpose18 or a .json file of your own (see halp_jax/skeletons/layout_file.py).
+Files that hold normalised coordinates, as agcn does, are kept as they are unless --normalize is given. A
+damaged file is named, counted and left out. The folder appears when it is whole, not before.
 
 Data sets of different skeletons share an encoder when both are prepared with one --as_layout: joints
 go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max_bodies is the
