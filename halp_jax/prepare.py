@@ -9,18 +9,15 @@
     python -m halp_jax.prepare --format=pyskl --source=pku.pkl --out=data/pku20 \\
         --as_layout=kinect20 --max_bodies=2
 
-Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), openpose, coco (also
-AlphaPose), kinetics, mediapipe (what these write), bvh and trc (motion capture), mat (MATLAB: UTD-MHAD,
-Shelf, arrays), text (--columns=utkinect, msr_action3d, msrc12, florence3d, sbu, irds, uiprmd, named or a
-.json file of your own), synthetic. The first lines of halp_jax/datasets/FORMAT.py say what each holds.
---layout is one of halp_jax/skeletons/layouts_known.py or a .json file of your own (see
-halp_jax/skeletons/layout_file.py); where the number of joints tells instead, clips that are clearly no
-such people are refused. Six clips are drawn in clips.png beside the data, any others by halp_jax.draw.
-Clips are centred and stood upright (halp_jax/skeletons/normalize.py); --normalize=released, in the first
-line, is what the paper's figures and the authors' checkpoints are of. Files that hold normalised
-coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
-file is named, counted and left out. The folder appears when it is whole, not before.
+The format is told from the names and first bytes of the source if it is not given; docs/formats.md and
+the first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is one of
+halp_jax/skeletons/layouts_known.py or a .json file of your own (see halp_jax/skeletons/layout_file.py);
+where the number of joints tells instead, clips that are clearly no such people are refused. Six clips are
+drawn in clips.png beside the data, any others by halp_jax.draw. Clips are centred and stood upright
+(halp_jax/skeletons/normalize.py); --normalize=released, in the first line, is what the paper's figures
+and the authors' checkpoints are of. Files that hold normalised coordinates, as agcn does, are kept as
+they are unless --normalize is given. A damaged file is named, counted and left out. The folder appears
+when it is whole, not before.
 
 Data sets of different skeletons share an encoder when both are prepared with one --as_layout: joints
 go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max_bodies is the

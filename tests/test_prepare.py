@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _formats import write_nwucla
 from absl import flags
 
 from halp_jax import prepare
@@ -406,11 +407,21 @@ def test_command_prepares_the_embedded_data_set(command, tmp_path, capsys):
     )
 
 
+def test_command_tells_the_format_of_the_source(command, tmp_path, capsys):
+    write_nwucla(tmp_path / "clips")
+    assert command(f"--source={tmp_path / 'clips'}", f"--out={tmp_path / 'set'}") == 0
+    output = capsys.readouterr()
+    assert f"{tmp_path / 'clips'}: read as --format=nwucla" in output.err
+    assert "3 clips of 10 classes, kinect20; splits: xsub 2 train, 1 test; xview" in output.out
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["--format=ntu", "--source=nowhere"], "nowhere does not exist"),
         (["--format=ntu"], "give it as --source=PATH"),
+        ([], "give --source=PATH, or --format=synthetic"),
+        (["--source=nowhere"], "nowhere does not exist; check the path"),
         (["--format=pyskl", "--source=x", "--clips=5"], "--clips means nothing to --format=pyskl"),
         (["--format=synthetic", "stray"], "'stray' is no option"),
     ],
