@@ -52,8 +52,8 @@ def spoil_npz(path: Path, name: str, change) -> None:
     np.savez(path, **arrays)
 
 
-def nan_first(array):
-    array.flat[0] = np.nan
+def spoil_first(array):
+    array.flat[0] = np.inf
 
 
 # A data set: (write(folder) -> (format, path, options), spoil(path) -> a word of the item's name).
@@ -89,7 +89,7 @@ def make_pyskl(folder, make=annotation):
 
 def spoil_pyskl(path):
     content = pickle.loads(path.read_bytes())
-    nan_first(content["annotations"][1]["keypoint"])
+    spoil_first(content["annotations"][1]["keypoint"])
     path.write_bytes(pickle.dumps(content))
     return "clip 1"
 
@@ -100,7 +100,7 @@ def make_agcn(folder):
 
 
 def spoil_agcn(path):
-    spoil(path / "val_data_joint.npy", nan_first)
+    spoil(path / "val_data_joint.npy", spoil_first)
     return "P004"
 
 
@@ -111,7 +111,7 @@ def make_ctrgcn(folder, save=np.savez):
 
 
 def spoil_ctrgcn(path):
-    spoil_npz(path, "x_test", nan_first)
+    spoil_npz(path, "x_test", spoil_first)
     return "test_0"
 
 
@@ -128,7 +128,7 @@ def make_hands(folder):
 
 
 def spoil_folder(path):
-    spoil(path / "clips" / "3.npy", nan_first)
+    spoil(path / "clips" / "3.npy", spoil_first)
     return "clips/3"
 
 
@@ -578,7 +578,13 @@ def test_layout_files_that_are_none_and_sides_by_name(tmp_path):
 def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing(monkeypatch):
     values = flags.FlagValues()
     with monkeypatch.context() as patch:
-        for name in ("DEFINE_enum", "DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
+        for name in (
+            "DEFINE_enum",
+            "DEFINE_string",
+            "DEFINE_integer",
+            "DEFINE_float",
+            "DEFINE_bool",
+        ):
             define = functools.partial(getattr(flags, name), flag_values=values)
             patch.setattr(prepare.flags, name, define)
         prepare.define_flags()

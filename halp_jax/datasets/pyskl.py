@@ -39,6 +39,7 @@ _UCLA_ACTIONS = (
 )  # fmt: skip
 # A label above this is damage, not a class: it must not make that many classes.
 MAX_CLASSES = 1000
+CUT = "clips cut to their total_frames"
 BEST_BODIES = "clips with more bodies than the layout has, those of the highest scores kept"
 
 
@@ -50,18 +51,19 @@ class Annotation(NamedTuple):
     size: tuple[float, float] | None = None
     label: int = -1
     reason: str | None = None
+    remark: str = ""
 
 
-def parse_name_fields(name: str) -> dict[str, int]:
-    """What NTU, PKU-MMD and NW-UCLA names say: subject, camera, setup, performance; else {}.
+def parse_name_fields(name: str) -> dict[str, Any]:
+    """What NTU, PKU-MMD and NW-UCLA names say: subject, camera, setup, performance, fps; else {}.
 
     PKU-MMD's cameras L, M, R are 0, 1, 2. The trial number of NW-UCLA starts anew for every
     subject and action, so it is no performance of its own.
     """
     if numbers := parse_name(name):
-        return {"setup": numbers[0], "camera": numbers[1], "subject": numbers[2]}
+        return {"setup": numbers[0], "camera": numbers[1], "subject": numbers[2], "fps": 30.0}
     if match := _PKU_NAME.fullmatch(name):
-        return {"performance": int(match[1]), "camera": "LMR".index(match[2])}
+        return {"performance": int(match[1]), "camera": "LMR".index(match[2]), "fps": 30.0}
     if match := _UCLA_NAME.fullmatch(name):
         return {"subject": int(match[2]), "camera": int(match[4])}
     return {}
@@ -69,17 +71,18 @@ def parse_name_fields(name: str) -> dict[str, int]:
 
 def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     """One annotation -> one clip, absent bodies zero. Raises DamagedClip."""
-    keypoint, scores, size, label, reason = item.payload
+    keypoint, scores, size, label, reason, remark = item.payload
     if reason:
         raise DamagedClip(f"clip {item.id}: {reason}; correct the annotation or leave it out")
-    keypoint, remark = clean_numbers(keypoint), ""
+    keypoint = clean_numbers(keypoint)
     if layout.axes == 2:
         if scores is None:
             scores = keypoint.any(-1)
         if len(keypoint) > layout.bodies:
             order = np.argsort(-scores.sum((1, 2), dtype=np.float64), kind="stable")
             best = np.sort(order[: layout.bodies])
-            keypoint, scores, remark = keypoint[best], scores[best], BEST_BODIES
+            keypoint, scores = keypoint[best], scores[best]
+            remark = "; ".join(filter(None, (remark, BEST_BODIES)))
         keypoint = lift_points(keypoint, scores, size)
     frames = to_float32(keypoint).transpose(1, 0, 2, 3)
     if frames.shape[1] < layout.bodies:
@@ -192,8 +195,11 @@ def _check_annotation(annotation: Any, number: int, axes: int) -> tuple[str, Ann
     if array.ndim != 4 or array.shape[3] != axes or array.size == 0:
         reason = f"its keypoint is {array.shape}, not [bodies, time, joints, {axes}]"
         return name, Annotation(reason=reason)
+    total, frames, remark = annotation.get("total_frames"), array.shape[1], ""
+    if isinstance(total, int | np.integer) and 0 < total < frames:
+        frames, remark = total, CUT  # what follows is padding
     if axes == 3:
-        return name, Annotation(array, label=int(label))
+        return name, Annotation(array[:, :frames], label=int(label), remark=remark)
     scores, size = annotation.get("keypoint_score"), annotation.get("img_shape")
     if scores is not None:
         scores = _array(scores)
@@ -209,7 +215,9 @@ def _check_annotation(annotation: Any, number: int, axes: int) -> tuple[str, Ann
                 reason=f"its img_shape is {str(size)[:40]}, not (height, width)"
             )
         size = (float(size[0]), float(size[1]))
-    return name, Annotation(array, scores, size, int(label))
+    if scores is not None:
+        scores = scores[:, :frames]
+    return name, Annotation(array[:, :frames], scores, size, int(label), remark=remark)
 
 
 def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:

@@ -4,6 +4,7 @@ Results, classifiers and what a stopped command goes on from lie in WORKDIR/eval
 processes each encodes a share of the clips, all come to the same result, and the first one writes.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import ml_collections
 
 from halp_jax import datasets
+from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import (
     classifier,
@@ -26,6 +28,8 @@ from halp_jax.evaluation import (
     unfinished,
 )  # fmt: skip
 from halp_jax.training import cluster
+
+log = logging.getLogger("halp_jax")
 
 PROTOCOLS = {
     "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
@@ -84,6 +88,11 @@ def _evaluate(
     embed = features.make_embedding(encoder, config, dataset.layout, needed)
     made = features.Encoder(embed, variables, needed)
     features.check_fit(made, config, dataset.layout)
+    for part in ("train", "test"):
+        clips = dataset.indices(config.data.split, part)
+        cut = pipeline.describe_cut(dataset, clips, config.data.max_frames, part)
+        if cut and cluster.is_first():
+            log.warning(cut)
     options = {}
     if protocol == "transfer" and encoder == "trained":
         load.check_transfer(config, workdir)
