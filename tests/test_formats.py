@@ -612,7 +612,7 @@ def make_dataset(layout, bodies=2):
     names = [f"clip {number}" for number in "abcdefg"]
     return from_arrays(
         clips, [0, 1, 2, 0, 1, 2, 0], layout=layout, splits=splits, names=names,
-        class_names=("wave", "kick", "bow", "sit"),
+        class_names=("wave", "kick", "bow", "sit"), fps=25.0,
     )  # fmt: skip
 
 
@@ -631,6 +631,7 @@ def test_pyskl_goes_out_and_comes_in_the_same(tmp_path, layout, capsys):
     for number, clip in enumerate(clips):
         np.testing.assert_array_equal(clip.frames, dataset.clip(number))
         assert (clip.name, clip.label) == (dataset.names[number], dataset.labels[number])
+        assert clip.fps == 25
     splits = source.splits([clip.info for clip in clips])
     for benchmark, parts in dataset.splits.items():
         for part, numbers in parts.items():

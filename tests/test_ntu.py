@@ -99,7 +99,7 @@ def test_the_two_people_who_move_most_are_kept_the_most_moving_first():
     content = [list(enumerate(frame)) for frame in walk]
     content.append([])  # a frame without anybody stays, as zeros
     recording = ntu.parse_skeleton(skeleton_text(content).encode(), "x")
-    frames, chosen = select_bodies(recording)
+    frames, chosen = select_bodies(recording, "id")
     assert chosen.tolist() == [1, 2]
     np.testing.assert_allclose(frames[:5], walk[:, [1, 2]], rtol=1e-12)
     assert not frames[5].any()

@@ -57,7 +57,7 @@ def read_item(item: Item, num_classes: int = 120, by: str = "denoised") -> list[
     setup, camera, subject, _, action = numbers
     recording = parse_skeleton(read_bytes(path, _MAX_FILE_BYTES), str(path))
     people = drop_ghosts(recording) if by == "denoised" else recording
-    frames, _ = select_bodies(people, "slot" if by == "slot" else "id")
+    frames, _ = select_bodies(people, by)
     clip = Clip(
         frames.astype(np.float32), action - 1, path.stem, subject, camera=camera, setup=setup,
         remark="" if people is recording else GHOSTS, fps=_FPS,

@@ -94,9 +94,14 @@ def motion_energy(
 
 
 def select_bodies(
-    recording: Recording, by: str = "id"
+    recording: Recording, by: str = "denoised"
 ) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, "bodies"]]:
-    """The two people of most motion energy, the first most: float64 metres, and which they are."""
+    """The two people of most motion energy, the first most: float64 metres, and which they are.
+
+    `by="denoised"` is "id" without ghosts.
+    """
+    if by == "denoised":
+        recording, by = drop_ghosts(recording), "id"
     tracks = track_bodies(recording, by)
     chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]
     frames = np.zeros((recording.num_frames, NTU25.bodies, NTU25.num_joints, 3))

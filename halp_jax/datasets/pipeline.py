@@ -136,15 +136,8 @@ def eval_batches(
     return _iterate(tf, dataset, steps, choose, batch_size, max_frames)
 
 
-def describe_cut(
-    dataset: Dataset, indices: Int[np.ndarray, "chosen"], max_frames: int, part: str
-) -> str:
-    """A line that says how much of these clips `max_frames` cuts off; "" if nothing.
-
-    Args:
-        part: of the split, for the line.
-    """
-    lengths = dataset.lengths[indices].astype(np.int64)
+def describe_cut(lengths: Int[np.ndarray, "chosen"], max_frames: int, part: str) -> str:
+    """A line that says how much `max_frames` cuts off of clips of a part of a split; "" if nothing."""
     long = lengths[lengths > max_frames]
     if not len(long):
         return ""

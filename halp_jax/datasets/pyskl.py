@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.datasets.clip import MAX_COORDINATE, Clip, DamagedClip, check_clip
+from halp_jax.datasets.clip import MAX_COORDINATE, MAX_RATE, Clip, DamagedClip, check_clip
 from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.ntu import parse_name
 from halp_jax.datasets.ntu_names import ACTIONS
@@ -69,8 +69,11 @@ def parse_name_fields(name: str) -> dict[str, Any]:
     return {}
 
 
-def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
-    """One annotation -> one clip, absent bodies zero. Raises DamagedClip."""
+def read_item(item: Item, layout: Layout, num_classes: int, fps: float = 0.0) -> list[Clip]:
+    """One annotation -> one clip, absent bodies zero. Raises DamagedClip.
+
+    `fps` is what the file says of all clips, 0 if nothing: then names may tell.
+    """
     keypoint, scores, size, label, reason, remark = item.payload
     if reason:
         raise DamagedClip(f"clip {item.id}: {reason}; correct the annotation or leave it out")
@@ -88,7 +91,7 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     if frames.shape[1] < layout.bodies:
         absent = layout.bodies - frames.shape[1]
         frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
-    fields = parse_name_fields(item.id)
+    fields = parse_name_fields(item.id) | ({"fps": fps} if fps else {})
     clip = Clip(np.ascontiguousarray(frames), label, item.id, remark=remark, **fields)
     return [check_clip(clip, layout, num_classes)]
 
@@ -135,7 +138,9 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
             layout=chosen,
             class_names=class_names,
             items=tuple(items),
-            read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
+            read=functools.partial(
+                read_item, layout=chosen, num_classes=len(class_names), fps=_given_rate(content)
+            ),
             splits=functools.partial(keep_there, splits=splits),
             notes={"file": str(file), "splits_ignored": ignored},
         )
@@ -168,6 +173,12 @@ def _given_names(names: Any, num_classes: int) -> tuple[str, ...]:
     if not sound or not all(isinstance(n, str) and n and n.isprintable() for n in names):
         return ()
     return tuple(names)
+
+
+def _given_rate(content: dict[str, Any]) -> float:
+    """The frame rate in Hz that a file of `export` holds; 0 if none is there."""
+    fps = content.get("fps")
+    return float(fps) if isinstance(fps, int | float) and 0 < fps <= MAX_RATE else 0.0
 
 
 def _array(value: Any) -> np.ndarray | None:

@@ -89,8 +89,8 @@ def _evaluate(
     made = features.Encoder(embed, variables, needed)
     features.check_fit(made, config, dataset.layout)
     for part in ("train", "test"):
-        clips = dataset.indices(config.data.split, part)
-        cut = pipeline.describe_cut(dataset, clips, config.data.max_frames, part)
+        lengths = dataset.lengths[dataset.indices(config.data.split, part)]
+        cut = pipeline.describe_cut(lengths, config.data.max_frames, part)
         if cut and cluster.is_first():
             log.warning(cut)
     options = {}

@@ -28,9 +28,10 @@ def fill_gaps(frames: Frames, max_gap: int = MAX_GAP) -> Frames:
     A joint that is NaN for `max_gap` frames or fewer goes straight from where it was seen last to
     where it is seen next. For longer, before its first frame and after its last it is (0, 0, 0).
     """
-    lost = np.isnan(frames).any(-1)  # [time, bodies, joints]
-    if not lost.any():
+    nowhere = np.isnan(frames)
+    if not nowhere.any():
         return frames
+    lost = nowhere.any(-1)  # [time, bodies, joints]
     filled = np.where(lost[..., None], np.float32(0), frames)
     seen, count = filled.any(-1), len(frames)
     time = np.arange(count)[:, None, None]

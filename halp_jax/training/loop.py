@@ -79,7 +79,7 @@ def train(
     steps_per_epoch = len(indices) // batch_size
     total = config.train.epochs * steps_per_epoch
     main = cluster.is_first()  # the process that writes
-    cut = pipeline.describe_cut(dataset, indices, config.data.max_frames, "training")
+    cut = pipeline.describe_cut(dataset.lengths[indices], config.data.max_frames, "training")
     if main and cut:
         log.warning(cut)
     alone = jax.process_count() == 1
