@@ -42,6 +42,6 @@ def read_clips(
         raise UserError(damaged[0] if damaged else f"{path} has no clips; check what it is")
     for reason in damaged:
         print(f"damaged, left out: {reason}", file=sys.stderr)
-    if path.is_file() and len(source.items) == 1:
+    if path.is_file() and len(clips) == len(source.items) == 1:
         clips = [dataclasses.replace(clip, name=str(path)) for clip in clips]
     return clips
