@@ -360,7 +360,7 @@ def test_arrays_that_are_normalised_stay_so_unless_asked_for(tmp_path):
     # Why: the second pass turns the clips a little again.
     assert np.abs(pack_frames(again, tmp_path) - frames).max() > 1e-3
     for write, folder in ((write_ctrgcn, tmp_path / "c.npz"),):
-        source = open_source("ctrgcn", write(folder, {"train": normal}))
+        source = open_source("ctrgcn", write(folder, {"train": normal}), layout="ntu25")
         assert source.normalized == "view"
         np.testing.assert_array_equal(read_all(source)[0].frames, normal[0])
     upright = prepare_source(source, tmp_path / "upright", normalize="upright")
