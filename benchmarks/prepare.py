@@ -77,6 +77,7 @@ def compare(what: str, files: list[Path], repeats: int, rates: _timing.Rates) ->
         "plain": read_plainly,
         "ours": lambda: read_ours("slot"),
         "ours, people by id": lambda: read_ours("id"),
+        "ours, without ghosts": lambda: read_ours("denoised"),
     }
     times = _timing.time_in_turn(members, repeats=repeats)
     size = float(np.mean([file.stat().st_size for file in files]))

@@ -44,6 +44,7 @@ from halp_jax.training import checkpoint, normalization
 
 READER_OPTIONS = {
     "layout": "their skeleton, a name or a .json file",
+    "columns": "what stands in the columns of text files, see `prepare`",
     "keypoints": "folder of key points that lie in files of their own, see `prepare`",
 }
 
@@ -55,7 +56,9 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     )
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--input", required=True, nargs="+", action="extend", metavar="FILE")
-    parser.add_argument("--format", choices=sorted(set(datasets.READERS) - {"synthetic"}))
+    about = "of the inputs that are no data set; default: told from each"
+    known = sorted(set(datasets.READERS) - {"synthetic"})
+    parser.add_argument("--format", choices=known, help=about)
     for name, about in READER_OPTIONS.items():
         parser.add_argument(f"--{name}", help=f"of the inputs: {about}")
     parser.add_argument("--out", help="file to write, NAME.npz; default: only print")

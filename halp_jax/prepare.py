@@ -1,7 +1,7 @@
 """Turns the files of a data set's authors into one folder that training and evaluation read.
 
-    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
-        --missing=NTU_RGBD_samples_with_missing_skeletons.txt --classes=60 --normalize=released
+    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 --classes=60 \\
+        --normalize=released --bodies=slot
     python -m halp_jax.prepare --format=agcn --source=NTU-RGB-D-60-AGCN/xsub --out=data/ntu60_agcn
     python -m halp_jax.prepare --format=ctrgcn --source=NTU60_CS.npz --out=data/ntu60_cs
     python -m halp_jax.prepare --format=folder --source=my_clips --layout=mine.json --out=data/mine
@@ -9,18 +9,20 @@
     python -m halp_jax.prepare --format=pyskl --source=pku.pkl --out=data/pku20 \\
         --as_layout=kinect20 --max_bodies=2
 
-Formats: ntu, pku (raw files), pyskl (annotation pickle, 3-D or 2-D), agcn (arrays of 2s-AGCN, CMD,
-HaLP), ctrgcn (NTU60_CS.npz and kin), folder (your own .npy clips and a CSV file), openpose, coco (also
-AlphaPose), kinetics, mediapipe (what these write), bvh and trc (motion capture), mat (MATLAB: UTD-MHAD,
-Shelf, arrays), text (--columns=utkinect, msr_action3d, msrc12, florence3d, sbu, irds, uiprmd, named or a
-.json file of your own), synthetic. The first lines of halp_jax/datasets/FORMAT.py say what each holds.
---layout is one of halp_jax/skeletons/layouts_known.py or a .json file of your own (see
-halp_jax/skeletons/layout_file.py); where the number of joints tells instead, clips that are clearly no
-such people are refused. Six clips are drawn in clips.png beside the data, any others by halp_jax.draw.
-Clips are centred and stood upright (halp_jax/skeletons/normalize.py); --normalize=released, in the first
-line, is what the paper's figures and the authors' checkpoints are of. Files that hold normalised
-coordinates, as agcn does, are kept as they are unless --normalize is given. A damaged
-file is named, counted and left out. The folder appears when it is whole, not before.
+The format is told from the names and first bytes of the source if it is not given; docs/formats.md and
+the first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is one of
+halp_jax/skeletons/layouts_known.py or a .json file of your own (see halp_jax/skeletons/layout_file.py);
+where the number of joints tells instead, clips that are clearly no such people are refused. Six clips are
+drawn in clips.png beside the data, any others by halp_jax.draw. Clips are centred and stood upright
+(halp_jax/skeletons/normalize.py); --normalize=released, in the first line, is what the paper's figures
+and the authors' checkpoints are of. Files that hold normalised coordinates, as agcn does, are kept as
+they are unless --normalize is given. A damaged file is named, counted and left out. The folder appears
+when it is whole, not before.
+
+Frames at the end in which nobody is seen are left out. Joints that are NaN are filled in where they
+are lost for --max_gap frames or fewer, and missing elsewhere. Training keeps the first data.max_frames
+frames of a clip: of motion capture at hundreds of frames a second --resample=30 keeps the whole
+movement. --fps is the rate of files that do not tell theirs. Each of these is counted when it is done.
 
 Data sets of different skeletons share an encoder when both are prepared with one --as_layout: joints
 go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max_bodies is the
@@ -40,16 +42,18 @@ import sys
 import ml_collections
 from absl import app, flags
 
-from halp_jax.datasets import READERS, check_options, guess_format, open_source
+from halp_jax.datasets import READERS, check_options, guess_format, ntu, open_source
 from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.clip import MAX_RATE
 from halp_jax.datasets.looks import PICTURE
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.datasets.prepared import METADATA, PreparedDataset
-from halp_jax.datasets.reading import NORMALIZERS
+from halp_jax.datasets.reading import NORMALIZERS, Repair
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import tell_conversion
 from halp_jax.skeletons.layout import MAX_BODIES, with_bodies
 from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.repair import MAX_GAP
 from halp_jax.training import cluster
 
 FLAGS = flags.FLAGS
@@ -78,9 +82,17 @@ def define_flags() -> None:
     flags.DEFINE_string("beam_options", "", "What the runner is told, separated by commas.")
     flags.DEFINE_bool("strict", False, "Stop at the first damaged clip.")
     flags.DEFINE_bool("overwrite", False, "Replace a data set that is there, at the very end.")
-    flags.DEFINE_string("missing", None, "ntu: lists of damaged samples, separated by commas.")
+    about = "Frames a second of files that do not tell theirs."
+    flags.DEFINE_float("fps", 0.0, about, 0, MAX_RATE)
+    about = "Frames a second to take all clips to, by interpolation; 0: each keeps its own."
+    flags.DEFINE_float("resample", 0.0, about, 0, MAX_RATE)
+    about = "Joints that are NaN for no more frames are filled in, others are missing."
+    flags.DEFINE_integer("max_gap", MAX_GAP, about, 0)
+    about = "ntu: more lists of damaged samples, separated by commas; none: not the official ones."
+    flags.DEFINE_string("missing", None, about)
     flags.DEFINE_enum("classes", None, ["60", "120"], "ntu: which part; found out if not given.")
-    flags.DEFINE_enum("bodies", None, ["id", "slot"], "ntu: bodies told apart by what.")
+    about = "ntu: without ghosts, by default; by tracking id; by slot, as the released code."
+    flags.DEFINE_enum("bodies", None, ntu.BODIES, about)
     flags.DEFINE_integer("clips", None, "synthetic: how many clips.", 1)
     flags.DEFINE_integer(
         "seed", None, "synthetic: another seed is another data set; folder: another split.", 0
@@ -131,6 +143,7 @@ def prepare() -> PreparedDataset:
         as_layout=layout,
         strict=FLAGS.strict,
         overwrite=FLAGS.overwrite,
+        repair=Repair(FLAGS.max_gap, FLAGS.fps, FLAGS.resample),
         beam_runner=FLAGS.beam,
         beam_options=[option for option in FLAGS.beam_options.split(",") if option],
     )

@@ -221,6 +221,22 @@ def test_a_part_to_choose_settings_on_and_clips_that_are_in_two_parts(caplog):
     }
 
 
+def test_lost_joints_and_the_frame_rate_of_clips_in_memory():
+    frames = make_frames(2)
+    lost = frames.copy()
+    lost[1, 0, 3] = np.nan
+    options = {"layout": "kinect20", "normalize": "none"}
+    assert from_arrays([frames], [0], **options).metadata["fps"] is None
+    filled = from_arrays([lost], [0], fps=60.0, **options)
+    middle = (frames[0, 0, 3] + frames[2, 0, 3]) / 2
+    np.testing.assert_allclose(filled.clip(0)[1, 0, 3], middle, rtol=1e-6)
+    assert filled.metadata["fps"] == 60 and 1 in filled.metadata["notes"].values()
+    assert not from_arrays([lost], [0], max_gap=0, **options).clip(0)[1, 0, 3].any()
+    half = from_arrays([frames], [0], fps=60.0, resample=30.0, **options)
+    np.testing.assert_array_equal(half.clip(0), frames[::2])
+    assert half.metadata["fps"] == 30
+
+
 GOOD = make_frames(2)
 
 
@@ -235,8 +251,10 @@ GOOD = make_frames(2)
         ([GOOD, GOOD[:, 0]], [0, 0], {}, "clip 1: its shape is"),
         ([GOOD[:, :, :19]], [0], {}, "19 joints of 3 numbers, but kinect20 has 20"),
         ([GOOD[:0]], [0], {}, "it has no frames"),
-        ([GOOD * np.nan], [0], {}, "NaN or infinite"),
-        ([GOOD.astype(np.float64) * 1e300], [0], {}, "NaN or infinite"),
+        ([GOOD * np.nan], [0], {}, "every coordinate is NaN"),
+        ([GOOD.astype(np.float64) * 1e300], [0], {}, "infinite or larger"),
+        ([GOOD], [0], {"fps": -1.0}, "fps is -1.0; give a number from 0 to 10000"),
+        ([GOOD], [0], {"resample": 30.0}, "tells no frame rate to resample; give it as --fps"),
         ([GOOD.astype(object)], [0], {}, "no array of real numbers"),
         ([[[1.0], [1.0, 2.0]]], [0], {}, "no array of real numbers"),
         ([GOOD], [0], {"layout": "coco17"}, "coco17"),

@@ -41,7 +41,7 @@ def make_source(count: int) -> Source:
 def test_beam_writes_what_one_process_writes(tmp_path, capfd):
     plain = prepare_source(make_source(12), tmp_path / "plain", workers=1)
     beam = prepare_source(make_source(12), tmp_path / "beam", beam_runner="DirectRunner")
-    for name in ("names", "labels", "lengths", "damaged", "notes", "splits", "normalize"):
+    for name in ("names", "labels", "lengths", "damaged", "notes", "splits", "normalize", "fps"):
         assert beam.metadata[name] == plain.metadata[name], name
     assert len(beam.metadata["damaged"]) == 3 and beam.metadata["notes"]["odd"] > 3
     for ours, theirs in zip(

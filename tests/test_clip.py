@@ -17,6 +17,20 @@ def test_a_sound_clip_passes_as_it_is():
     assert SOUND.info == ClipInfo(3, "a", subject=1, camera=2, setup=3, performance=4)
     one = dataclasses.replace(SOUND, frames=SOUND.frames[:, :1])
     assert check_clip(one, NTU25, 4) is one
+    lost = dataclasses.replace(SOUND, frames=SOUND.frames.copy())
+    lost.frames[1, 0, 3] = np.nan  # a joint that was not found is no damage
+    assert check_clip(lost, NTU25, 4) is lost
+
+
+@pytest.mark.parametrize("fps", [-1.0, 1e9, float("nan"), float("inf")])
+def test_a_frame_rate_that_is_none_is_refused(fps):
+    with pytest.raises(DamagedClip, match="its frame rate is"):
+        check_clip(dataclasses.replace(SOUND, fps=fps), NTU25, 4)
+
+
+def test_remarks_are_kept_one_by_one():
+    clip = SOUND.add_remark("one").add_remark("two, long", fps=5.0)
+    assert (SOUND.remarks, clip.remarks, clip.fps) == ([], ["one", "two, long"], 5.0)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +43,8 @@ def test_a_sound_clip_passes_as_it_is():
         (np.zeros((MAX_FRAMES + 1, 1, 25, 3), np.float32), "20001 frames, more than the limit"),
         (SOUND.frames[:, :0], "0 bodies, but ntu25 takes 1 to 2"),
         (np.concatenate([SOUND.frames, SOUND.frames], 1), "4 bodies"),
-        (np.where(np.arange(3) == 1, np.nan, SOUND.frames).astype(np.float32), "NaN or infinite"),
+        (SOUND.frames * np.float32(np.nan), "NaN, so there is no body"),
+        (np.where(np.arange(3) == 1, np.inf, SOUND.frames).astype(np.float32), "are infinite or"),
         (SOUND.frames * np.float32(1e7), "larger than 1e\\+06 metres"),
         (SOUND.frames * 0, "no body"),
     ],

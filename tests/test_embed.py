@@ -1,17 +1,19 @@
 """The embed command: one's own clips in every form, their neighbours, and what classifiers say."""
 
 import json
+import pickle
 import shutil
 
 import jax
 import numpy as np
 import pytest
 from _clips import make_state, tiny_config
-from _files import poses, write_skeleton
+from _files import annotation, poses, write_pyskl, write_skeleton
+from _formats import write_aimclr, write_folder, write_nwucla
 
 from halp_jax import datasets, embed, evaluate
 from halp_jax.errors import UserError
-from halp_jax.evaluation import linear, tune
+from halp_jax.evaluation import inputs, linear, tune
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, with_bodies
 from halp_jax.training import checkpoint
 
@@ -64,9 +66,9 @@ def test_a_training_clip_is_its_own_neighbour(place, tmp_path, capsys):
 
 
 def test_a_data_set_is_embedded_as_it_is_and_streams_side_by_side(place, tmp_path):
-    inputs = (place / "data.npz", place / "four.npy")
+    files = (place / "data.npz", place / "four.npy")
     options = ("--neighbours=0", "--stream=concat", f"--out={tmp_path / 'out.npz'}")
-    assert run(place, "--input", *inputs, *options) == 0
+    assert run(place, "--input", *files, *options) == 0
     with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
         assert sorted(arrays) == ["embeddings", "features", "names"]
         assert len(arrays["names"]) == 10 and arrays["names"][5] == "clip 4"
@@ -94,13 +96,34 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
     np.save(tmp_path / "objects.npy", np.array([{}]))
     (tmp_path / "text.npy").write_text("no array")
     (tmp_path / "bad.skeleton").write_text("3 1")
+    (tmp_path / "clip.csv").write_text("x,y,z\n0,0,0\n")
+    (tmp_path / "clip").write_bytes(pickle.dumps([1]))
+    (tmp_path / "empty.json").write_text("")
+    write_nwucla(tmp_path, ["a01_s01_e00_v01"])
     four = place / "four.npy"
     wrong = {
         ("--input", bad): "20 joints",
-        ("--input", tmp_path / "objects.npy"): "objects.npy cannot be read",
-        ("--input", tmp_path / "text.npy"): "text.npy cannot be read",
+        ("--input", tmp_path / "objects.npy"): "objects.npy: an array of Python objects",
+        ("--input", tmp_path / "text.npy"): "text.npy: no .npy array, it holds the text 'no array'",
         ("--input", tmp_path / "bad.skeleton"): "bad.skeleton",
-        ("--input", tmp_path / "no.npy"): "No such file",
+        ("--input", tmp_path / "no.npy"): "no.npy does not exist",
+        (
+            "--input",
+            tmp_path / "clip.csv",
+        ): "clip.csv: a .csv file that holds the text 'x,y,z', which",
+        ("--input", tmp_path / "clip"): "clip: a file without suffix that holds a pickle, which",
+        ("--input", tmp_path / "empty.json"): "empty.json is empty",
+        (
+            "--input",
+            four,
+            "--format=ntu",
+            "--layout=coco17",
+        ): "--layout means nothing to --format=ntu",
+        ("--input", four, "--layout=coco17"): "four.npy: 12 frames, 1 bodies, 25 joints; coco17",
+        (
+            "--input",
+            tmp_path / "a01_s01_e00_v01.json",
+        ): "kinect20 has no joint that is ntu25's neck",
         ("--input", tmp_path / "no.npz"): "does not exist",
         ("--input", four, f"--out={tmp_path / 'out.txt'}"): ".npz",
         ("--input", four, f"--out={place / 'data.npz'}"): "exists",
@@ -247,12 +270,42 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
     assert not file.exists()
 
 
+def test_files_of_any_format_are_read_and_told(place, tmp_path, capsys):
+    clips = [annotation("of 4", 0), annotation("of 5", 1), annotation("damaged", 1)]
+    for number, clip in zip((4, 5, 6), clips, strict=True):
+        clip["keypoint"] = CLIPS[number].transpose(1, 0, 2, 3).copy()
+    clips[2]["keypoint"][0, 0, 0] = 1e9
+    write_pyskl(tmp_path / "a.pkl", clips, {})
+    write_folder(tmp_path / "own", CLIPS[6:8])
+    write_skeleton(tmp_path / "ntu", "S001C001P001R001A003", seed=3, time=12, bodies=2)
+    files = [tmp_path / name for name in ("a.pkl", "own", "own/labels.csv", "ntu")]
+    out = tmp_path / "out.npz"
+    assert run(place, "--input", *files, f"--out={out}", "--neighbours=1") == 0
+    with np.load(out, allow_pickle=False) as arrays:
+        names, nearest = arrays["names"].tolist(), arrays["neighbour_names"][:, 0].tolist()
+        np.testing.assert_allclose(arrays["similarities"][:6], 1, atol=1e-5)
+    again = f"{tmp_path / 'own' / 'labels.csv'}/clips/"
+    assert names == ["of 4", "of 5", "clips/0", "clips/1", f"{again}0", f"{again}1",
+                     "S001C001P001R001A003"]  # fmt: skip
+    assert nearest[:6] == ["clip 4", "clip 5", "clip 6", "clip 7", "clip 6", "clip 7"]
+    assert "damaged, left out: clip damaged: coordinates" in capsys.readouterr().err
+    assert run(place, "--input", tmp_path / "own" / "clips" / "1.npy", "--format=npy") == 0
+
+
+def test_clips_that_were_normalised_by_something_else_are_refused(tmp_path):
+    write_aimclr(tmp_path, {"train": 2})
+    message = "was normalised by aimclr, the encoder's clips by upright; give raw clips, or"
+    with pytest.raises(UserError, match=message):
+        inputs.read_clips(tmp_path, None, {}, NTU25, "upright")
+    for normalization in ("none", None):
+        assert len(inputs.read_clips(tmp_path, None, {}, NTU25, normalization)) == 2
+
+
 def test_a_skeleton_file_takes_the_joints_of_the_encoder(tmp_path):
-    write_skeleton(tmp_path, "mine", seed=3, time=12, bodies=2)
-    path = tmp_path / "mine.skeleton"
-    whole = embed.read_clip(path, NTU25)
-    fewer = embed.read_clip(path, with_bodies(KINECT20, 2))
-    assert whole.shape == (12, 2, 25, 3)
-    np.testing.assert_array_equal(fewer, whole[:, :, [0, 1, 20, *range(3, 20)]])
+    path = write_skeleton(tmp_path, "mine", seed=3, time=12, bodies=2)
+    (whole,) = inputs.read_clips(path, None, {}, NTU25, "upright")
+    (fewer,) = inputs.read_clips(path, None, {}, with_bodies(KINECT20, 2), "upright")
+    assert whole.frames.shape == (12, 2, 25, 3) and whole.name == str(path)
+    np.testing.assert_array_equal(fewer.frames, whole.frames[:, :, [0, 1, 20, *range(3, 20)]])
     with pytest.raises(UserError, match="coco17"):
-        embed.read_clip(path, COCO17)
+        inputs.read_clips(path, None, {}, COCO17, "upright")

@@ -9,7 +9,7 @@ from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 
 from halp_jax import datasets, evaluate
 from halp_jax.errors import UserError
-from halp_jax.evaluation import load, table
+from halp_jax.evaluation import load, protocols, table
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -142,6 +142,18 @@ def test_errors_are_one_line_and_status_1(workdir, capsys, options, message):
     assert run(workdir, *options) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_clips_that_are_cut_are_counted_at_the_start(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(protocols.PROTOCOLS, "knn", lambda *_: {})
+    for max_frames, count in ((12, 0), (8, 2)):
+        caplog.clear()
+        config = tiny_config(data__max_frames=max_frames)
+        assert protocols.run(config, tmp_path, "knn", encoder="raw") == []
+        assert len(caplog.messages) == count
+    for part, line in zip(("train", "test"), caplog.messages, strict=True):
+        lengths = FakeDataset().lengths[FakeDataset().indices("xsub", part)]
+        assert line.startswith(f"{(lengths > 8).sum()} of {len(lengths)} {part} clips are longer")
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):

@@ -60,8 +60,8 @@ def spoil_npz(path: Path, name: str, change) -> None:
     np.savez(path, **arrays)
 
 
-def nan_first(array):
-    array.flat[0] = np.nan
+def spoil_first(array):
+    array.flat[0] = np.inf
 
 
 # A data set: (write(folder) -> (format, path, options), spoil(path) -> a word of the item's name).
@@ -97,7 +97,7 @@ def make_pyskl(folder, make=annotation):
 
 def spoil_pyskl(path):
     content = pickle.loads(path.read_bytes())
-    nan_first(content["annotations"][1]["keypoint"])
+    spoil_first(content["annotations"][1]["keypoint"])
     path.write_bytes(pickle.dumps(content))
     return "clip 1"
 
@@ -108,7 +108,7 @@ def make_agcn(folder):
 
 
 def spoil_agcn(path):
-    spoil(path / "val_data_joint.npy", nan_first)
+    spoil(path / "val_data_joint.npy", spoil_first)
     return "P004"
 
 
@@ -119,7 +119,7 @@ def make_ctrgcn(folder, save=np.savez):
 
 
 def spoil_ctrgcn(path):
-    spoil_npz(path, "x_test", nan_first)
+    spoil_npz(path, "x_test", spoil_first)
     return "test_0"
 
 
@@ -136,7 +136,7 @@ def make_hands(folder):
 
 
 def spoil_folder(path):
-    spoil(path / "clips" / "3.npy", nan_first)
+    spoil(path / "clips" / "3.npy", spoil_first)
     return "clips/3"
 
 
@@ -348,7 +348,7 @@ def test_agcn_files_that_do_not_fit_are_refused_in_one_line(tmp_path, spoil, mes
 
 
 def test_arrays_that_are_normalised_stay_so_unless_asked_for(tmp_path):
-    raw = make_clips(4)
+    raw = make_clips(3)  # the fourth is no body around its centre
     normal = [view_clip(clip, NTU25) for clip in raw]
     assert not open_source("agcn", write_agcn(tmp_path / "a", {"train": raw})).normalized
     source = open_source("agcn", write_agcn(tmp_path / "b", {"train": normal}), layout="ntu25")
@@ -694,7 +694,13 @@ def test_layout_files_that_are_none_and_sides_by_name(tmp_path):
 def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing(monkeypatch):
     values = flags.FlagValues()
     with monkeypatch.context() as patch:
-        for name in ("DEFINE_enum", "DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
+        for name in (
+            "DEFINE_enum",
+            "DEFINE_string",
+            "DEFINE_integer",
+            "DEFINE_float",
+            "DEFINE_bool",
+        ):
             define = functools.partial(getattr(flags, name), flag_values=values)
             patch.setattr(prepare.flags, name, define)
         prepare.define_flags()
@@ -724,7 +730,7 @@ def make_dataset(layout, bodies=2):
     names = [f"clip {number}" for number in "abcdefg"]
     return from_arrays(
         clips, [0, 1, 2, 0, 1, 2, 0], layout=layout, splits=splits, names=names,
-        class_names=("wave", "kick", "bow", "sit"),
+        class_names=("wave", "kick", "bow", "sit"), fps=25.0,
     )  # fmt: skip
 
 
@@ -743,6 +749,7 @@ def test_pyskl_goes_out_and_comes_in_the_same(tmp_path, layout, capsys):
     for number, clip in enumerate(clips):
         np.testing.assert_array_equal(clip.frames, dataset.clip(number))
         assert (clip.name, clip.label) == (dataset.names[number], dataset.labels[number])
+        assert clip.fps == 25
     splits = source.splits([clip.info for clip in clips])
     for benchmark, parts in dataset.splits.items():
         for part, numbers in parts.items():

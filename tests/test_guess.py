@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from halp_jax.datasets import READERS, guess_format, open_source
 from halp_jax.datasets.guess import LOOKS
 from halp_jax.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 FORMATS = SHARED.parent / "formats"
 TEXTS = {
     "walk.bvh": ("bvh", "HIERARCHY\nROOT Hips\n"),
@@ -81,6 +84,8 @@ def test_every_folder_and_file_of_our_own_readers_is_told(tmp_path):
     np.save(tmp_path / "landmarks.npy", np.ones((5, 33, 3)))
     assert guess_format(tmp_path / "landmarks.npy") == "mediapipe"
     assert set(READERS) - {"synthetic"} <= set(LOOKS)
+    rows = re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "formats.md").read_text(), re.MULTILINE)
+    assert set(rows) == {*LOOKS, "synthetic"}
 
 
 def test_a_readme_does_not_make_a_folder_text(tmp_path):

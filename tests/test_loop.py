@@ -290,7 +290,8 @@ def test_clips_of_another_normalisation_are_refused(unbroken, dataset, tmp_path,
         run(dataset, tmp_path, **warm)
 
 
-def test_halp_from_the_start_without_a_trained_moco_is_warned_of(dataset, tmp_path, caplog):
+def test_what_will_not_do_is_warned_of_at_the_start(dataset, tmp_path, caplog):
     with pytest.raises(Crash):
         run(dataset, tmp_path, at=1, do=crash, halp__start_epoch=0)
     assert "without a trained MoCo: expect no learning" in caplog.text
+    assert "8 of 26 training clips are longer than data.max_frames=12" in caplog.text

@@ -95,7 +95,8 @@ def test_mat_arrays_of_ones_own_in_each_order_of_axes(tmp_path, axes):
     [
         (b"MATLAB 7.3 MAT-file", r"save it again with save\(..., '-v7'\)"),
         (b"\x89HDF\r\n", "-v7"),
-        (b"", "no MATLAB file of version 5"),
+        (b"", "it is empty"),
+        (b"no MATLAB", "no MATLAB file of version 5"),
         (mat_bytes(x=np.ones((2, 3, 4)))[:-8], "ends within a variable"),
         (mat_bytes(x=np.ones((2, 3))), "not one 3-D array of joints, but x"),
         (mat_bytes(x=np.ones((2, 3, 4)), y=np.ones((2, 3, 4))), "but x, y"),

@@ -1,5 +1,6 @@
 """The NTU RGB+D reader: golden files of the released reader, tracking, splits, lists, damage."""
 
+import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -10,7 +11,12 @@ from _files import SHARED, poses, skeleton_text, write_missing_list, write_skele
 
 from halp_jax.datasets import ntu
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
+from halp_jax.datasets.ntu_bodies import drop_ghosts, motion_energy, select_bodies, track_bodies
+from halp_jax.datasets.ntu_missing import MISSING
+from halp_jax.datasets.reading import finish_clip
+from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
+from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.skeletons.normalize import view_clip
 
@@ -32,8 +38,8 @@ def released(request, golden):
 def test_slots_equal_the_released_reader_exactly(released):
     file, theirs = released
     recording = ntu.parse_skeleton(file.read_bytes(), file.name)
-    energy = ntu.motion_energy(recording, ntu.track_bodies(recording, "slot"))
-    frames, chosen = ntu.select_bodies(recording, "slot")
+    energy = motion_energy(recording, track_bodies(recording, "slot"))
+    frames, chosen = select_bodies(recording, "slot")
     np.testing.assert_array_equal(energy, theirs["energy"])
     np.testing.assert_array_equal(chosen, theirs["index"])
     np.testing.assert_array_equal(frames, theirs["xyz"].transpose(1, 3, 2, 0))
@@ -56,7 +62,7 @@ def test_ids_follow_a_person_where_the_list_is_reordered():
     frames = {}
     for name, content in {"straight": straight, "swapped": swapped}.items():
         recording = ntu.parse_skeleton(skeleton_text(content).encode(), name)
-        frames[name] = {by: ntu.select_bodies(recording, by)[0] for by in ("id", "slot")}
+        frames[name] = {by: select_bodies(recording, by)[0] for by in ("id", "slot")}
     expected = walk if np.array_equal(frames["straight"]["id"], walk) else walk[:, ::-1]
     np.testing.assert_array_equal(frames["straight"]["id"], expected)
     np.testing.assert_array_equal(frames["straight"]["slot"], expected)
@@ -68,7 +74,7 @@ def test_a_person_who_is_lost_and_found_under_a_new_id_is_one_person():
     walk = poses(1, 6, 2)
     content = [[(1 if n < 3 else 3, a), (2, b)] for n, (a, b) in enumerate(walk)]
     recording = ntu.parse_skeleton(skeleton_text(content).encode(), "x")
-    assert ntu.track_bodies(recording).tolist() == [0, 1] * 6
+    assert track_bodies(recording).tolist() == [0, 1] * 6
 
 
 def test_neighbouring_ids_that_no_float_tells_apart_stay_two_people():
@@ -77,13 +83,13 @@ def test_neighbouring_ids_that_no_float_tells_apart_stay_two_people():
     assert float(first) == float(first + 1)
     content = [[(first + (n + m) % 2, walk[n, (n + m) % 2]) for m in (0, 1)] for n in range(3)]
     recording = ntu.parse_skeleton(skeleton_text(content).encode(), "x")
-    assert ntu.track_bodies(recording).tolist() == [0, 1, 1, 0, 0, 1]
+    assert track_bodies(recording).tolist() == [0, 1, 1, 0, 0, 1]
 
 
 def test_an_id_twice_in_one_frame_is_two_people():
     content = [[(5, a), (5, b)] for a, b in poses(3, 3, 2)]
     recording = ntu.parse_skeleton(skeleton_text(content).encode(), "x")
-    assert ntu.track_bodies(recording).tolist() == [0, 1] * 3
+    assert track_bodies(recording).tolist() == [0, 1] * 3
 
 
 def test_the_two_people_who_move_most_are_kept_the_most_moving_first():
@@ -93,10 +99,63 @@ def test_the_two_people_who_move_most_are_kept_the_most_moving_first():
     content = [list(enumerate(frame)) for frame in walk]
     content.append([])  # a frame without anybody stays, as zeros
     recording = ntu.parse_skeleton(skeleton_text(content).encode(), "x")
-    frames, chosen = ntu.select_bodies(recording)
+    frames, chosen = select_bodies(recording, "id")
     assert chosen.tolist() == [1, 2]
     np.testing.assert_allclose(frames[:5], walk[:, [1, 2]], rtol=1e-12)
     assert not frames[5].any()
+
+
+def jittering(rng, person):
+    """Five frames of a body that is all over the room."""
+    return 20, np.round(person[20:25] + rng.normal(0, 1.0, (5, 25, 3)), 6)
+
+
+def static_and_wide(rng, person):
+    """Furniture, 1.8 m wide, seen in every frame."""
+    thing = rng.uniform((-0.9, -0.3, 2.0), (0.9, 0.3, 4.0), (25, 3))
+    thing[:2, 0] = -0.9, 0.9
+    return 0, np.round(np.repeat(thing[None], len(person), 0), 6)
+
+
+def add_ghost(person, begin, ghost):
+    """Frames of a .skeleton file, the ghost listed first."""
+    frames = [[(7, pose)] if pose.any() else [] for pose in person]
+    for time, pose in enumerate(ghost, begin):
+        frames[time].insert(0, (3, pose))
+    return frames
+
+
+@pytest.mark.parametrize("make", [jittering, static_and_wide])
+def test_ghosts_are_left_out_and_the_person_comes_first(tmp_path, make):
+    first = {"denoised": 0, "id": 0}
+    for number in range(6):
+        person = np.round(synthetic.make_clip(3, 7 * number)[:, 0], 6).astype(np.float64)
+        assert 0 < number or len(person) > 40
+        ghost = make(np.random.default_rng(number), person)
+        file = tmp_path / f"S001C001P{number + 1:03d}R001A001.skeleton"
+        file.write_text(skeleton_text(add_ghost(person, *ghost)))
+        for by in first:
+            (clip,) = ntu.read_item(Item(file.stem, str(file)), by=by)
+            alone = dataclasses.replace(clip, frames=person[:, None].astype(np.float32))
+            wanted = finish_clip(alone, NTU25, 60, "upright").frames
+            found = finish_clip(clip, NTU25, 60, "upright").frames
+            first[by] += np.array_equal(found[:, 0], wanted[:, 0])
+            assert clip.remarks == ([ntu.GHOSTS] if by == "denoised" else [])
+            assert clip.frames[:, 1].any() == (by == "id")
+    assert first == {"denoised": 6, "id": 0}
+
+
+def test_somebody_always_stays(tmp_path):
+    rng = np.random.default_rng(0)
+    flat = rng.uniform(-1, 1, (20, 2, 25, 3)) * (1, 0.2, 1) + (0, 0, 3)  # two who lie
+    flat[:2, 0] *= (0.1, 1, 1)  # one of them not always
+    recording = ntu.parse_skeleton(skeleton_text([list(enumerate(f)) for f in flat]).encode(), "x")
+    assert set(drop_ghosts(recording).ids) == {0}
+    short = [list(enumerate(frame)) for frame in flat[:11].clip(-0.1, 0.1) * (1, 9, 1)]
+    recording = ntu.parse_skeleton(skeleton_text(short).encode(), "x")
+    assert drop_ghosts(recording) is recording  # 11 frames: nobody can be seen in more
+    alone = ntu.parse_skeleton(skeleton_text([[(1, f[0])] for f in flat]).encode(), "x")
+    assert drop_ghosts(alone) is alone
 
 
 def test_names_clips_and_class_names(tmp_path):
@@ -158,7 +217,7 @@ def test_missing_lists_are_found_and_given(tmp_path):
     given = write_missing_list(tmp_path / "list.txt", [names[2] + ".skeleton", absent])
     source = ntu.open_source(data)
     assert [item.id for item in source.items] == names[2:]
-    assert source.notes["missing_skipped"] == 2 and len(source.notes["missing_lists"]) == 2
+    assert source.notes["missing_skipped"] == 2 and len(source.notes["missing_lists"]) == 3
     for missing in (given, str(given), [str(given)]):
         source = ntu.open_source(data, missing=missing)
         assert [item.id for item in source.items] == names[3:]
@@ -194,6 +253,23 @@ def test_bad_folders_and_options(tmp_path):
         ntu.open_source(
             tmp_path, missing=write_missing_list(tmp_path / "l.txt", ["S001C001P001R001A001"])
         )
+
+
+def test_the_official_lists_are_applied_unless_told_not_to(tmp_path):
+    assert len(MISSING) == 535 and sum(int(name[1:4]) <= 17 for name in MISSING) == 302
+    assert all(ntu.parse_name(name) for name in MISSING)
+    names = ["S001C002P005R002A008", "S018C001P008R001A061", "S001C001P001R001A001"]
+    for name in names:
+        write_skeleton(tmp_path, name)
+    source = ntu.open_source(tmp_path)
+    assert [item.id for item in source.items] == [names[2], names[1]]
+    assert source.notes["missing_skipped"] == 1
+    assert source.notes["missing_lists"] == ["the official ones"]
+    assert len(ntu.open_source(tmp_path, missing="none").items) == 3
+    beside = write_missing_list(tmp_path / "my_missing_skeletons.txt", names[2:])
+    source = ntu.open_source(tmp_path, missing="none")
+    assert [item.id for item in source.items] == sorted(names[:2])
+    assert source.notes["missing_lists"] == [str(beside)]
 
 
 GOOD = skeleton_text([list(enumerate(pose)) for pose in poses(9, 3, 1)])
@@ -249,11 +325,20 @@ def test_damage_that_only_shows_when_the_file_is_read(tmp_path):
 def test_original_files():
     source = ntu.open_source(SHARED / "ntu")
     clips = {item.id: source.read(item)[0] for item in source.items}
-    assert len(clips) == 7 and len(source.notes["missing_lists"]) == 2
+    assert len(clips) == 7 and len(source.notes["missing_lists"]) == 3
     assert {len(clip.frames) for clip in clips.values()} == {103, 158, 104, 82, 68, 100, 124}
-    two = [name for name, clip in clips.items() if clip.frames[:, 1].any()]
-    assert two == ["S001C001P003R002A005"]
-    lists = sorted((SHARED / "ntu").glob("*.txt"))
-    assert sorted(len(ntu.read_missing_list(each)) for each in lists) == [302, 535]
+    # One person drops something; what is seen with her in all 68 frames is wide in each of them.
+    ghostly = "S001C001P003R002A005"
+    assert [name for name, clip in clips.items() if clip.remark] == [ghostly]
+    assert not any(clip.frames[:, 1].any() for clip in clips.values())
+    source = ntu.open_source(SHARED / "ntu", bodies="id")
+    two = [clip for item in source.items for clip in source.read(item) if clip.frames[:, 1].any()]
+    assert [clip.name for clip in two] == [ghostly]
+    np.testing.assert_array_equal(two[0].frames[:, 0], clips[ghostly].frames[:, 0])
+    of_60, of_120 = (
+        ntu.read_missing_list(SHARED / "ntu" / f"NTU_RGBD{n}_samples_with_missing_skeletons.txt")
+        for n in ("", "120")
+    )
+    assert of_120 == MISSING and of_60 == {name for name in MISSING if int(name[1:4]) <= 17}
     for clip in clips.values():
         assert 0.3 < np.ptp(clip.frames[0, 0, :, 1]) < 2.2, "a person's height in metres"

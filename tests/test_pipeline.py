@@ -7,7 +7,7 @@ import pytest
 
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip
-from halp_jax.datasets.pipeline import eval_batches, train_batches
+from halp_jax.datasets.pipeline import describe_cut, eval_batches, train_batches
 from halp_jax.datasets.prepared import open_dataset
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
@@ -53,6 +53,17 @@ def assert_holds_its_clips(batch):
         np.testing.assert_array_equal(batch["frames"][row, :length], clip.frames[:length])
         assert not batch["frames"][row, length:].any()
         assert (batch["length"][row], batch["label"][row]) == (length, clip.label)
+
+
+def test_what_max_frames_cuts_off_is_told_in_a_line(dataset):
+    # Clips of 1 to 23 frames: 11 are longer than 12, by 1 to 11 frames, 66 of 276 in all.
+    assert describe_cut(dataset.lengths, MAX_FRAMES, "training") == (
+        "11 of 23 training clips are longer than data.max_frames=12 and cut to their start (24% of"
+        " all frames are lost, the longest has 23): raise --config.data.max_frames, or prepare with"
+        " --resample=HZ"
+    )
+    assert describe_cut(dataset.lengths[:12], MAX_FRAMES, "test") == ""
+    assert describe_cut(dataset.lengths[:0], MAX_FRAMES, "test") == ""
 
 
 def test_batch_holds_its_clips_cut_or_padded(dataset):

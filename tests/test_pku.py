@@ -137,8 +137,8 @@ def test_damaged_labels(tmp_path, row, reason):
         (lambda text: text.replace(" ", " x", 1), "text that is no number"),
         (lambda text: text.replace(" ", "\xff ", 1), "text that is no number"),
         (lambda text: "\n".join(" ".join(r.split()[:75]) for r in text.splitlines()), "not 150"),
-        (lambda text: "\n".join("nan " + r.split(" ", 1)[1] for r in text.splitlines()), "NaN"),
-        (lambda text: "\n".join("1e99 " + r.split(" ", 1)[1] for r in text.splitlines()), "NaN"),
+        (lambda text: "\n".join(" ".join(["nan"] * 150) for _ in text.splitlines()), "NaN"),
+        (lambda text: "\n".join("1e99 " + r.split(" ", 1)[1] for r in text.splitlines()), "infin"),
         (lambda text: "\n".join(" ".join(["0"] * 150) for _ in text.splitlines()), "no body"),
     ],
 )

@@ -14,13 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _files import annotation, write_pyskl
+from _formats import write_nwucla
 from absl import flags
 
 from halp_jax import prepare
 from halp_jax.datasets import open_source, pipeline
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip, DamagedClip
+from halp_jax.datasets.pipeline import describe_cut
 from halp_jax.datasets.prepared import METADATA, open_dataset
+from halp_jax.datasets.reading import EMPTY_END, LOST_JOINTS, Repair
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress, duration
@@ -45,8 +49,8 @@ def read_fake(item: Item) -> list[Clip]:
         raise DamagedClip(f"{item.id}: not a skeleton\nfile; download it again")
     if kind == "gone":
         raise OSError(5, "Input/output error", item.id)
-    if kind == "nan":
-        clip.frames[2, 0, 3, 1] = np.nan
+    if kind == "inf":
+        clip.frames[2, 0, 3, 1] = np.inf
     if kind == "twin":
         return [clip, make_clip(number + 100)]
     if kind == "interrupt":
@@ -150,7 +154,7 @@ def test_tfds_opens_the_folder_and_finds_the_normalised_clips(small):
 
 def test_files_do_not_depend_on_the_number_of_workers(tmp_path, capsys):
     # Items that give two clips, clips of one body, damage and a repeated name included.
-    kinds = {3: "twin", 4: "single", 9: "nan", 12: "gone", 16: "unreadable"}
+    kinds = {3: "twin", 4: "single", 9: "inf", 12: "gone", 16: "unreadable"}
     source = make_source(kinds, 103)
     source = dataclasses.replace(source, items=(*source.items, Item("again", ("clip", 5))))
     for workers in (0, 2):
@@ -187,7 +191,7 @@ def test_coordinates_stay_as_they_are_without_normalisation(tmp_path):
 
 
 def test_damaged_clips_are_named_counted_and_left_out(tmp_path, capsys):
-    source = make_source({1: "unreadable", 4: "nan", 6: "gone"}, 8)
+    source = make_source({1: "unreadable", 4: "inf", 6: "gone"}, 8)
     source = dataclasses.replace(source, items=(*source.items, Item("again", ("clip", 5))))
     dataset = prepare_source(source, tmp_path / "set")
     assert dataset.names == ("clip000", "clip002", "clip003", "clip005", "clip007")
@@ -195,7 +199,7 @@ def test_damaged_clips_are_named_counted_and_left_out(tmp_path, capsys):
     damaged = dataset.metadata["damaged"]
     assert [entry["item"] for entry in damaged] == ["file1", "file4", "file6", "clip005"]
     assert damaged[0]["reason"] == "file1: not a skeleton file; download it again"
-    assert "NaN" in damaged[1]["reason"] and "earlier clip" in damaged[3]["reason"]
+    assert "infinite" in damaged[1]["reason"] and "earlier clip" in damaged[3]["reason"]
     lines = capsys.readouterr().err.splitlines()
     for entry in damaged:
         assert f"damaged, left out: {entry['reason']}" in lines
@@ -203,8 +207,8 @@ def test_damaged_clips_are_named_counted_and_left_out(tmp_path, capsys):
 
 
 def test_strict_stops_at_the_first_damaged_clip_and_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="clip clip004: .*NaN"):
-        prepare_source(make_source({4: "nan", 6: "gone"}), tmp_path / "set", strict=True)
+    with pytest.raises(UserError, match="clip clip004: .*infinite"):
+        prepare_source(make_source({4: "inf", 6: "gone"}), tmp_path / "set", strict=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,6 +225,72 @@ def test_a_bug_of_a_reader_is_not_taken_for_damage(tmp_path):
     with pytest.raises(TypeError) as caught:
         prepare_source(source, tmp_path / "set")
     assert "while reading item file0" in caught.value.__notes__
+
+
+# --- what is mended -------------------------------------------------------------------------------
+
+
+def test_padding_and_lost_joints_are_mended_and_counted(tmp_path):
+    write_pyskl(tmp_path / "plain.pkl", [annotation(f"c{n}", n, n, time=8) for n in range(3)], {})
+    padded = [annotation(f"c{n}", n, n, time=8) for n in range(3)]
+    for clip in padded[:2]:
+        clip["keypoint"] = np.pad(clip["keypoint"], ((0, 0), (0, 292), (0, 0), (0, 0)))
+        clip["total_frames"] = 300
+    padded[2]["keypoint"][1, 4, 9] = np.nan
+    write_pyskl(tmp_path / "padded.pkl", padded, {})
+    plain, mended = (
+        prepare_source(open_source("pyskl", tmp_path / f"{name}.pkl"), tmp_path / name)
+        for name in ("plain", "padded")
+    )
+    assert plain.lengths.tolist() == mended.lengths.tolist() == [8, 8, 8]
+    assert mended.read_records([0, 1]) == plain.read_records([0, 1])
+    assert mended.metadata["damaged"] == [] and plain.metadata["notes"].get(EMPTY_END) is None
+    assert mended.metadata["notes"][EMPTY_END] == 2
+    assert mended.metadata["notes"][LOST_JOINTS.format(5)] == 1
+    assert f"{EMPTY_END}: 2" in prepare.summary(mended)
+
+
+def test_clips_of_other_frame_rates_are_told_and_taken_to_one(command, tmp_path, capsys):
+    """Still for 300 frames at 480 Hz, then the action: the first data.max_frames show nothing."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        frames = rng.normal(size=(1, 25, 3)).repeat(1000, 0)
+        frames[300:] += rng.normal(0, 0.2, (700, 25, 3))
+        np.save(tmp_path / f"{number}.npy", frames)
+    rows = [f"{number}.npy,{number % 2}" for number in range(3)]
+    (tmp_path / "clips.csv").write_text("\n".join(["file,label", *rows]))
+    files = ["--format=folder", f"--source={tmp_path}"]
+    out = tmp_path / "set"
+    assert command(*files, f"--out={out}", "--resample=30") == 1
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith("error: clip 0: its file tells no frame rate") and "--fps" in line
+    assert command(*files, f"--out={out}") == 0
+    dataset = open_dataset(out)
+    assert dataset.metadata["fps"] is None and "frame rates" not in dataset.metadata["notes"]
+    cut = describe_cut(dataset.lengths, 300, "training")
+    assert (
+        cut.startswith("3 of 3 training clips are longer than data.max_frames=300") and "70%" in cut
+    )
+    assert command(*files, f"--out={out}", "--overwrite", "--fps=480", "--resample=30") == 0
+    dataset = open_dataset(out)
+    assert dataset.metadata["fps"] == 30 and dataset.lengths.tolist() == [63, 63, 63]
+    assert describe_cut(dataset.lengths, 300, "training") == ""
+    assert command(*files, f"--out={out}", "--overwrite", "--fps=480") == 0
+    assert open_dataset(out).metadata["fps"] == 480
+
+
+def test_the_frame_rate_is_noted_where_clips_differ(tmp_path):
+    def read(item):
+        return [dataclasses.replace(clip, fps=10.0 + item.payload[1]) for clip in read_fake(item)]
+
+    source = dataclasses.replace(make_source(count=3), read=read)
+    metadata = prepare_source(source, tmp_path / "set").metadata
+    assert metadata["fps"] is None
+    assert metadata["notes"]["frame rates"] == "10 to 12 Hz; take them to one with --resample"
+    repair = Repair(resample=20.0)
+    dataset = prepare_source(source, tmp_path / "other", repair=repair)
+    assert dataset.metadata["fps"] == 20 and dataset.lengths.tolist() == [9, 10, 11]
+    assert dataset.metadata["notes"]["clips taken to 20 frames a second"] == 3
 
 
 # --- folders --------------------------------------------------------------------------------------
@@ -382,7 +452,13 @@ def command(monkeypatch):
     def run(*arguments: str) -> int:
         values = flags.FlagValues()
         with monkeypatch.context() as patch:
-            for name in ("DEFINE_enum", "DEFINE_string", "DEFINE_integer", "DEFINE_bool"):
+            for name in (
+                "DEFINE_enum",
+                "DEFINE_string",
+                "DEFINE_integer",
+                "DEFINE_float",
+                "DEFINE_bool",
+            ):
                 define = functools.partial(getattr(flags, name), flag_values=values)
                 patch.setattr(prepare.flags, name, define)
             prepare.define_flags()
@@ -406,11 +482,21 @@ def test_command_prepares_the_embedded_data_set(command, tmp_path, capsys):
     )
 
 
+def test_command_tells_the_format_of_the_source(command, tmp_path, capsys):
+    write_nwucla(tmp_path / "clips")
+    assert command(f"--source={tmp_path / 'clips'}", f"--out={tmp_path / 'set'}") == 0
+    output = capsys.readouterr()
+    assert f"{tmp_path / 'clips'}: read as --format=nwucla" in output.err
+    assert "3 clips of 10 classes, kinect20; splits: xsub 2 train, 1 test; xview" in output.out
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["--format=ntu", "--source=nowhere"], "nowhere does not exist"),
         (["--format=ntu"], "give it as --source=PATH"),
+        ([], "give --source=PATH, or --format=synthetic"),
+        (["--source=nowhere"], "nowhere does not exist; check the path"),
         (["--format=pyskl", "--source=x", "--clips=5"], "--clips means nothing to --format=pyskl"),
         (["--format=synthetic", "stray"], "'stray' is no option"),
     ],

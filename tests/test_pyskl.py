@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from _files import SHARED, annotation, write_pyskl
+from _formats import flat_annotation
 
 from halp_jax.datasets import pyskl
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
@@ -73,6 +74,30 @@ def test_numpy_scalars_float32_fortran_order_and_big_endian(tmp_path):
         assert source.notes["labels"] == "no clip is of class 0, 1, 2"
 
 
+def test_what_follows_total_frames_is_padding(tmp_path):
+    whole = annotation("a", 0, time=9)
+    flat = flat_annotation("a", 0, 0, time=9)
+    for clip in (whole, flat):
+        cut = clip | {"total_frames": 6}
+        (read,) = read_all(pyskl.open_source(write_pyskl(tmp_path / "a.pkl", [cut], {})))
+        (uncut,) = read_all(pyskl.open_source(write_pyskl(tmp_path / "a.pkl", [clip], {})))
+        assert (len(uncut.frames), uncut.remark) == (9, "")
+        np.testing.assert_array_equal(read.frames, uncut.frames[:6])
+        assert read.remarks == [pyskl.CUT] and read.frames.any()
+        for total in (9, 10, 0, -1, 2.5, None, "6"):  # says nothing, or nothing new
+            changed = clip | {"total_frames": total}
+            (read,) = read_all(pyskl.open_source(write_pyskl(tmp_path / "a.pkl", [changed], {})))
+            assert (len(read.frames), read.remark) == (9, "")
+
+
+def test_names_of_kinect_v2_sets_tell_the_frame_rate(tmp_path):
+    for name, fps in (("S001C001P001R001A001", 30), ("0105-M_1", 30), ("a01_s01_e00_v01", 0)):
+        (clip,) = read_all(
+            pyskl.open_source(write_pyskl(tmp_path / "a.pkl", [annotation(name, 0)], {}))
+        )
+        assert clip.fps == fps
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -89,7 +114,7 @@ def test_numpy_scalars_float32_fortran_order_and_big_endian(tmp_path):
         ({"keypoint": np.ones((3, 5, 25, 3), np.float16)}, "it has 3 bodies"),
         ({"keypoint": np.zeros((2, 5, 25, 3), np.float16)}, "every coordinate is zero"),
         ({"keypoint": np.full((2, 5, 25, 3), np.nan, np.float16)}, "NaN"),
-        ({"keypoint": np.full((2, 5, 25, 3), 1e300)}, "NaN"),
+        ({"keypoint": np.full((2, 5, 25, 3), 1e300)}, "infinite or larger"),
         ({"frame_dir": None}, "no frame_dir"),
         ({"frame_dir": "two\nlines"}, "no frame_dir"),
         ({"frame_dir": PKU[0]["frame_dir"]}, "is there twice"),

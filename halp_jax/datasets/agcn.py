@@ -33,6 +33,7 @@ from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
 from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.repair import trim_end
 
 _PARTS = {"train": "train", "val": "test"}
 _DATA_NAMES = ("data_joint.npy", "data.npy")
@@ -52,18 +53,12 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     values = array[row, :, :length] if length else array[row]
     frames = to_float32(values).transpose(1, 3, 2, 0)  # [time, bodies, joints, xyz]
     if not length:
-        frames = trim(frames)
+        frames = trim_end(frames)
     if layout.axes == 2:
         frames = to_float32(lift_points(frames * (1, -1, 1)))
     frames = np.ascontiguousarray(frames)
     clip = Clip(frames, label, item.id, **parse_name_fields(item.id))
     return [check_clip(clip, layout, num_classes)]
-
-
-def trim(frames: np.ndarray) -> np.ndarray:
-    """Without the zero frames at the end, but one frame at least."""
-    last = np.flatnonzero(frames.any((1, 2, 3)))
-    return frames[: last[-1] + 1 if len(last) else 1]
 
 
 def open_source(

@@ -10,6 +10,7 @@ that is random in another way (numpy's Philox, and a sort) but as much a functio
 import dataclasses
 import functools
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from jaxtyping import Bool, Float, Int
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, read_fields
-from halp_jax.datasets.reading import NORMALIZERS, finish_clip
+from halp_jax.datasets.reading import NORMALIZERS, Repair, finish_clip
 from halp_jax.datasets.source import count_overlap
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import describe_conversion
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, describe_layout
 from halp_jax.skeletons.layout_file import to_layout
+from halp_jax.skeletons.repair import MAX_GAP
 
 log = logging.getLogger("halp_jax")
 PARTS = ("train", "test")  # and, if given, "val"
@@ -60,13 +62,16 @@ def from_arrays(
     names: Sequence[str] | None = None,
     normalize: str = "upright",
     as_layout: Layout | str | None = None,
+    fps: float = 0.0,
+    resample: float = 0.0,
+    max_gap: int = MAX_GAP,
 ) -> ArrayDataset:
     """A data set of one's own clips.
 
     Args:
         clips: arrays [time, bodies, joints, 3] in metres, any real type; bodies that are missing at
-            the end or all zero are absent. For joints in a picture the last axis is (x, y) or
-            (x, y, score), y down; a joint of score 0 was not seen.
+            the end or all zero are absent, joints that are NaN were lost. For joints in a picture
+            the last axis is (x, y) or (x, y, score), y down; a joint of score 0 was not seen.
         labels: a class from 0 for each clip, -1 where it is not known; None for none at all, which
             pre-training is content with.
         layout: the name of a known one ("ntu25", "kinect20", "coco17", "openpose18"), the JSON file
@@ -81,6 +86,9 @@ def from_arrays(
             `skeletons.normalize`.
         as_layout: another layout that clips are taken to before that, see `skeletons.common`:
             "kinect20x2" makes data sets of 25 and of 20 joints one to an encoder.
+        fps: frames a second of all clips, 0 if not known.
+        resample: the frame rate that they are taken to, see `skeletons.repair`.
+        max_gap: joints that are NaN for no more frames are filled in, others are missing.
 
     Raises:
         UserError: naming the first clip, label, name or split that cannot be used, and why.
@@ -100,10 +108,13 @@ def from_arrays(
         class_names = name_classes(int(labels.max()) + 1)
     names = [f"clip {number}" for number in range(len(clips))] if names is None else list(names)
     _check_names(names, len(clips))
-    finished = []
+    finished, repair = [], Repair(max_gap, fps, resample)
+    remarks: Counter[str] = Counter()
     for array, label, name in zip(clips, labels, names, strict=True):
         clip = Clip(_to_float32(array, name, own.axes), int(label), name)
-        finished.append(finish_clip(clip, own, len(class_names), normalize, layout).frames)
+        clip = finish_clip(clip, own, len(class_names), normalize, layout, repair)
+        finished.append(clip.frames)
+        remarks.update(clip.remarks)
     numbered = _number_splits(splits, len(clips))
     metadata = {
         "name": "arrays",
@@ -111,7 +122,8 @@ def from_arrays(
         **converted,
         "class_names": [str(name) for name in class_names],
         "normalize": normalize,
-        "notes": _warn(count_overlap(numbered, len(clips))),
+        "fps": resample or fps or None,
+        "notes": dict(remarks) | _warn(count_overlap(numbered, len(clips))),
         "damaged": [],
         "absent_from_splits": {},
         "splits": numbered,

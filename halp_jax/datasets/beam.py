@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from halp_jax.datasets.clip import Clip, ClipInfo
-from halp_jax.datasets.reading import Reading, read_item
+from halp_jax.datasets.reading import Reading, Written, read_item
 from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
 
@@ -45,11 +45,8 @@ def write_clips(
     options: Sequence[str],
     make_example: Callable[[Clip], dict[str, Any]],
     strict: bool,
-) -> tuple[list[ClipInfo], list[int], list[dict[str, str]], dict[str, int]]:
+) -> Written:
     """Runs the pipeline, which fills the folder of the tfds data set `info` with its one split.
-
-    Returns:
-        The clips' infos and lengths in the order of the source, what was left out, the remarks.
 
     Raises:
         UserError: Beam is not there, the pipeline failed or, with `strict`, a clip is damaged.
@@ -102,9 +99,10 @@ def write_clips(
         if strict:
             raise UserError(entry["reason"])
         print(f"damaged, left out: {entry['reason']}", file=sys.stderr)
-    infos = [ClipInfo(**fields) for _, fields, _, _ in notes]
-    remarks = Counter(remark for *_, remark in notes if remark)
-    return infos, [length for _, _, length, _ in notes], damaged, dict(remarks)
+    written = Written([], [], [], damaged, Counter())
+    for _, fields, length, fps, remarks in notes:
+        written.add(ClipInfo(**fields), length, fps, remarks)
+    return written
 
 
 def _read(numbered: tuple[int, Item], reading: Reading) -> Iterator[Any]:
@@ -146,7 +144,7 @@ def _encode(keyed: tuple[int, Clip], features: Any, make_example: Any) -> tuple[
 
 def _note(key: int, clip: Clip) -> str:
     fields = {k: v if isinstance(v, str) else int(v) for k, v in vars(clip.info).items()}
-    return json.dumps([key, fields, len(clip.frames), clip.remark])
+    return json.dumps([key, fields, len(clip.frames), clip.fps, clip.remarks])
 
 
 def _take_lines(folder: Path, name: str) -> Iterator[list[Any]]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from halp_jax.datasets import beam
-from halp_jax.datasets.clip import Clip, ClipInfo
+from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.looks import PICTURE, check_skeleton, choose_clips, save_picture
 from halp_jax.datasets.pipeline import import_tensorflow
 from halp_jax.datasets.prepared import (
@@ -29,7 +29,17 @@ from halp_jax.datasets.prepared import (
     open_dataset,
     record_sizes,
 )
-from halp_jax.datasets.reading import NORMALIZERS, ItemResult, Reading, advise_spine, read_items
+from halp_jax.datasets.reading import (
+    NORMALIZERS,
+    USUAL_REPAIR,
+    ItemResult,
+    Reading,
+    Repair,
+    Written,
+    advise_spine,
+    describe_rates,
+    read_items,
+)
 from halp_jax.datasets.source import Source, count_overlap, number_splits
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
@@ -56,6 +66,7 @@ def prepare_source(
     as_layout: Layout | None = None,
     strict: bool = False,
     overwrite: bool = False,
+    repair: Repair = USUAL_REPAIR,
     beam_runner: str = "",
     beam_options: Sequence[str] = (),
 ) -> PreparedDataset:
@@ -73,6 +84,7 @@ def prepare_source(
             `skeletons.common`. None stands for the one that they have.
         strict: stop at the first damaged clip instead of leaving it out.
         overwrite: replace a data set that is there, at the very end.
+        repair: how gaps of lost joints are filled, and the frame rate.
         beam_runner, beam_options: Apache Beam's runner that does it all in place of `workers`.
 
     Returns:
@@ -80,8 +92,8 @@ def prepare_source(
 
     Raises:
         UserError: no clip is left, the folder exists, the source's joints cannot be taken to
-            `as_layout`, its clips are not those of the layout that was guessed, or, with `strict`,
-            a clip is damaged.
+            `as_layout`, its clips are not those of the layout that was guessed, the frame rate of a
+            clip that is to be resampled is not known or, with `strict`, a clip is damaged.
     """
     layout = as_layout or source.layout
     if normalize is None:
@@ -97,7 +109,9 @@ def prepare_source(
     converted = describe_conversion(source.layout, layout)  # before any work: it may be impossible
     out = Path(out_dir).expanduser().resolve()
     _check_out(out, overwrite)
-    reading = Reading(source.read, source.layout, len(source.class_names), normalize, layout)
+    reading = Reading(
+        source.read, source.layout, len(source.class_names), normalize, layout, repair
+    )
     told = check_skeleton(source, reading)
     if normalize != "none" and not is_known(layout):
         told |= advise_spine(reading, source.items)
@@ -115,13 +129,15 @@ def prepare_source(
                 writer = tfds.core.SequentialWriter(info, max_examples_per_shard=CLIPS_PER_FILE)
                 writer.initialize_splits([TFDS_SPLIT])
                 written = _write_clips(writer, results, strict, progress)
-        infos, lengths, damaged, remarks = written
+        infos, lengths, rates, damaged, remarks = written
         if not infos:
             raise UserError(
                 f"the {source.format} source has no sound clip, {len(damaged)} are damaged"
                 + (f", the first: {damaged[0]['reason']}" if damaged else "; check its options")
             )
         splits, absent = number_splits(source.splits(infos), [info.name for info in infos])
+        fps, rate_notes = describe_rates(rates)
+        found = remarks | rate_notes | count_overlap(splits, len(infos))
         metadata = {
             "format_version": FORMAT_VERSION,
             "name": source.format,
@@ -129,7 +145,8 @@ def prepare_source(
             **converted,
             "class_names": source.class_names,
             "normalize": kept if kept not in ("", "view") else normalize,
-            "notes": source.notes | told | remarks | count_overlap(splits, len(infos)),
+            "fps": fps,
+            "notes": source.notes | told | found,
             "damaged": damaged,
             "absent_from_splits": absent,
             "splits": splits,
@@ -151,10 +168,9 @@ def prepare_source(
 
 def _write_clips(
     writer: Any, results: Iterator[ItemResult], strict: bool, progress: Progress
-) -> tuple[list[ClipInfo], list[int], list[dict[str, str]], dict[str, int]]:
-    """Writes all sound clips. Returns their infos, their lengths, what was left out, the remarks."""
-    infos, lengths, damaged, waiting, seen = [], [], [], [], set()
-    remarks: Counter[str] = Counter()
+) -> Written:
+    """Writes all sound clips."""
+    written, waiting, seen = Written([], [], [], [], Counter()), [], set()
 
     def flush() -> None:
         writer.add_examples({TFDS_SPLIT: waiting})
@@ -167,9 +183,7 @@ def _write_clips(
                 broken.append({"item": clip.name, "reason": reason})
                 continue
             seen.add(clip.name)
-            infos.append(clip.info)
-            lengths.append(len(clip.frames))
-            remarks.update([clip.remark] if clip.remark else [])
+            written.add(clip.info, len(clip.frames), clip.fps, clip.remarks)
             waiting.append(_example(clip))
             if len(waiting) >= CLIPS_PER_WRITE:
                 flush()
@@ -177,11 +191,11 @@ def _write_clips(
             if strict:
                 raise UserError(entry["reason"])
             progress.note(f"damaged, left out: {entry['reason']}")
-        damaged.extend(broken)
-        progress.update(clips=len(infos), damaged=len(damaged))
+        written.damaged.extend(broken)
+        progress.update(clips=len(written.infos), damaged=len(written.damaged))
     flush()
     writer.close_all()
-    return infos, lengths, damaged, dict(remarks)
+    return written
 
 
 def _example(clip: Clip) -> dict[str, Any]:

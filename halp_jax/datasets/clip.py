@@ -1,6 +1,7 @@
 """One clip of skeletons, and the checks that it must pass before anything is computed with it."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +14,8 @@ from halp_jax.skeletons.layouts_known import fill_means
 MAX_FRAMES = 20_000
 # Sensors see a few metres. Far beyond that, float32 arithmetic on squares is about to overflow.
 MAX_COORDINATE = 1e6
+# Motion capture runs at hundreds of frames a second. In Hz.
+MAX_RATE = 10_000
 
 
 class DamagedClip(UserError):  # noqa: N818 - the name says what it is, as the commands print it
@@ -37,10 +40,12 @@ class ClipInfo:
 class Clip:
     """frames [time, bodies, joints, xyz] float32 in metres, a 0-based label and where it is from.
 
-    An absent body is all zeros. A label of -1 is a clip without one. `setup`, `camera`, `subject` and
-    `performance` are numbered as the data set numbers them (so usually from 1); -1 stands for "not
-    known". `remark` says what the reader changed in the clip, in words that are the same for all
-    clips; `prepare` counts them. `fps` is the frame rate in Hz, 0 where the file does not tell.
+    An absent body is all zeros. So is a joint that was not found; where the files have NaN for it, it
+    may be NaN until `reading.finish_clip` has mended the clip. A label of -1 is a clip without one.
+    `setup`, `camera`, `subject` and `performance` are numbered as the data set numbers them (so usually
+    from 1); -1 stands for "not known". `remark` says what was changed in the clip, in words that are the
+    same for all clips; `prepare` counts them, several with "; " between them one by one. `fps` is the
+    frame rate in Hz, 0 where the file does not tell.
     """
 
     frames: Float[np.ndarray, "time bodies joints xyz"]
@@ -52,6 +57,15 @@ class Clip:
     performance: int = -1
     remark: str = ""
     fps: float = 0.0
+
+    def add_remark(self, remark: str, **changes: Any) -> "Clip":
+        """The clip with one more remark and other fields changed."""
+        remarks = "; ".join(filter(None, (self.remark, remark)))
+        return dataclasses.replace(self, remark=remarks, **changes)
+
+    @property
+    def remarks(self) -> list[str]:
+        return self.remark.split("; ") if self.remark else []
 
     @property
     def info(self) -> ClipInfo:
@@ -92,12 +106,15 @@ def find_damage(clip: Clip, layout: Layout, num_classes: int) -> str | None:
         return f"it has {time} frames, more than the limit of {MAX_FRAMES}"
     if not 1 <= bodies <= layout.bodies:
         return f"it has {bodies} bodies, but {layout.name} takes 1 to {layout.bodies}"
-    if not np.isfinite(frames).all():
-        return "coordinates are NaN or infinite"
-    if np.abs(frames).max() > MAX_COORDINATE:
-        return f"coordinates are larger than {MAX_COORDINATE:g} metres"
-    if not frames.any():
+    largest = np.fmax.reduce(np.abs(frames), axis=None)  # NaN only if all of them are
+    if np.isnan(largest):
+        return "every coordinate is NaN, so there is no body in it"
+    if largest > MAX_COORDINATE:
+        return f"coordinates are infinite or larger than {MAX_COORDINATE:g} metres"
+    if largest == 0:
         return "every coordinate is zero, so there is no body in it"
+    if not 0 <= clip.fps <= MAX_RATE:
+        return f"its frame rate is {clip.fps} Hz"
     if not -1 <= clip.label < num_classes:
         return f"its class is {clip.label}, but classes run from 0 to {num_classes - 1}"
     return None

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from halp_jax.datasets import ctrgcn_raw
-from halp_jax.datasets.agcn import trim
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.npy import Rows, clean_numbers, open_zip, to_float32
 from halp_jax.datasets.ntu_names import ACTIONS
@@ -36,6 +35,7 @@ from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import NTU25, Layout
 from halp_jax.skeletons.layout_file import find_layout
 from halp_jax.skeletons.layouts_known import fill_means
+from halp_jax.skeletons.repair import trim_end
 
 _PARTS = ("train", "test")
 MAX_CLIPS = 2_000_000
@@ -62,7 +62,7 @@ def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: boo
         raise DamagedClip(f"clip {item.id}: {error}") from error
     width = _body_width(values.shape[1], layout)
     bodies = values.shape[1] // width
-    frames = trim(to_float32(values).reshape(len(values), bodies, width // 3, 3))
+    frames = trim_end(to_float32(values).reshape(len(values), bodies, width // 3, 3))
     frames = fill_means(frames, layout)
     remark = ""
     if bodies > 1 and frames[:, 1].any() and np.array_equal(frames[:, 0], frames[:, 1]):
@@ -74,7 +74,10 @@ def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: boo
     if move and len(first) and not first[0, layout.centre].any():
         seen = frames.any((2, 3), keepdims=True)
         frames = np.where(seen, frames + _AWAY, 0)
-    return [check_clip(Clip(frames, label, item.id, remark=remark), layout, num_classes)]
+    # The generator's files of NTU are called so, and keep the frames of the sensor.
+    fps = 30.0 if Path(file).stem.upper().startswith("NTU") else 0.0
+    clip = Clip(frames, label, item.id, remark=remark, fps=fps)
+    return [check_clip(clip, layout, num_classes)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None) -> Source:

@@ -34,7 +34,7 @@ def write_pyskl(dataset: Dataset, file: str | os.PathLike[str], overwrite: bool 
     Plain dicts, lists and numpy arrays: keypoint [bodies, time, joints, 3] float32. For layouts in a
     picture keypoint is [bodies, time, joints, 2] float64, moved by 1 into a picture of img_shape
     (2, 2) so that PYSKL's own normalisation gives the coordinates of the data set again, with
-    keypoint_score 1 or 0. `layout` and `class_names` beside them are for our own reader.
+    keypoint_score 1 or 0. `layout`, `class_names` and `fps` beside them are for our own reader.
 
     Raises:
         UserError: the file is there or cannot be written.
@@ -51,6 +51,7 @@ def write_pyskl(dataset: Dataset, file: str | os.PathLike[str], overwrite: bool 
         "split": split,
         "class_names": list(dataset.class_names),
         "layout": describe_layout(dataset.layout),
+        "fps": dataset.metadata.get("fps"),
     }
     with _atomic(file, ".pkl", overwrite) as stream:
         # {head..., "annotations": [each]} spelt out, so that no more than a batch is in memory.

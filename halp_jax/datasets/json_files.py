@@ -97,7 +97,10 @@ def list_files(path: str | Path, names: str, what: str) -> tuple[Path, list[Path
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; give {what}")
     for pattern in ("*", "*/*", "*/*/*"):
-        found = [each for each in folder.glob(pattern) if re.fullmatch(names, each.name.lower())]
+        found = [
+            each for each in folder.glob(pattern)
+            if re.fullmatch(names, each.name.lower()) and each.is_file()
+        ]  # fmt: skip
         if found:
             return folder, sorted(found)
     raise UserError(f"{folder} holds nothing of this kind; give {what}")

@@ -123,7 +123,8 @@ def _find_columns(header: list[str], path: Path) -> list[int]:
         if len(axes) == 1 and joint is not None:
             found[joint, axes[0]] = place
     joints = sorted({joint for joint, _ in found})
-    if joints and (len(joints) != GIVEN or len([axis for _, axis in found]) != 3 * GIVEN):
+    in_a_row = joints == [joints[0] + place for place in range(GIVEN)] if joints else True
+    if not in_a_row or len(found) != 3 * len(joints):
         raise DamagedClip(
             f"{path}: x, y, z of {len(joints)} of the {GIVEN} landmarks; write all of them, or use"
             " --format=folder with a layout of your own"

@@ -225,10 +225,16 @@ def _close(opened: list[Any]) -> None:
 
 
 def clean_numbers(array: np.ndarray) -> np.ndarray:
-    """Coordinates as float64; what is not a plausible one becomes NaN, which `check_clip` names."""
+    """Coordinates as float64; absurd ones become infinite, which `check_clip` names.
+
+    NaN stays: it is a joint that was not found.
+    """
     with np.errstate(invalid="ignore"):  # some bytes are a NaN that raises when it is copied
         array = np.asarray(array, np.float64)
-        return np.where(np.abs(array) <= MAX_COORDINATE, array, np.nan)
+        sound = np.abs(array) <= MAX_COORDINATE
+        if sound.all():
+            return array
+        return np.where(sound, array, np.where(np.isnan(array), np.nan, np.inf))
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Raw NTU RGB+D 60 and 120: `.skeleton` files of a Kinect v2 -> clips of 25 joints, two bodies.
 
-`skeleton_text` parses a file. Here its bodies become people, and the two that move most are kept,
-as in the data preparation of 2s-AGCN that HaLP's released code uses.
+`skeleton_text` parses a file. `ntu_bodies` makes people of its bodies and keeps the two that move
+most, as in the data preparation of 2s-AGCN that HaLP's released code uses.
 
-The official lists of samples with missing skeletons are obeyed where they are found or given.
+The samples that the official lists name as damaged are left out (`ntu_missing`), and those of lists
+that lie beside the files or are given.
 """
 
 import functools
@@ -12,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.ntu_bodies import drop_ghosts, select_bodies
+from halp_jax.datasets.ntu_missing import MISSING
 from halp_jax.datasets.ntu_names import ACTIONS
-from halp_jax.datasets.skeleton_text import Recording, parse_skeleton
+from halp_jax.datasets.skeleton_text import parse_skeleton
 from halp_jax.datasets.source import Item, Source, Splits, check_folder, read_bytes
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import NTU25
@@ -34,8 +36,10 @@ _TRAIN_SUBJECTS_120 = _TRAIN_SUBJECTS_60 + (
 _TRAIN_CAMERAS = (2, 3)
 
 _MAX_FILE_BYTES = 64 * 2**20
-# The released reader looks at this many bodies of a frame, in the order in which they are written.
-_SLOTS = 4
+_FPS = 30.0  # of a Kinect v2
+BODIES = ("denoised", "id", "slot")
+GHOSTS = "clips with a ghost body left out"
+OFFICIAL, NONE = "the official ones", "none"
 
 
 def parse_name(name: str) -> tuple[int, int, int, int, int] | None:
@@ -44,81 +48,25 @@ def parse_name(name: str) -> tuple[int, int, int, int, int] | None:
     return tuple(int(number) for number in match.groups()) if match else None
 
 
-def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, "rows"]:
-    """For each row the number of the person it belongs to; -1 for rows that are left out.
-
-    `by="id"` follows the tracking id. A new id takes over from one that is never seen again, since
-    the sensor gives a person that it lost a new id. `by="slot"` is the released code: the person is
-    the place in the frame's list, so two people swap where the list is reordered.
-    """
-    if by == "slot":
-        return np.where(recording.slot < _SLOTS, recording.slot, -1)
-    if len(set(recording.ids)) == 1 and (np.diff(recording.frame) > 0).all():
-        return np.zeros(len(recording.ids), int)  # one person alone, as in most files
-    # An id twice in one frame would be two people in one place: number them apart.
-    keys, seen = [], {}
-    for frame, body in zip(recording.frame.tolist(), recording.ids, strict=True):
-        seen[frame, body] = seen.get((frame, body), -1) + 1
-        keys.append((body, seen[frame, body]))
-    last = {key: frame for key, frame in zip(keys, recording.frame.tolist(), strict=True)}
-    track_of: dict[tuple[int, int], int] = {}
-    free_after: list[int] = []  # for each track, the last frame of its present id
-    for key, frame in zip(keys, recording.frame.tolist(), strict=True):
-        if key in track_of:
-            continue
-        ended = [track for track, end in enumerate(free_after) if end < frame]
-        if ended:
-            track_of[key] = max(ended, key=lambda track: free_after[track])
-            free_after[track_of[key]] = last[key]
-        else:
-            track_of[key] = len(free_after)
-            free_after.append(last[key])
-    return np.asarray([track_of[key] for key in keys])
-
-
-def motion_energy(
-    recording: Recording, tracks: Int[np.ndarray, "rows"]
-) -> Float[np.ndarray, "tracks"]:
-    """How much each person moves and extends: the sum over xyz of the standard deviation.
-
-    At least four long, as in the released code; a person who is never seen has 0.
-    """
-    energy = np.zeros(max(_SLOTS, int(tracks.max()) + 1))
-    tracked = np.where(recording.poses.any((1, 2)), tracks, -1)  # poses of zeros tell nothing
-    for track in range(tracked.max() + 1):
-        poses = recording.poses[tracked == track]
-        if len(poses):
-            energy[track] = poses[..., 0].std() + poses[..., 1].std() + poses[..., 2].std()
-    return energy
-
-
-def select_bodies(
-    recording: Recording, by: str = "id"
-) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, "bodies"]]:
-    """The two people of most motion energy, the first most: float64 metres, and which they are."""
-    tracks = track_bodies(recording, by)
-    chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]
-    frames = np.zeros((recording.num_frames, NTU25.bodies, NTU25.num_joints, 3))
-    for body, track in enumerate(chosen):
-        rows = tracks == track
-        frames[recording.frame[rows], body] = recording.poses[rows]
-    return frames, chosen
-
-
 def read_item(
-    item: Item, num_classes: int = 120, by: str = "id", any_name: bool = False
+    item: Item, num_classes: int = 120, by: str = "denoised", any_name: bool = False
 ) -> list[Clip]:
-    """The one clip of a file; without a label if its name tells none. Raises DamagedClip."""
+    """The one clip of a file; without a label if its name tells none. Raises DamagedClip.
+
+    `by` is one of BODIES.
+    """
     path = Path(item.payload)
     numbers = parse_name(path.stem)
     if numbers is None and not any_name:
         raise DamagedClip(f"{path}: its name is not like S001C001P001R001A001; rename or remove it")
     setup, camera, subject, _, action = numbers or (-1, -1, -1, -1, 0)
     recording = parse_skeleton(read_bytes(path, _MAX_FILE_BYTES), str(path))
-    frames, _ = select_bodies(recording, by)
+    people = drop_ghosts(recording) if by == "denoised" else recording
+    frames, _ = select_bodies(people, by)
     clip = Clip(
-        frames.astype(np.float32), action - 1, path.stem, subject, camera=camera, setup=setup
-    )
+        frames.astype(np.float32), action - 1, path.stem, subject, camera=camera, setup=setup,
+        remark="" if people is recording else GHOSTS, fps=_FPS,
+    )  # fmt: skip
     return [check_clip(clip, NTU25, num_classes)]
 
 
@@ -156,17 +104,19 @@ def open_source(
     path: str | Path,
     missing: str | Path | Sequence[str] = (),
     classes: int | str = "auto",
-    bodies: str = "id",
+    bodies: str = "denoised",
 ) -> Source:
     """All `.skeleton` files in and below a folder, or a single one of any name.
 
     Args:
         path: the folder, or the file.
-        missing: official lists of samples to leave out, one path or several (separated by commas).
-            Files called *_missing_skeletons.txt in the folder or beside it are used as well.
+        missing: lists of samples to leave out beside the official ones, one path or several
+            (separated by commas); "none" among them takes the official ones in. Files called
+            *_missing_skeletons.txt in the folder or beside it are used as well.
         classes: 60, 120, or "auto": 120 if any file has an action above 60 or a setup above 17.
             60 on a folder of NTU-120 takes the NTU-60 part of it.
-        bodies: "id" or "slot", see `track_bodies`.
+        bodies: "denoised", people told apart by tracking id, ghosts left out; "id", with ghosts;
+            "slot", as the released code tells people apart. See `ntu_bodies`.
 
     Raises:
         UserError: no folder, no files in it, or an option that is not known.
@@ -176,8 +126,8 @@ def open_source(
     folder = path.parent if single else check_folder(path, "the .skeleton files of NTU RGB+D")
     if str(classes) not in ("auto", "60", "120"):
         raise UserError(f"classes={classes} is not known; use 60, 120 or auto")
-    if bodies not in ("id", "slot"):
-        raise UserError(f"bodies={bodies} is not known; use id or slot")
+    if bodies not in BODIES:
+        raise UserError(f"bodies={bodies} is not known; use {', '.join(BODIES)}")
 
     files: dict[str, Path] = {}
     found = [path] if single else sorted(folder.rglob("*.skeleton"))
@@ -187,10 +137,12 @@ def open_source(
         raise UserError(f"{folder} holds no .skeleton file; unpack the archives of NTU RGB+D there")
 
     lists = missing.split(",") if isinstance(missing, str) else missing
-    lists = [Path(lists)] if isinstance(lists, Path) else [Path(each) for each in lists if each]
+    lists = [lists] if isinstance(lists, Path) else [each for each in lists if each]
+    official = [] if NONE in lists else [OFFICIAL]
+    lists = [Path(each) for each in lists if each != NONE]
     beside = (folder, folder.resolve().parent)
     lists += [list_ for place in beside for list_ in sorted(place.glob("*_missing_skeletons.txt"))]
-    skip = set().union(*(read_missing_list(each) for each in lists))
+    skip = (MISSING if official else set()).union(*(read_missing_list(each) for each in lists))
 
     numbers = {name: parse_name(name) for name in files}
     beyond_60 = {
@@ -203,7 +155,10 @@ def open_source(
         Item(name, str(file)) for name, file in files.items() if name not in skip | outside
     )
     if not items:
-        raise UserError(f"{folder}: every sample is left out by the missing lists or classes=")
+        raise UserError(
+            f"{folder}: every sample is left out, by classes= or the lists of damaged samples"
+            " (missing=none takes the official ones in)"
+        )
     return Source(
         format="ntu",
         layout=NTU25,
@@ -213,7 +168,7 @@ def open_source(
         splits=functools.partial(make_splits, num_classes=num_classes),
         notes={
             "missing_skipped": len(skip & set(files)),
-            "missing_lists": [str(each) for each in dict.fromkeys(lists)],
+            "missing_lists": official + [str(each) for each in dict.fromkeys(lists)],
             "outside_ntu60": len(outside - skip),
             "duplicates": len(found) - len(files),
         },

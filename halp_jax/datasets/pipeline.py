@@ -136,6 +136,19 @@ def eval_batches(
     return _iterate(tf, dataset, steps, choose, batch_size, max_frames)
 
 
+def describe_cut(lengths: Int[np.ndarray, "chosen"], max_frames: int, part: str) -> str:
+    """A line that says how much `max_frames` cuts off of clips of a part of a split; "" if nothing."""
+    long = lengths[lengths > max_frames]
+    if not len(long):
+        return ""
+    lost = (long - max_frames).sum() / lengths.sum()
+    return (
+        f"{len(long)} of {len(lengths)} {part} clips are longer than data.max_frames={max_frames} and"
+        f" cut to their start ({lost:.0%} of all frames are lost, the longest has {long.max()}):"
+        " raise --config.data.max_frames, or prepare with --resample=HZ"
+    )
+
+
 def _check(dataset: Dataset, indices: np.ndarray, batch_size: int, max_frames: int) -> np.ndarray:
     clips = np.asarray(indices, np.int32)
     if batch_size < 1 or max_frames < 1:

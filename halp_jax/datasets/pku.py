@@ -54,6 +54,7 @@ _SPLIT_FILES = {
     "cross-view-v2": "xview",
 }
 _BODIES = 2
+_FPS = 30.0  # of a Kinect v2
 _ROW = _BODIES * NTU25.num_joints * 3
 # A minute has 1,800 frames and videos last three or four.
 _MAX_FILE_BYTES = 128 * 2**20
@@ -85,8 +86,8 @@ def parse_video(data: bytes, where: str) -> Float[np.ndarray, "time bodies joint
         raise DamagedClip(
             f"{where}: {len(values)} numbers in {rows} rows, not {_ROW} in each; fetch it again"
         )
-    # What is out of range becomes NaN here (float32 could not hold it) and damages only its clip.
-    values[~(np.abs(values) <= MAX_COORDINATE)] = np.nan
+    # Out of range (float32 might not hold it) damages only its clip; NaN is a joint not found.
+    values[np.abs(values) > MAX_COORDINATE] = np.inf
     return values.astype(np.float32).reshape(rows, _BODIES, NTU25.num_joints, 3)
 
 
@@ -155,7 +156,7 @@ def read_item(item: Item) -> list[Clip]:
             f"{label_path}: frames {start} to {end} of a video of {len(frames)}; correct it"
         )
     # A few labels of the data set end after the last frame.
-    clip = Clip(frames[start:end].copy(), action - 1, item.id, **fields)
+    clip = Clip(frames[start:end].copy(), action - 1, item.id, fps=_FPS, **fields)
     return [check_clip(clip, NTU25, len(ACTIONS))]
 
 

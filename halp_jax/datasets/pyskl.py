@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.datasets.clip import MAX_COORDINATE, Clip, DamagedClip, check_clip
+from halp_jax.datasets.clip import MAX_COORDINATE, MAX_RATE, Clip, DamagedClip, check_clip
 from halp_jax.datasets.labels import UNLABELLED, name_classes, number_classes
 from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.ntu import parse_name
@@ -57,6 +57,7 @@ _PART_WORDS = {"train": "train", "training": "train", "test": "test", "testing":
 _PART_WORDS |= {"val": "val", "valid": "val", "validation": "val"}
 # A label above this is damage, not a class: it must not make that many classes.
 MAX_CLASSES = 1000
+CUT = "clips cut to their total_frames"
 BEST_BODIES = "clips with more bodies than the layout has, those of the highest scores kept"
 
 
@@ -68,29 +69,32 @@ class Annotation(NamedTuple):
     size: tuple[float, float] | None = None
     label: int = -1
     reason: str | None = None
+    remark: str = ""
 
 
-def parse_name_fields(name: str) -> dict[str, int]:
-    """What NTU, PKU-MMD and NW-UCLA names say: subject, camera, setup, performance; else {}.
+def parse_name_fields(name: str) -> dict[str, Any]:
+    """What NTU, PKU-MMD and NW-UCLA names say: subject, camera, setup, performance, fps; else {}.
 
     PKU-MMD's cameras L, M, R are 0, 1, 2. The trial number of NW-UCLA starts anew for every
     subject and action, so it is no performance of its own.
     """
     if numbers := parse_name(name):
-        return {"setup": numbers[0], "camera": numbers[1], "subject": numbers[2]}
+        return {"setup": numbers[0], "camera": numbers[1], "subject": numbers[2], "fps": 30.0}
     if match := _PKU_NAME.fullmatch(name):
-        return {"performance": int(match[1]), "camera": "LMR".index(match[2])}
+        return {"performance": int(match[1]), "camera": "LMR".index(match[2]), "fps": 30.0}
     if match := _UCLA_NAME.fullmatch(name):
         return {"subject": int(match[2]), "camera": int(match[4])}
     return {}
 
 
-def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
-    """One annotation -> one clip, absent bodies zero. Raises DamagedClip."""
-    keypoint, scores, size, label, reason = item.payload
+def read_item(item: Item, layout: Layout, num_classes: int, fps: float = 0.0) -> list[Clip]:
+    """One annotation -> one clip, absent bodies zero. Raises DamagedClip.
+
+    `fps` is what the file says of all clips, 0 if nothing: then names may tell.
+    """
+    keypoint, scores, size, label, reason, remark = item.payload
     if reason:
         raise DamagedClip(f"clip {item.id}: {reason}; correct the annotation or leave it out")
-    remark = ""
     if isinstance(keypoint, Rows):
         keypoint, scores, remark = read_rows(keypoint, layout)
     keypoint = clean_numbers(keypoint)
@@ -100,13 +104,14 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
         if len(keypoint) > layout.bodies:
             order = np.argsort(-scores.sum((1, 2), dtype=np.float64), kind="stable")
             best = np.sort(order[: layout.bodies])
-            keypoint, scores, remark = keypoint[best], scores[best], BEST_BODIES
+            keypoint, scores = keypoint[best], scores[best]
+            remark = "; ".join(filter(None, (remark, BEST_BODIES)))
         keypoint = lift_points(keypoint, scores, size)
     frames = to_float32(keypoint).transpose(1, 0, 2, 3)
     if frames.shape[1] < layout.bodies:
         absent = layout.bodies - frames.shape[1]
         frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
-    fields = parse_name_fields(item.id)
+    fields = parse_name_fields(item.id) | ({"fps": fps} if fps else {})
     clip = Clip(np.ascontiguousarray(frames), label, item.id, remark=remark, **fields)
     return [check_clip(clip, layout, num_classes)]
 
@@ -173,7 +178,9 @@ def open_source(
             layout=chosen,
             class_names=class_names,
             items=tuple(items),
-            read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
+            read=functools.partial(
+                read_item, layout=chosen, num_classes=len(class_names), fps=_given_rate(content)
+            ),
             splits=functools.partial(fixed_splits, splits=splits),
             notes={"file": str(file), "labels": note, "splits_ignored": ignored},
             guessed=not layout and content.get("layout") is None,
@@ -207,6 +214,12 @@ def _given_names(names: Any, num_classes: int) -> tuple[str, ...]:
     if not sound or not all(isinstance(n, str) and n and n.isprintable() for n in names):
         return ()
     return tuple(names)
+
+
+def _given_rate(content: dict[str, Any]) -> float:
+    """The frame rate in Hz that a file of `export` holds; 0 if none is there."""
+    fps = content.get("fps")
+    return float(fps) if isinstance(fps, int | float) and 0 < fps <= MAX_RATE else 0.0
 
 
 def _array(value: Any) -> np.ndarray | None:
@@ -246,8 +259,11 @@ def _check_annotation(
     if array.ndim != 4 or array.shape[3] != axes or array.size == 0:
         reason = f"its keypoint is {array.shape}, not [bodies, time, joints, {axes}]"
         return name, Annotation(reason=reason)
+    total, frames, remark = annotation.get("total_frames"), array.shape[1], ""
+    if isinstance(total, int | np.integer) and 0 < total < frames:
+        frames, remark = total, CUT  # what follows is padding
     if axes == 3:
-        return name, Annotation(array, label=int(label))
+        return name, Annotation(array[:, :frames], label=int(label), remark=remark)
     scores = annotation.get("keypoint_score")
     if scores is not None:
         scores = _array(scores)
@@ -255,7 +271,9 @@ def _check_annotation(
             return name, Annotation(reason="its keypoint_score is not [bodies, time, joints]")
         if not np.isfinite(scores).all():
             return name, Annotation(reason="its keypoint_score has NaN or infinite numbers")
-    return name, Annotation(array, scores, size, int(label))
+    if scores is not None:
+        scores = scores[:, :frames]
+    return name, Annotation(array[:, :frames], scores, size, int(label), remark=remark)
 
 
 def _read_size(size: Any) -> tuple[float, float] | str | None:

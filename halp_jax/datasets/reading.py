@@ -10,8 +10,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
@@ -19,16 +19,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
+from halp_jax.datasets.clip import MAX_FRAMES, MAX_RATE, Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
 from halp_jax.skeletons import spine
 from halp_jax.skeletons.common import convert_clip
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
+from halp_jax.skeletons.repair import MAX_GAP, count_resampled, fill_gaps, resample, trim_end
 
 MAX_ITEMS_PER_TASK = 8
 FEWER_BODIES = "clips with more bodies than wanted, those that move most kept"
+EMPTY_END = "clips whose empty frames at the end were left out"
+LOST_JOINTS = "clips with joints that are NaN, filled in over {} frames at most, else missing"
+RESAMPLED = "clips taken to {:g} frames a second"
 
 
 def _keep(frames: Float[np.ndarray, "..."], layout: Layout) -> Float[np.ndarray, "..."]:
@@ -44,6 +48,29 @@ NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Repair:
+    """What is done to clips as their reader gives them, see `skeletons.repair`.
+
+    Attributes:
+        max_gap: joints that are NaN for no more frames are filled in.
+        fps: the frame rate in Hz of clips whose files do not tell it; 0 if it is not known.
+        resample: the frame rate that all clips are taken to; 0 leaves each its own.
+    """
+
+    max_gap: int = MAX_GAP
+    fps: float = 0.0
+    resample: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("max_gap", MAX_FRAMES), ("fps", MAX_RATE), ("resample", MAX_RATE)):
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise UserError(f"{name} is {value}; give a number from 0 to {most}")
+
+
+USUAL_REPAIR = Repair()
+
+
+@dataclasses.dataclass(frozen=True)
 class Reading:
     """All that a process needs to turn an item into finished clips. Picklable."""
 
@@ -52,6 +79,7 @@ class Reading:
     num_classes: int
     normalize: str
     as_layout: Layout | None = None  # to take the clips to, if another is wanted
+    repair: Repair = USUAL_REPAIR
 
 
 class ItemResult(NamedTuple):
@@ -59,6 +87,33 @@ class ItemResult(NamedTuple):
 
     clips: list[Clip]
     damaged: list[dict[str, str]]
+
+
+class Written(NamedTuple):
+    """What is known of the clips that were written, in the order of the source."""
+
+    infos: list[ClipInfo]
+    lengths: list[int]
+    rates: list[float]  # frames a second, 0 where unknown
+    damaged: list[dict[str, str]]  # what was left out
+    remarks: Counter[str]
+
+    def add(self, info: ClipInfo, length: int, fps: float, remarks: Sequence[str]) -> None:
+        self.infos.append(info)
+        self.lengths.append(length)
+        self.rates.append(fps)
+        self.remarks.update(remarks)
+
+
+def describe_rates(rates: Sequence[float]) -> tuple[float | None, dict[str, str]]:
+    """The frame rate in Hz of all clips, None if they differ or do not tell; and the note of it."""
+    different = {round(rate, 2) for rate in rates}
+    if len(different) == 1:
+        return different.pop() or None, {}
+    known, unknown = different - {0}, sum(not rate for rate in rates)
+    told = " to ".join(f"{rate:g}" for rate in sorted({min(known), max(known)})) + " Hz"
+    told += f", {unknown} unknown" if unknown else ""
+    return None, {"frame rates": f"{told}; take them to one with --resample"}
 
 
 def read_item(reading: Reading, item: Item) -> ItemResult:
@@ -80,8 +135,9 @@ def read_item(reading: Reading, item: Item) -> ItemResult:
     for clip in found:
         try:
             finished = finish_clip(
-                clip, reading.layout, reading.num_classes, reading.normalize, reading.as_layout
-            )
+                clip, reading.layout, reading.num_classes, reading.normalize, reading.as_layout,
+                reading.repair,
+            )  # fmt: skip
             result.clips.append(finished)
         except DamagedClip as error:
             leave_out(error)
@@ -94,20 +150,22 @@ def finish_clip(
     num_classes: int,
     normalize: str,
     as_layout: Layout | None = None,
+    repair: Repair = USUAL_REPAIR,
 ) -> Clip:
-    """The clip checked, normalised, and with the layout's number of bodies (absent ones zero).
+    """The clip checked, mended, normalised, and with the layout's number of bodies.
 
-    It is taken from `layout` to `as_layout` before, if that is given: what normalisation turns and
-    centres on are joints of the new layout.
+    It is taken from `layout` to `as_layout` before it is normalised, if that is given: what
+    normalisation turns and centres on are joints of the new layout. Absent bodies are zero.
 
     Raises:
         DamagedClip: see `check_clip`.
+        UserError: it is to be resampled and nobody knows its frame rate.
     """
     clip = check_clip(clip, layout, num_classes)
+    clip = mend_clip(clip, repair)
     if as_layout is not None and as_layout != layout:
         if clip.frames.any((0, 2, 3)).sum() > as_layout.bodies:
-            remark = "; ".join(filter(None, (clip.remark, FEWER_BODIES)))
-            clip = dataclasses.replace(clip, remark=remark)
+            clip = clip.add_remark(FEWER_BODIES)
         clip = dataclasses.replace(clip, frames=convert_clip(clip.frames, layout, as_layout))
         layout = as_layout
     frames = NORMALIZERS[normalize](clip.frames, layout)
@@ -124,6 +182,33 @@ def advise_spine(reading: Reading, items: tuple[Item, ...], count: int = 16) -> 
     clips = [clip.frames for clips in found for clip in clips]
     line = spine.advise(clips, reading.as_layout or reading.layout) if clips else None
     return {"spine": line} if line else {}
+
+
+def mend_clip(clip: Clip, repair: Repair) -> Clip:
+    """Without an empty end and NaN, at the frame rate that is wanted; remarks say what was done.
+
+    Raises:
+        DamagedClip: it would be too long at that rate.
+        UserError: it is to be resampled and its frame rate is not known.
+    """
+    if len(frames := trim_end(clip.frames)) < len(clip.frames):
+        clip = clip.add_remark(EMPTY_END, frames=frames)
+    if (frames := fill_gaps(clip.frames, repair.max_gap)) is not clip.frames:
+        clip = clip.add_remark(LOST_JOINTS.format(repair.max_gap), frames=frames)
+    rate, wanted = clip.fps or repair.fps, repair.resample or clip.fps or repair.fps
+    if rate == wanted:
+        return clip if clip.fps == rate else dataclasses.replace(clip, fps=rate)
+    if not rate:
+        raise UserError(
+            f"clip {clip.name}: its file tells no frame rate to resample; give it as --fps"
+        )
+    if (count := count_resampled(len(clip.frames), rate, wanted)) > MAX_FRAMES:
+        raise DamagedClip(
+            f"clip {clip.name}: {count} frames at {wanted:g} Hz, more than the limit of"
+            f" {MAX_FRAMES}; correct its frame rate of {rate:g} Hz or leave it out"
+        )
+    frames = resample(clip.frames, rate, wanted)
+    return clip.add_remark(RESAMPLED.format(wanted), frames=frames, fps=wanted)
 
 
 def read_items(reading: Reading, items: tuple[Item, ...], workers: int) -> Iterator[ItemResult]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
@@ -74,7 +76,8 @@ def find_normalized(source: Source, count: int = 16) -> Source:
             clips = source.read(item)
         except DamagedClip:
             continue
-        verdicts.update(looks_normalized(clip.frames, source.layout) for clip in clips)
+        found = (np.nan_to_num(clip.frames) for clip in clips)
+        verdicts.update(looks_normalized(frames, source.layout) for frames in found)
     if 2 * verdicts[""] >= verdicts.total():
         return source
     del verdicts[""]

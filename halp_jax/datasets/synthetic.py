@@ -16,6 +16,7 @@ from halp_jax.skeletons.layout import NTU25
 
 TRAIN_CAMERAS = (2, 3)
 MAX_CLIPS = 10_000_000
+_FPS = 30.0
 
 
 def open_source(
@@ -57,7 +58,7 @@ def read_item(item: Item, *, seed: int) -> list[Clip]:
     label, subject, camera, setup, performance = synthetic.clip_facts(item.payload)
     name = f"S{setup:03d}C{camera:03d}P{subject:03d}R{performance:03d}A{label + 1:03d}"
     frames = synthetic.make_clip(seed, item.payload)
-    return [Clip(frames, label, name, subject, camera, setup, performance, fps=30.0)]
+    return [Clip(frames, label, name, subject, camera, setup, performance, fps=_FPS)]
 
 
 def make_splits(clips: Sequence[ClipInfo]) -> Splits:

@@ -4,6 +4,7 @@ Results, classifiers and what a stopped command goes on from lie in WORKDIR/eval
 processes each encodes a share of the clips, all come to the same result, and the first one writes.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import ml_collections
 import numpy as np
 
 from halp_jax import datasets
+from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import (
     classifier,
@@ -27,6 +29,8 @@ from halp_jax.evaluation import (
     unfinished,
 )  # fmt: skip
 from halp_jax.training import cluster, normalization
+
+log = logging.getLogger("halp_jax")
 
 PROTOCOLS = {
     "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
@@ -94,6 +98,11 @@ def _evaluate(
     embed = features.make_embedding(encoder, config, dataset.layout, needed)
     made = features.Encoder(embed, variables, needed)
     features.check_fit(made, config, dataset.layout)
+    for part in ("train", "test"):
+        lengths = dataset.lengths[dataset.indices(config.data.split, part)]
+        cut = pipeline.describe_cut(lengths, config.data.max_frames, part)
+        if cut and cluster.is_first():
+            log.warning(cut)
     options = {}
     if protocol == "transfer" and encoder == "trained":
         load.check_transfer(config, workdir)

@@ -40,6 +40,7 @@ _COLLAPSED = 0.25
 def normalize_clip(
     frames: Float[np.ndarray, "time bodies joints xyz"],
     layout: Layout,
+    as_released: bool = False,
 ) -> Float[np.ndarray, "time bodies joints xyz"]:
     """Centred, upright frames of the same shape, float32.
 
@@ -50,7 +51,10 @@ def normalize_clip(
     Args:
         frames: metres, in any orthonormal frame of a camera or a room.
         layout: names the centre, the spine and the shoulders.
+        as_released: the released code's normalisation instead, `view_clip` with its accidents.
     """
+    if as_released:
+        return view_clip(frames, layout, as_released=True)
     bodies, seen = _centre(frames, layout)
     if layout.axes == 3 and seen.any():
         first = _reference(seen)

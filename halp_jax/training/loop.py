@@ -86,6 +86,9 @@ def train(
     steps_per_epoch = len(indices) // batch_size
     total = config.train.epochs * steps_per_epoch
     main = cluster.is_first()  # the process that writes
+    cut = pipeline.describe_cut(dataset.lengths[indices], config.data.max_frames, "training")
+    if main and cut:
+        log.warning(cut)
     alone = jax.process_count() == 1
     info = {
         "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
