@@ -17,6 +17,7 @@ from _formats import (
 )
 
 from halp_jax.datasets import open_source
+from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
 from halp_jax.datasets.ntu_names import ACTIONS
 from halp_jax.datasets.pku import parse_labels
@@ -92,6 +93,7 @@ def test_nw_ucla_as_it_is_handed_out():
 def test_aimclr_arrays_are_kept_and_can_be_normalised(tmp_path):
     source = open_source("aimclr", write_aimclr(tmp_path / "xsub", {"train": 3, "val": 2}))
     clips = read_all(source)
+    assert prepare_source(source, tmp_path / "set").metadata["normalize"] == "aimclr"
     assert source.normalized == "aimclr" and source.class_names == ACTIONS[:60]
     assert source.splits([clip.info for clip in clips])["xsub"]["test"] == [
         "S001C001P004R001A001", "S001C001P005R001A002",

@@ -50,7 +50,6 @@ TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
 CLIPS_PER_FILE = 2048  # about 120 MB of NTU clips
 CLIPS_PER_WRITE = 128  # tfds writes its metadata anew each time
-KEPT = ("none", "upright")
 # What prepare writes, and what --overwrite may therefore delete.
 OUR_FILES = re.compile(
     rf"{re.escape(METADATA)}|{re.escape(PICTURE)}|dataset_info\.json|features\.json|label\.labels\.txt"
@@ -101,6 +100,7 @@ def prepare_source(
         # Upright clips stand on another layout's spine after another turn, which loses nothing.
         again = source.normalized == "upright" and layout.joints != source.layout.joints
         normalize = "none" if source.normalized and not again else "upright"
+    kept = source.normalized if normalize == "none" else ""
     if normalize not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
@@ -144,7 +144,7 @@ def prepare_source(
             "layout": describe_layout(layout),
             **converted,
             "class_names": source.class_names,
-            "normalize": "upright" if (normalize, source.normalized) == KEPT else normalize,
+            "normalize": kept if kept not in ("", "view") else normalize,
             "fps": fps,
             "notes": source.notes | told | found,
             "damaged": damaged,

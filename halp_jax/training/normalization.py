@@ -25,7 +25,7 @@ KEPT = "view or released"
 
 
 def of_dataset(metadata: Mapping[str, Any]) -> str | None:
-    """One of NORMALIZERS, or KEPT; None if the metadata do not tell."""
+    """One of NORMALIZERS, KEPT, or what a format is of ("aimclr"); None if they do not tell."""
     own = metadata.get("normalize")
     return KEPT if own == "none" and "normalised" in metadata.get("notes", {}) else own
 
@@ -99,7 +99,11 @@ def check(
     """Raises UserError when the clips of `where` are normalised by another than the run's."""
     trained = of_run(workdir, info)
     if not agree(own, trained):
+        known = to_apply(trained) in NORMALIZERS
+        advice = (
+            f"prepare the data set with --normalize={to_apply(trained)}" if known else "give such"
+        )
         raise UserError(
             f"{where} is normalised by {own}, but the encoder of {workdir} was trained on clips "
-            f"normalised by {trained}: prepare the data set with --normalize={to_apply(trained)}"
+            f"normalised by {trained}: {advice}"
         )
