@@ -1,7 +1,7 @@
 """HaLP at the released settings: MoCo first, HaLP from `halp.start_epoch` on, in one run.
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
-        --classes=60 --normalize=released
+        --normalize=released --bodies=slot
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp_ntu60_xsub \\
         --config.data.dir=data/ntu60
 
