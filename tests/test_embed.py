@@ -271,7 +271,7 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
 
 
 def test_files_of_any_format_are_read_and_told(place, tmp_path, capsys):
-    clips = [annotation("of 4", 0), annotation("of 5", 1), annotation("damaged", 1)]
+    clips = [annotation(name, 0, time=12) for name in ("of 4", "of 5", "damaged")]
     for number, clip in zip((4, 5, 6), clips, strict=True):
         clip["keypoint"] = CLIPS[number].transpose(1, 0, 2, 3).copy()
     clips[2]["keypoint"][0, 0, 0] = 1e9
@@ -294,7 +294,7 @@ def test_files_of_any_format_are_read_and_told(place, tmp_path, capsys):
 
 def test_clips_that_were_normalised_by_something_else_are_refused(tmp_path):
     write_aimclr(tmp_path, {"train": 2})
-    message = "was normalised by aimclr, the encoder's clips by upright; give raw clips, or"
+    message = "is normalised already .aimclr. and the encoder takes upright: give raw clips, or"
     with pytest.raises(UserError, match=message):
         inputs.read_clips(tmp_path, None, {}, NTU25, "upright")
     for normalization in ("none", None):

@@ -173,7 +173,7 @@ def make_aimclr(folder):
 
 
 def spoil_aimclr(path):
-    spoil(path / "val_position.npy", nan_first)
+    spoil(path / "val_position.npy", spoil_first)
     return "P004"
 
 
@@ -203,7 +203,7 @@ def make_npy(folder):
 
 
 def spoil_npy(path):
-    spoil(path / "b" / "3.npy", nan_first)
+    spoil(path / "b" / "3.npy", spoil_first)
     return "b/3"
 
 
