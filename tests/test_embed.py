@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from _clips import make_state, tiny_config
 from _files import annotation, poses, write_pyskl, write_skeleton
-from _formats import write_aimclr, write_folder, write_nwucla
+from _formats import write_folder, write_nwucla
 
 from halp_jax import datasets, embed, evaluate
 from halp_jax.errors import UserError
@@ -271,9 +271,10 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
 
 
 def test_files_of_any_format_are_read_and_told(place, tmp_path, capsys):
-    clips = [annotation(name, 0, time=12) for name in ("of 4", "of 5", "damaged")]
+    clips = [annotation("of 4", 0), annotation("of 5", 1), annotation("damaged", 1)]
     for number, clip in zip((4, 5, 6), clips, strict=True):
         clip["keypoint"] = CLIPS[number].transpose(1, 0, 2, 3).copy()
+        clip["total_frames"] = len(CLIPS[number])
     clips[2]["keypoint"][0, 0, 0] = 1e9
     write_pyskl(tmp_path / "a.pkl", clips, {})
     write_folder(tmp_path / "own", CLIPS[6:8])
@@ -303,9 +304,9 @@ def test_clips_that_were_normalised_by_something_else_are_refused(tmp_path):
 
 def test_a_skeleton_file_takes_the_joints_of_the_encoder(tmp_path):
     path = write_skeleton(tmp_path, "mine", seed=3, time=12, bodies=2)
-    (whole,) = inputs.read_clips(path, None, {}, NTU25, "upright")
-    (fewer,) = inputs.read_clips(path, None, {}, with_bodies(KINECT20, 2), "upright")
+    (whole,) = inputs.read_clips(path, None, {}, NTU25)
+    (fewer,) = inputs.read_clips(path, None, {}, with_bodies(KINECT20, 2))
     assert whole.frames.shape == (12, 2, 25, 3) and whole.name == str(path)
     np.testing.assert_array_equal(fewer.frames, whole.frames[:, :, [0, 1, 20, *range(3, 20)]])
     with pytest.raises(UserError, match="coco17"):
-        inputs.read_clips(path, None, {}, COCO17, "upright")
+        inputs.read_clips(path, None, {}, COCO17)

@@ -250,6 +250,8 @@ def test_bad_folders_and_options(tmp_path):
     with pytest.raises(UserError, match="bodies=all"):
         ntu.open_source(tmp_path, bodies="all")
     with pytest.raises(UserError, match="left out"):
+        write_skeleton(tmp_path, "S001C001P001R001A001")
+        (tmp_path / "mine.skeleton").unlink()
         ntu.open_source(
             tmp_path, missing=write_missing_list(tmp_path / "l.txt", ["S001C001P001R001A001"])
         )
@@ -311,7 +313,7 @@ def test_damage_that_only_shows_when_the_file_is_read(tmp_path):
     items = {item.id: item for item in source.items}
     with pytest.raises(DamagedClip, match="its name is not like"):
         source.read(items["readme"])
-    with pytest.raises(DamagedClip, match="its class is -1"):
+    with pytest.raises(DamagedClip, match="its action is 0"):
         source.read(items["S001C001P001R001A000"])
     file.unlink()
     with pytest.raises(DamagedClip, match="cannot be read"):

@@ -110,16 +110,16 @@ def test_splits_that_fit_no_clip_are_refused_and_what_is_odd_is_said(tmp_path):
         source = dataclasses.replace(make_source(count=4), splits=lambda _: {"mine": parts})
         return prepare_source(source, tmp_path / "set", overwrite=True)
 
-    with pytest.raises(
-        UserError, match="split mine: none of its 2 test names .*'other 1'.*clip000"
-    ):
-        write(train=["clip000"], test=["other 1", "other 2"])
+    with pytest.raises(UserError, match="split mine: none of its 3 names .*'other 1'.*clip000"):
+        write(train=["other 1"], test=["other 2", "other 3"])
     assert not (tmp_path / "set").exists()
     dataset = write(train=["clip000", "clip001"], test=["clip001"], val=["clip002"])
     assert dataset.indices("mine", "val").tolist() == [2]
     told = prepare.summary(dataset)
     assert "split mine: 1 clips are in train and in test: accuracies will be too high" in told
     assert "split mine: 1 clips are in no part of it" in told
+    told = prepare.summary(write(train=["clip000"], test=["other 1", "other 2"]))
+    assert "1 train" in told and "0 test" in told and "mine: 2 clips of the official split" in told
 
 
 def read_unlabelled(item):
@@ -239,7 +239,9 @@ def test_padding_and_lost_joints_are_mended_and_counted(tmp_path):
     padded[2]["keypoint"][1, 4, 9] = np.nan
     write_pyskl(tmp_path / "padded.pkl", padded, {})
     plain, mended = (
-        prepare_source(open_source("pyskl", tmp_path / f"{name}.pkl"), tmp_path / name)
+        prepare_source(
+            open_source("pyskl", tmp_path / f"{name}.pkl", layout="ntu25"), tmp_path / name
+        )
         for name in ("plain", "padded")
     )
     assert plain.lengths.tolist() == mended.lengths.tolist() == [8, 8, 8]
@@ -259,7 +261,7 @@ def test_clips_of_other_frame_rates_are_told_and_taken_to_one(command, tmp_path,
         np.save(tmp_path / f"{number}.npy", frames)
     rows = [f"{number}.npy,{number % 2}" for number in range(3)]
     (tmp_path / "clips.csv").write_text("\n".join(["file,label", *rows]))
-    files = ["--format=folder", f"--source={tmp_path}"]
+    files = ["--format=folder", f"--source={tmp_path}", "--layout=ntu25"]
     out = tmp_path / "set"
     assert command(*files, f"--out={out}", "--resample=30") == 1
     (line,) = capsys.readouterr().err.splitlines()[-1:]

@@ -60,6 +60,8 @@ def read_item(
     if numbers is None and not any_name:
         raise DamagedClip(f"{path}: its name is not like S001C001P001R001A001; rename or remove it")
     setup, camera, subject, _, action = numbers or (-1, -1, -1, -1, 0)
+    if numbers and not action:
+        raise DamagedClip(f"{path}: its action is 0, they run from 1; rename or remove it")
     recording = parse_skeleton(read_bytes(path, _MAX_FILE_BYTES), str(path))
     people = drop_ghosts(recording) if by == "denoised" else recording
     frames, _ = select_bodies(people, by)

@@ -108,22 +108,23 @@ def number_splits(
     """Splits by name -> by sorted clip number; and benchmark -> how many of its names have no clip.
 
     Raises:
-        UserError: names of a part are given, and none is that of a clip.
+        UserError: a benchmark names clips, and none of them is there.
     """
     number = {name: place for place, name in enumerate(names)}
     numbered, absent = {}, {}
     for benchmark, parts in splits.items():
-        numbered[benchmark] = {}
-        for part, wanted in parts.items():
-            found = sorted({number[name] for name in wanted if name in number})
-            if wanted and not found:
-                raise UserError(
-                    f"split {benchmark}: none of its {len(wanted)} {part} names is that of a clip (the"
-                    f" first is {str(wanted[0])[:60]!r}, a clip is called {str(names[0])[:60]!r});"
-                    " correct the names or leave the split out"
-                )
-            numbered[benchmark][part] = found
-        missing = sum(name not in number for wanted in parts.values() for name in wanted)
+        numbered[benchmark] = {
+            part: sorted({number[name] for name in wanted if name in number})
+            for part, wanted in parts.items()
+        }
+        wanted = [name for part in parts.values() for name in part]
+        missing = sum(name not in number for name in wanted)
+        if missing and missing == len(wanted):
+            raise UserError(
+                f"split {benchmark}: none of its {missing} names is that of a clip (the first is"
+                f" {str(wanted[0])[:60]!r}, a clip is called {str(names[0])[:60]!r}); correct the"
+                " names or leave the split out"
+            )
         if missing:
             absent[benchmark] = missing
     return numbered, absent

@@ -18,7 +18,7 @@ def read_clips(
     format: str | None,
     options: Mapping[str, str],
     layout: Layout,
-    to_apply: str | None,
+    to_apply: str | None = None,
 ) -> list[Clip]:
     """The clips of a file or folder, with the joints and bodies of `layout`, not yet normalised.
 

@@ -98,9 +98,8 @@ def _evaluate(
     embed = features.make_embedding(encoder, config, dataset.layout, needed)
     made = features.Encoder(embed, variables, needed)
     features.check_fit(made, config, dataset.layout)
-    for part in ("train", "test"):
-        lengths = dataset.lengths[dataset.indices(config.data.split, part)]
-        cut = pipeline.describe_cut(lengths, config.data.max_frames, part)
+    for name, clips in zip(("train", "test"), both, strict=True):
+        cut = pipeline.describe_cut(dataset.lengths[clips], config.data.max_frames, name)
         if cut and cluster.is_first():
             log.warning(cut)
     options = {}
