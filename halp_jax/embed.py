@@ -90,12 +90,13 @@ def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> li
     """
     options = {name: getattr(args, name) for name in READER_OPTIONS if getattr(args, name)}
     to_apply = normalization.to_apply(normalized)
+    wanted = None if args.normalize else to_apply  # who gives it means it
     clips: dict[str, np.ndarray] = {}
     found = []
     for path in map(Path, dict.fromkeys(args.input)):
         path = path.expanduser()
         if not datasets.is_dataset(path):
-            for clip in read_clips(path, args.format, options, layout):
+            for clip in read_clips(path, args.format, options, layout, wanted):
                 name = clip.name if clip.name not in clips else f"{path}/{clip.name}"
                 clips[name] = clip.frames
             continue
@@ -112,9 +113,6 @@ def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> li
         names, frames = list(clips), list(clips.values())
         single = datasets.from_arrays(frames, None, layout=layout, names=names, normalize=to_apply)
         found.insert(0, single)
-        if not args.normalize:  # who gives it means it
-            for name, clip in clips.items():
-                normalization.check_clip(clip, layout, name, to_apply)
     return found
 
 

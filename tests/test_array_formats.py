@@ -91,7 +91,9 @@ def test_nw_ucla_as_it_is_handed_out():
 
 
 def test_aimclr_arrays_are_kept_and_can_be_normalised(tmp_path):
-    source = open_source("aimclr", write_aimclr(tmp_path / "xsub", {"train": 3, "val": 2}))
+    source = open_source(
+        "aimclr", write_aimclr(tmp_path / "xsub", {"train": 3, "val": 2}), layout="ntu25"
+    )
     clips = read_all(source)
     assert prepare_source(source, tmp_path / "set").metadata["normalize"] == "aimclr"
     assert source.normalized == "aimclr" and source.class_names == ACTIONS[:60]

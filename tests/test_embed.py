@@ -293,6 +293,15 @@ def test_files_of_any_format_are_read_and_told(place, tmp_path, capsys):
     assert run(place, "--input", tmp_path / "own" / "clips" / "1.npy", "--format=npy") == 0
 
 
+def test_clips_that_were_normalised_by_something_else_are_refused(tmp_path):
+    write_aimclr(tmp_path, {"train": 2})
+    message = "is normalised already .aimclr. and the encoder takes upright: give raw clips, or"
+    with pytest.raises(UserError, match=message):
+        inputs.read_clips(tmp_path, None, {}, NTU25, "upright")
+    for normalization in ("none", None):
+        assert len(inputs.read_clips(tmp_path, None, {}, NTU25, normalization)) == 2
+
+
 def test_a_skeleton_file_takes_the_joints_of_the_encoder(tmp_path):
     path = write_skeleton(tmp_path, "mine", seed=3, time=12, bodies=2)
     (whole,) = inputs.read_clips(path, None, {}, NTU25)

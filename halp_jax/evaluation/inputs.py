@@ -10,6 +10,7 @@ from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.reading import Reading, read_items
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
+from halp_jax.training import normalization
 
 
 def read_clips(
@@ -17,6 +18,7 @@ def read_clips(
     format: str | None,
     options: Mapping[str, str],
     layout: Layout,
+    to_apply: str | None = None,
 ) -> list[Clip]:
     """The clips of a file or folder, with the joints and bodies of `layout`, not yet normalised.
 
@@ -26,6 +28,8 @@ def read_clips(
     Args:
         format: of the files; None to tell it from them.
         options: of the format's reader. A .npy array has the joints of `layout` if they say nothing.
+        to_apply: what the clips will be normalised by; those that come with another are refused, see
+            `normalization.check_files`. None takes them all.
 
     Raises:
         UserError: no clip is sound, or the joints cannot be taken to `layout`.
@@ -34,6 +38,8 @@ def read_clips(
     if format == "npy":
         options = {"layout": layout.name} | dict(options)
     source = datasets.open_source(format, path, **options)
+    if to_apply:
+        normalization.check_files(source.normalized, path, to_apply)
     reading = Reading(source.read, source.layout, len(source.class_names), "none", layout)
     results = list(read_items(reading, source.items, workers=1))
     clips = [clip for result in results for clip in result.clips]

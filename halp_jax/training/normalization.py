@@ -9,14 +9,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from halp_jax import datasets
 from halp_jax.datasets.reading import NORMALIZERS
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.normalize import looks_normalized
 from halp_jax.training import checkpoint, checks
 
 # Coordinates that somebody else normalised and `prepare` kept: the arrays of 2s-AGCN and exports of
@@ -75,21 +70,17 @@ def choose(asked: str | None, workdir: str | os.PathLike[str], trained: str | No
     return asked or trained
 
 
-def check_clip(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
-    layout: Layout,
-    where: object,
-    to_apply: str,
-) -> None:
-    """Raises UserError where a second normalisation would turn a normalised clip again.
+def check_files(found: str, where: object, to_apply: str) -> None:
+    """Raises UserError where raw clips are wanted and those of the files are normalised: `found`.
 
-    `upright` brings every clip to the same frame, normalised before or not.
+    `upright` brings clips to the same frame, turned before or not. Where clips are wanted as they are
+    ("none") nobody knows better.
     """
-    found = looks_normalized(frames, layout)
-    if found and to_apply != "upright":
+    rigid = to_apply == "upright" and found in ("upright", "view")
+    if found and to_apply != "none" and not rigid:
         raise UserError(
-            f"{where} is normalised already ({found}) and the encoder takes {to_apply}: give the raw "
-            "clip, or --normalize=none if this is what it was trained on"
+            f"{where} is normalised already ({found}) and the encoder takes {to_apply}: give raw clips, "
+            "or --normalize=none if these are what it was trained on"
         )
 
 
