@@ -225,10 +225,17 @@ def test_a_guess_that_fits_is_told_and_a_layout_that_is_given_is_taken(tmp_path,
     dataset = prepare(tmp_path / "b", people(HEAD_FIRST), layout="kinect20")
     warning = (
         "the clips do not look like kinect20: the head is nearer to the hips than to the shoulders;"
-        " see clips.png"
+        " see clips.png, and if they are not, give --layout=FILE.json with the order of the joints"
     )
     assert f"warning: {warning}" in capsys.readouterr().err.splitlines()
     assert f"doubtful: {warning}" in summary(dataset).splitlines()
+
+
+def test_what_is_no_person_in_any_order_is_let_in_with_a_warning(tmp_path, capsys):
+    noise = np.random.default_rng(0).normal(size=(9, 1, 25, 3)).astype(np.float32)
+    dataset = prepare(tmp_path / "a", [noise, 2 * noise])
+    assert "warning: the clips do not look like ntu25: the bones are" in capsys.readouterr().err
+    assert len(dataset) == 2
 
 
 def test_a_picture_of_six_clips_lies_beside_the_data(tmp_path):

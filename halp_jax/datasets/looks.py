@@ -18,7 +18,7 @@ from halp_jax.datasets.reading import Reading, read_item
 from halp_jax.datasets.source import Source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.plausible import find_faults, find_fitting, is_picture
+from halp_jax.skeletons.plausible import find_faults, find_fitting, is_person_sized, is_picture
 
 PICTURE = "clips.png"
 _CHECKED, _DRAWN = 16, 6
@@ -29,7 +29,8 @@ def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
     """What a user should know of the layout of a source, for the notes of the data set.
 
     Raises:
-        UserError: the layout was guessed, and clips of it do not look like the first ones at all.
+        UserError: the layout was guessed, and these are points in a picture, or people whose joints
+            are in another order. What is neither is let in with a warning.
     """
     layout, notes = source.layout, {}
     if source.guessed:
@@ -42,7 +43,8 @@ def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
             break
     clips = clips[:_CHECKED]
     faults = find_faults(clips, layout)
-    if faults and source.guessed:
+    another = is_picture(clips, layout) or is_person_sized(clips, layout)
+    if faults and source.guessed and another:
         fitting = [f"--layout={name}" for name in find_fitting(clips, layout)]
         own = "that says axes 2" if is_picture(clips, layout) else "with the order of the joints"
         ways = " or ".join([*fitting, f"--layout=FILE.json {own}"])
@@ -51,7 +53,10 @@ def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
             f" or --layout={layout.name} if it is that all the same"
         )
     if faults:
-        notes["doubtful"] = f"the clips do not look like {layout.name}: {faults[0]}; see {PICTURE}"
+        notes["doubtful"] = (
+            f"the clips do not look like {layout.name}: {faults[0]}; see {PICTURE}, and if they are not,"
+            " give --layout=FILE.json with the order of the joints"
+        )
         print(f"warning: {notes['doubtful']}", file=sys.stderr)
     return notes
 

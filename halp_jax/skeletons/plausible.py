@@ -79,6 +79,12 @@ def is_picture(clips: Sequence[np.ndarray], layout: Layout) -> bool:
     return bool(in_unit and (large or (plane.min() >= 0 and plane.max() <= 1.01)))
 
 
+def is_person_sized(clips: Sequence[np.ndarray], layout: Layout) -> bool:
+    """Whether the points of raw clips take up as much room, in metres, as a person does."""
+    poses = np.concatenate(_take_bodies(clips, layout))
+    return bool(len(poses)) and not _check_size(poses, layout)
+
+
 def find_fitting(clips: Sequence[np.ndarray], layout: Layout) -> list[str]:
     """Names of the other known layouts with as many joints that such clips may be of."""
     others = [
