@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from _clips import make_state, tiny_config
 from _files import annotation, poses, write_pyskl, write_skeleton
-from _formats import write_folder, write_nwucla
+from _formats import write_aimclr, write_folder, write_nwucla
 
 from halp_jax import datasets, embed, evaluate
 from halp_jax.errors import UserError
