@@ -8,8 +8,9 @@ import ml_collections
 import numpy as np
 
 from configs import default
+from halp_jax import methods
 from halp_jax.datasets import pipeline
-from halp_jax.methods import moco
+from halp_jax.methods.base import Spec
 from halp_jax.skeletons.layout import NTU25
 
 
@@ -37,9 +38,9 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
 
 
 def make_state(config: ml_collections.ConfigDict, layout):
-    """moco.create_state as one program that is hardly optimised: compiling it takes the time."""
+    """methods.create_state as one program that is hardly optimised: compiling it takes the time."""
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(lambda: moco.create_state(config, layout), compiler_options=quick)()
+    return jax.jit(lambda: methods.create_state(config, Spec(layout)), compiler_options=quick)()
 
 
 @dataclass
@@ -51,12 +52,15 @@ class FakeDataset:
     max_frames: int = 12
     layout: object = NTU25
     name: str = "fake"
+    path: str = "fake"
+    metadata: dict = field(default_factory=dict)
     frames: np.ndarray = field(init=False)
 
     def __post_init__(self):
         rng = np.random.default_rng(0)
         self.labels = np.arange(self.num_clips, dtype=np.int32) % self.num_classes
         self.lengths = rng.integers(5, self.max_frames + 1, self.num_clips).astype(np.int32)
+        self.names = [f"clip {number}" for number in range(self.num_clips)]
         self.class_names = tuple(f"class {c}" for c in range(self.num_classes))
         shape = (self.num_clips, self.max_frames, self.layout.bodies, self.layout.num_joints, 3)
         moves = rng.normal(size=(self.num_classes, 1, *shape[2:]))

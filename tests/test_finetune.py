@@ -10,6 +10,7 @@ from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 from halp_jax import datasets, evaluate
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, finetune, linear, table, tune
+from halp_jax.methods.probe import init_probe
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -40,7 +41,7 @@ def quick(monkeypatch):
 
 def make_encoder(config, dataset):
     state = make_state(config, dataset.layout)
-    return features.Encoder(None, (state.params, state.batch_stats), tuple(config.streams))
+    return features.Encoder(None, features.get_variables(state), tuple(config.streams))
 
 
 @pytest.mark.parametrize("draw", finetune.DRAWS)
@@ -89,10 +90,10 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
     ends = {}
 
     def make_trainer(config, dataset, stream):
-        def train(variables, indices, seed, title, record, *, keep):
+        def train(variables, indices, seed, title, folder, *, keep):
             number = len(ends) + 1
             logits = np.random.default_rng(number).normal(size=(1, 8, 3)).astype(np.float32)
-            probe = linear.init_probe(jax.random.key(number), 16, 3)
+            probe = init_probe(jax.random.key(number), 16, 3)
             ends[stream] = tune.Tuned(logits, ({"encoder": variables[0], "probe": probe}, {}))
             return ends[stream]
 
@@ -112,10 +113,8 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
     given = jax.tree.leaves(encoder.variables[0])
     for ours, theirs in zip(jax.tree.leaves(layers.variables[0]), given, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    with config.finetune.unlocked():
-        del config.finetune.keep_weights, config.finetune.save_minutes  # an older run
     assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is not None
-    tune.add_settings(config).finetune.keep_weights = False
+    config.finetune.keep_weights = False
     assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is None
     for look, message in (("mean", "frozen features"), ("concat", "frozen features")):
         with pytest.raises(UserError, match=message):
