@@ -8,6 +8,7 @@ import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 
 from halp_jax import datasets, evaluate
+from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, finetune, linear, table, tune
 from halp_jax.methods.probe import init_probe
@@ -129,16 +130,16 @@ def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
     config, dataset = small_config(finetune__epochs=1), FakeDataset()
     config.semi.fractions, config.semi.runs, config.semi.draw = (0.3, 1.0), 2, "balanced"
     encoder, calls = make_encoder(config, dataset), []
-    original = tune.read_epochs
+    original = pipeline.whole_epochs
 
-    def read_epochs(dataset, indices, **rest):
+    def whole_epochs(dataset, indices, **rest):
         if len(calls) == 3 and not interrupted:
             interrupted.append(True)
             raise KeyboardInterrupt
         calls.append((len(indices), rest["seed"]))
         return original(dataset, indices, **rest)
 
-    monkeypatch.setattr(tune, "read_epochs", read_epochs)
+    monkeypatch.setattr(pipeline, "whole_epochs", whole_epochs)
     interrupted = [True]
     whole = finetune.evaluate_semi(config, dataset, encoder)["joint"]
     calls.clear()
@@ -146,8 +147,9 @@ def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         finetune.evaluate_semi(config, dataset, encoder, store=tmp_path)
     assert calls == [(5, 0), (5, 1), (14, 0)]
-    assert len(list(tmp_path.iterdir())) == 3
-    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 2000  # logits alone
+    assert len(list(tmp_path.iterdir())) == 4  # the last one has just begun
+    kept = [path for path in tmp_path.glob("*/*") if path.name[:7] == "logits_"]
+    assert len(kept) == 3 and not list(tmp_path.glob("*/checkpoints/*"))  # no weights
     few, all_ = finetune.evaluate_semi(config, dataset, encoder, store=tmp_path)["joint"]
     assert calls == [(5, 0), (5, 1), (14, 0), (14, 1)]  # nothing twice
     assert json.dumps([few, all_], default=np.ndarray.tolist) == json.dumps(

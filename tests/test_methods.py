@@ -8,9 +8,10 @@ from pathlib import Path
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from _runs import pack_clips, small_config
+from _runs import small_config
 from _steps import create_state, make_train_step
 
 from configs import default
@@ -19,6 +20,7 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import features
 from halp_jax.evaluation.knn import make_knn_evaluator
 from halp_jax.methods import upgrade
+from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint, parallel
 from halp_jax.training.loop import train
@@ -67,13 +69,22 @@ def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
         np.testing.assert_allclose(leaf[some], recorded[old], atol=1e-6 * scale, err_msg=path)
 
 
+@pytest.fixture
+def quick_compile():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def read_doc():
     """The two files that docs/adding_a_method.md shows."""
     text = (ROOT / "docs" / "adding_a_method.md").read_text()
     return re.findall(r"^`(\S+\.py)`:\n\n```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)
 
 
-def test_the_method_of_the_docs_learns_resumes_and_is_evaluated(tmp_path, monkeypatch):
+def test_the_method_of_the_docs_learns_resumes_and_is_evaluated(
+    tmp_path, monkeypatch, quick_compile
+):
     (_, method), (config_path, config_source) = read_doc()
     assert len((method + config_source).splitlines()) < 80
     simclr = types.ModuleType("simclr")
@@ -84,33 +95,33 @@ def test_the_method_of_the_docs_learns_resumes_and_is_evaluated(tmp_path, monkey
     config = given["get_config"]()
     assert not {"moco", "halp", "cmd"} & set(config) and config.simclr.temperature == 0.1
 
-    dataset = datasets.open_dataset(pack_clips(tmp_path / "clips.npz"))
-    config.data.dir, config.data.max_frames = str(dataset.path), 10
-    config.views.num_frames = config.views.min_frames = 6
-    config.encoder.width, config.encoder.num_layers, config.encoder.dim = 8, 1, 8
-    config.streams = ("joint", "bone")
-    config.train.batch_size, config.train.num_devices, config.train.log_every = 14, 2, 5
-    config.train.epochs, config.checkpoint.every_epochs, config.knn.every_epochs = 30, 15, 15
+    clips = [synthetic.make_clip(0, number)[:48] for number in range(40)]  # the demo's
+    splits = {"xsub": {"train": range(30), "test": range(30, 40)}}
+    dataset = datasets.from_arrays(clips, np.arange(40) % 10, layout="ntu25", splits=splits)
+    config.data.dir, config.data.max_frames = "memory", 48
+    config.views.num_frames = config.views.min_frames = 12
+    config.encoder.width, config.encoder.num_layers, config.encoder.dim = 16, 1, 16
+    config.streams, config.optim.learning_rate = ("joint", "bone"), 0.3
+    config.train.batch_size, config.train.num_devices, config.train.log_every = 30, 2, 20
+    config.checkpoint.every_epochs = config.knn.every_epochs = 30
     evaluators = [make_knn_evaluator(config, dataset)]
-    jax.config.update("jax_disable_most_optimizations", True)
     run = {"dataset": dataset, "evaluators": evaluators, "stream": io.StringIO()}
-    config.train.epochs = 15
-    train(config, tmp_path / "run", **run)
     config.train.epochs = 30
+    train(config, tmp_path / "run", **run)
+    config.train.epochs = 60
     state = train(config, tmp_path / "run", **run)
-    jax.config.update("jax_disable_most_optimizations", False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     learnt = [line for line in lines if "loss" in line]
     assert learnt[-1]["loss"] < 0.8 * learnt[0]["loss"]
-    assert learnt[-1]["contrast_accuracy_bone"] > learnt[0]["contrast_accuracy_bone"] > 0
+    assert learnt[-1]["contrast_accuracy_bone"] > 0.15 and learnt[-1]["contrast_accuracy"] > 0.2
     assert "knn_top1" in lines[-1] and "mu" not in lines[-1]
     restored, step = checkpoint.restore_state(tmp_path / "run")
-    assert step == 30 and flatten(restored).keys() == flatten(state).keys()
+    assert step == 60 and flatten(restored).keys() == flatten(state).keys()
     config = checkpoint.load_config(tmp_path / "run")
     embed = features.make_embedding("trained", config, NTU25, ("bone",), points=True)
-    found = embed(features.get_variables(restored), np.zeros((2, 6, 2, 25, 3), np.float32))
-    assert found.shape == (2, 16 + 8)
-    np.testing.assert_allclose(np.linalg.norm(found[:, 16:], axis=1), 1, rtol=1e-5)
+    found = embed(features.get_variables(restored), jnp.zeros((2, 6, 2, 25, 3)))
+    assert found.shape == (2, 32 + 16)
+    np.testing.assert_allclose(np.linalg.norm(found[:, 32:], axis=1), 1, rtol=1e-5)
 
 
 def test_a_method_without_a_sphere_says_so_and_an_unknown_one_is_refused():
