@@ -24,11 +24,11 @@ from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation.knn import make_knn_evaluator
 from halp_jax.options import parse_config
-from halp_jax.training import cluster
-from halp_jax.training.checks import check_config
+from halp_jax.training import checks, cluster
 from halp_jax.training.loop import Stopped, train
 
 CACHE = "~/.cache/halp_jax"
+log = logging.getLogger("halp_jax")  # the project's own messages
 
 
 def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
@@ -49,17 +49,20 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
 def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """One run, as the command does it."""
     with cluster.together():
-        check_config(config)
+        checks.check_config(config)
         dataset = datasets.open_dataset(config.data.dir)
-        evaluators = [make_knn_evaluator(config, dataset)] if config.knn.every_epochs else []
+        evaluators = []
+        if config.knn.every_epochs and checks.lacks_labels(dataset, config.data.split):
+            log.warning("no kNN during training: the clips to train or to test on have no labels")
+        elif config.knn.every_epochs:
+            evaluators = [make_knn_evaluator(config, dataset)]
     train(config, workdir, dataset=dataset, evaluators=evaluators)
 
 
 def main(argv: list[str] | None = None) -> int:
     pipeline.quiet_tensorflow()
-    log = logging.getLogger("halp_jax")  # the project's own messages, without date and file
     log.setLevel(logging.INFO)
-    log.addHandler(handler := logging.StreamHandler())
+    log.addHandler(handler := logging.StreamHandler())  # without date and file
     log.propagate = False  # libraries may have given the root logger a handler: once is enough
     try:
         args, config = parse_args(sys.argv[1:] if argv is None else argv)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import DamagedClip
+from halp_jax.datasets.clip import MAX_COORDINATE, DamagedClip
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import find_joints
 from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, Layout
@@ -127,7 +127,9 @@ def scale_to_metres(
     keeps its size; other units are scaled until the person is 1.7 m tall. Left as it is without a body.
     """
     chain = [layout.joints.index(joint) for joint in _CHAIN if joint in layout.joints]
-    body = frames[frames[:, chain].any(-1).all(-1)]
+    # What is beyond any unit is damage, which the check of the clip names.
+    sane = np.abs(frames).max(initial=0) < MAX_COORDINATE**2
+    body = frames[frames[:, chain].any(-1).all(-1) & sane]
     if len(chain) < len(_CHAIN) or not len(body):
         return frames, ""
     length = float(np.median(np.linalg.norm(np.diff(body[:, chain], axis=1), axis=-1).sum(-1)))

@@ -67,17 +67,21 @@ def check_dataset(
         )
     spec = Spec(dataset.layout, count // config.train.batch_size, dataset.num_classes)
     method.check_config(config, spec)
-    if config.knn.every_epochs:
-        for part in ("train", "test"):
-            if not len(dataset.labelled(config.data.split, part)):
-                raise UserError(
-                    f"{where} has no {part} clips with a label to evaluate on: switch it off with"
-                    " --config.knn.every_epochs=0"
-                )
+    if config.knn.every_epochs and not lacks_labels(dataset, config.data.split):
+        if not len(dataset.indices(config.data.split, "test")):
+            raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
         if config.knn.k > (labelled := len(dataset.labelled(config.data.split, "train"))):
             check.refuse(
                 config, "knn.k", f"{where} has only {labelled} training clips with a label"
             )
+
+
+def lacks_labels(dataset: Any, benchmark: str) -> bool:
+    """Whether the clips to train on, or those to test on, have no label among them."""
+    found = (
+        (dataset.indices(benchmark, p), dataset.labelled(benchmark, p)) for p in ("train", "test")
+    )
+    return any(len(clips) and not len(labelled) for clips, labelled in found)
 
 
 def fingerprint(

@@ -93,9 +93,6 @@ def train(
     total = config.train.epochs * steps_per_epoch
     spec = Spec(dataset.layout, steps_per_epoch, dataset.num_classes)
     main = cluster.is_first()  # the process that writes
-    cut = pipeline.describe_cut(dataset.lengths[indices], config.data.max_frames, "training")
-    if main and cut:
-        log.warning(cut)
     alone = jax.process_count() == 1 or local
     info = {
         "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
@@ -120,6 +117,9 @@ def train(
                 tensorboard=config.train.tensorboard, wandb=config.train.wandb, enabled=main,
             )  # fmt: skip
         stack.enter_context(journal)
+        cut = pipeline.describe_cut(dataset.lengths[indices], config.data.max_frames, "training")
+        if main and cut:
+            log.warning(cut)
         state = cluster.from_first(state)
         step = int(state.step)
         stream = stream if main else stack.enter_context(open(os.devnull, "w"))
