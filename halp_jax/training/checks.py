@@ -85,6 +85,21 @@ def fingerprint(dataset: Any, indices: Int[np.ndarray, "clips"]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
+def check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice: str) -> None:
+    """Steps mean the same data only where an epoch has as many clips and steps."""
+    for name in ("clips", "steps_per_epoch"):
+        if saved.get(name) != info[name]:
+            raise UserError(
+                f"{where} was trained with {name}={saved.get(name)}, "
+                f"this data set has {info[name]}: {advice}"
+            )
+    if saved.get("data", info["data"]) != info["data"]:
+        raise UserError(
+            f"{where} was trained on other clips than those of config.data.dir (other names, lengths, "
+            f"order or normalisation): give the data set of that run, or {advice}"
+        )
+
+
 def check_same_run(
     old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> list[str]:

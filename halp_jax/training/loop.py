@@ -25,7 +25,6 @@ from jaxtyping import Int
 
 from halp_jax import methods
 from halp_jax.datasets import pipeline
-from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
@@ -98,6 +97,7 @@ def train(
     info = {
         "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
+        "num_classes": dataset.num_classes,
     }  # fmt: skip
     cluster.check_alike("data set", info)
 
@@ -166,12 +166,9 @@ def train(
             progress.note(f"{workdir} is at step {step} of {total}: nothing left to do")
             return state
 
-        run = parallel.compile_step(
-            methods.make_train_step(config, spec),
-            driver=config.train.parallel,
-            **devices,
-        )
-        place = parallel.make_placer(driver=config.train.parallel, **devices)
+        devices["driver"] = config.train.parallel
+        run = parallel.compile_step(methods.make_train_step(config, spec), **devices)
+        place = parallel.make_placer(**devices)
         batches = parallel.prefetch(_read(config, dataset, indices, step, alone), place)
         stack.callback(batches.close)
         meter = Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
@@ -245,7 +242,7 @@ def _begin(
     found = checkpoint.restore_latest(manager, template)
     if found:
         state, step, saved = found
-        _check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
+        checks.check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
         log.info("going on from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
     state, method = methods.create_state(config, spec), methods.find_method(config)
@@ -255,26 +252,11 @@ def _begin(
         fields = None if config.init_what == "all" else method.ENCODER
         state, saved = checkpoint.warm_start(state, config.init_from, fields)
         if config.init_what == "all":
-            _check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
+            checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
         log.info("starting from %s, %s", config.init_from, config.init_what)
     elif warning := method.warn_at_start(config):
         log.warning(warning)
     return state, {}
-
-
-def _check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice: str) -> None:
-    """Steps mean the same data only where an epoch has as many clips and steps."""
-    for name in ("clips", "steps_per_epoch"):
-        if saved.get(name) != info[name]:
-            raise UserError(
-                f"{where} was trained with {name}={saved.get(name)}, "
-                f"this data set has {info[name]}: {advice}"
-            )
-    if saved.get("data", info["data"]) != info["data"]:
-        raise UserError(
-            f"{where} was trained on other clips than those of config.data.dir (other names, lengths, "
-            f"order or normalisation): give the data set of that run, or {advice}"
-        )
 
 
 def _read(
