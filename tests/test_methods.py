@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _runs import small_config
+from _runs import pack_clips, small_config
 from _steps import create_state, make_train_step
 
 from configs import default
@@ -110,7 +110,8 @@ def test_the_method_of_the_docs_learns_resumes_and_is_evaluated(
     train(config, tmp_path / "run", **run)
     config.train.epochs = 60
     state = train(config, tmp_path / "run", **run)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     learnt = [line for line in lines if "loss" in line]
     assert learnt[-1]["loss"] < 0.8 * learnt[0]["loss"]
     assert learnt[-1]["contrast_accuracy_bone"] > 0.15 and learnt[-1]["contrast_accuracy"] > 0.2
@@ -179,3 +180,26 @@ def test_a_run_of_before_is_read(tmp_path):
     assert int(warm.step) == 0
     path = "extra/key_params/layer0/w_ih"
     np.testing.assert_array_equal(flatten(warm)[path], flatten(state)[path])
+
+
+def test_supervised_learning_from_scratch_is_a_run_like_any(tmp_path, quick_compile):
+    from configs import supervised
+
+    config = supervised.get_config()
+    assert not {"moco", "halp", "cmd"} & set(config)
+    dataset = datasets.open_dataset(pack_clips(tmp_path / "clips.npz"))
+    config.data.dir, config.data.max_frames = str(dataset.path), 10
+    config.views.num_frames = config.views.min_frames = 6
+    config.encoder.width, config.encoder.num_layers, config.encoder.dim = 8, 1, 8
+    config.train.batch_size, config.train.num_devices = 8, 2  # 14 clips: a batch of 8, one of 6
+    config.train.epochs, config.train.log_every, config.knn.every_epochs = 20, 1, 20
+    config.optim.learning_rate = 0.1
+    evaluators = [make_knn_evaluator(config, dataset)]
+    stream = io.StringIO()
+    train(config, tmp_path / "run", dataset=dataset, evaluators=evaluators, stream=stream)
+    assert "train 280/280 clips" in stream.getvalue()
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 40 and lines[-1]["epoch"] == 20 and "knn_top1" in lines[-1]
+    assert lines[-1]["loss"] < 0.8 * lines[1]["loss"]
+    state, _ = checkpoint.restore_state(tmp_path / "run")
+    assert state.params["probe"].weight.shape == (1, 16, 3)

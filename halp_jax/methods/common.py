@@ -1,4 +1,4 @@
-"""What methods of clips share: the views of the released code, the encoder's settings, SGD."""
+"""What methods of clips share: the views of the released code, the encoder, SGD."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

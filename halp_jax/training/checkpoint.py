@@ -183,7 +183,9 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
     with _open_reader(workdir) as manager:
         for chosen in _choose(manager, workdir, step):
             try:
-                spec = Spec(restore_layout(stored.read_info(manager, chosen)["layout"]))
+                info = stored.read_info(manager, chosen)
+                layout, classes = restore_layout(info["layout"]), info.get("num_classes", 0)
+                spec = Spec(layout, num_classes=classes)
                 template = make_template(functools.partial(methods.create_state, config, spec))
                 return stored.read(manager, chosen, template)[0], chosen
             except Damaged as damage:

@@ -98,6 +98,7 @@ def train(
         "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
         "normalize": normalization.of_dataset(dataset.metadata),
+        "num_classes": dataset.num_classes,
     }  # fmt: skip
     cluster.check_alike("data set", info)
 
@@ -169,12 +170,9 @@ def train(
             progress.note(f"{workdir} is at step {step} of {total}: nothing left to do")
             return state
 
-        run = parallel.compile_step(
-            methods.make_train_step(config, spec),
-            driver=config.train.parallel,
-            **devices,
-        )
-        place = parallel.make_placer(driver=config.train.parallel, **devices)
+        devices["driver"] = config.train.parallel
+        run = parallel.compile_step(methods.make_train_step(config, spec), **devices)
+        place = parallel.make_placer(**devices)
         batches = parallel.prefetch(_read(config, dataset, indices, step, alone), place)
         stack.callback(batches.close)
         meter = Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
