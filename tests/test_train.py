@@ -88,6 +88,12 @@ def test_check_config_says_what_and_what_to_do(field, value, said):
     assert field.rpartition(".")[2] in str(error.value)
 
 
+def test_settings_of_halp_are_not_checked_where_it_is_off():
+    config = small_config()
+    config.halp.mu, config.halp.queue_entries, config.halp.num_prototypes = 0.0, 64, 300
+    checks.check_config(config)
+
+
 def test_released_settings():
     from configs import baseline, halp
 

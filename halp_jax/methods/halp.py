@@ -154,6 +154,8 @@ def check_config(config: ml_collections.ConfigDict, num_points: int, field: str)
     check.at_least(config, 0, "halp.mu", "halp.start_epoch", "halp.ramp_epochs", "halp.kmeans_tol")
     check.shares(config, "halp.lam")
     halp = config.halp
+    if not halp.mu:  # then there need not be as many points
+        return
     if halp.estimator == "expected" and halp.solver == "pairwise":
         check.refuse(config, "halp.estimator", "it needs --config.halp.solver=geodesic or sphere")
     if halp.num_prototypes < 2:

@@ -64,6 +64,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     encoder = make_encoder(config, AXIS)
     m, tau, dim = config.moco.momentum, config.moco.temperature, config.encoder.dim
     view = common.make_view(config)
+    entries = min(config.halp.queue_entries, config.moco.queue_size)  # fewer without HaLP alone
     pull = halp.make_term(
         config.halp, dim, tau, spec.steps_per_epoch, streams_axis=st.AXIS, halp_loss=halp_loss
     )
@@ -96,7 +97,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
         # Every device gathers the keys of all and keeps the same queue.
         queue = push(extra["queue"], jax.lax.all_gather(z_k, AXIS, axis=0, tiled=True))
         full = queue.pushed > 2 * config.moco.queue_size
-        source = halp.Source(newest(queue, config.halp.queue_entries), full)
+        source = halp.Source(newest(queue, entries), full)
         loss_halp, prototypes, figures = pull.loss(extra["prototypes"], z_q, z_k, source, key, step)
         figures |= {"loss_cl": loss_cl, "contrast_accuracy": accuracy, **spread(z_q, z_k)}
         extra = {
