@@ -20,10 +20,10 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
     choose_layout,
-    label_by_folder,
     list_files,
     parse_numbers,
     scale_to_metres,
@@ -168,10 +168,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         format="bvh",
         layout=chosen,
         class_names=classes,
-        items=tuple(
-            Item(name, (str(file), label))
-            for (name, file), label in zip(files, labels, strict=True)
-        ),
+        items=tuple(Item(name, (str(file), labels[name])) for name, file in files),
         read=functools.partial(read_item, layout=chosen, num_classes=len(classes)),
         splits=functools.partial(split_by_default, seed=seed),
         notes={},

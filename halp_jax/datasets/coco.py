@@ -29,12 +29,12 @@ from halp_jax.datasets.folder import split_by_default
 from halp_jax.datasets.json_files import (
     list_files,
     load_json,
-    name_classes,
     split_name,
     stack_people,
     to_points,
     to_size,
 )
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source
 from halp_jax.datasets.tracking import line_up, track_people
@@ -163,7 +163,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         own = file.parent if file.stem == _RESULTS and file.parent != folder else file
         names[own.relative_to(folder).with_suffix("").as_posix()] = str(file)
     chosen = find_layout(layout) if layout else _choose_layout(files)
-    labels, class_names = name_classes(list(names))
+    labels, class_names = label_by_folder(list(names))
     return Source(
         format="coco",
         layout=chosen,

@@ -104,15 +104,3 @@ def list_files(path: str | Path, names: str, what: str) -> tuple[Path, list[Path
         if found:
             return folder, sorted(found)
     raise UserError(f"{folder} holds nothing of this kind; give {what}")
-
-
-def name_classes(names: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """{clip: class}, and the classes' names in the order of the alphabet.
-
-    The name of a clip that lies in a folder begins with it ("wave/0007"), and that is its class;
-    any other is of class -1, unlabelled.
-    """
-    classes = sorted({name.split("/")[0] for name in names if "/" in name})
-    number = {each: place for place, each in enumerate(classes)}
-    labels = {name: number[name.split("/")[0]] if "/" in name else -1 for name in names}
-    return labels, tuple(classes)

@@ -50,3 +50,16 @@ def number_classes(labels: Sequence[int], names: Sequence[str] = ()) -> tuple[li
 def name_classes(count: int) -> tuple[str, ...]:
     """ "class 0", "class 1", ...: where a file has numbers only."""
     return tuple(f"class {number}" for number in range(count))
+
+
+def label_by_folder(names: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """{clip: class} and the classes' names, in the order of the alphabet.
+
+    The name of a clip that lies in a folder begins with it ("wave/0007"), and that is its class; any
+    other is without a label.
+    """
+    folders = {name: name.split("/")[0] for name in names if "/" in name}
+    classes = sorted(set(folders.values()))
+    number = {each: place for place, each in enumerate(classes)}
+    labels = {name: number[folders[name]] if name in folders else UNLABELLED for name in names}
+    return labels, tuple(classes)

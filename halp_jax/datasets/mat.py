@@ -19,10 +19,10 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.mat_file import Cells, parse_mat
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
-    label_by_folder,
     list_files,
     match_name,
     scale_to_metres,
@@ -159,7 +159,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         labelled, classes = [each | {"label": each["label"] - 1} for each in fields], UTD_ACTIONS
     else:
         labels, classes = label_by_folder(names)
-        labelled = [{"label": label} for label in labels]
+        labelled = [{"label": labels[name]} for name in names]
     chosen = find_layout(layout) if layout else _guess_layout(files)
     return Source(
         format="mat",

@@ -28,7 +28,8 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.folder import split_by_default
-from halp_jax.datasets.json_files import is_frame_number, list_files, load_json, name_classes
+from halp_jax.datasets.json_files import is_frame_number, list_files, load_json
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.mediapipe_csv import GIVEN, line_up_frames, read_csv, read_samples
 from halp_jax.datasets.npy import map_array, to_float32
 from halp_jax.datasets.source import Item, Source
@@ -138,7 +139,7 @@ def open_source(path: str | Path, *, seed: int = 0) -> Source:
             times[name] += 1
             unique = name if times[name] == 1 else f"{name}#{times[name]}"
             found.append((unique, str(file), points))
-    labels, class_names = name_classes([name for name, _, _ in found])
+    labels, class_names = label_by_folder([name for name, _, _ in found])
     return Source(
         format="mediapipe",
         layout=MEDIAPIPE33,

@@ -44,13 +44,6 @@ def list_files(path: str | Path, pattern: str, what: str) -> list[tuple[str, Pat
     return [(str(file.relative_to(start).with_suffix("")), file) for file in files]
 
 
-def label_by_folder(names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
-    """Each file's class is the subfolder that it lies in; -1 where it lies in none."""
-    folders = [name.split("/")[0] if "/" in name else "" for name in names]
-    classes = sorted({folder for folder in folders if folder})
-    return [classes.index(folder) if folder else -1 for folder in folders], tuple(classes)
-
-
 def parse_numbers(text: bytes, where: str) -> Float[np.ndarray, " numbers"]:
     """Numbers between blanks and line ends. Raises DamagedClip."""
     with warnings.catch_warnings():

@@ -9,7 +9,8 @@ import functools
 from pathlib import Path
 
 from halp_jax.datasets import folder
-from halp_jax.datasets.json_files import list_files, name_classes
+from halp_jax.datasets.json_files import list_files
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import map_array
 from halp_jax.datasets.source import Item, Source, find_normalized
 from halp_jax.errors import UserError
@@ -31,7 +32,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     """
     place, files = list_files(path, r".*\.npy", WHAT)
     names = {file.relative_to(place).with_suffix("").as_posix(): file for file in files}
-    labels, class_names = name_classes(list(names))
+    labels, class_names = label_by_folder(list(names))
     items = tuple(
         Item(name, (file.relative_to(place).as_posix(), labels[name], -1, None))
         for name, file in names.items()

@@ -28,12 +28,12 @@ from halp_jax.datasets.folder import split_by_default
 from halp_jax.datasets.json_files import (
     list_files,
     load_json,
-    name_classes,
     split_name,
     stack_people,
     to_points,
     to_size,
 )
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source
 from halp_jax.datasets.tracking import line_up, track_people
@@ -110,7 +110,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     folder, files = list_files(path, _NAMES, WHAT)
     clips = _group(folder, files)
     chosen = _choose_layout(files, layout)
-    labels, class_names = name_classes(list(clips))
+    labels, class_names = label_by_folder(list(clips))
     items = [Item(name, (frames, labels[name])) for name, frames in sorted(clips.items())]
     return Source(
         format="openpose",

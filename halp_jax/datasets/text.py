@@ -19,10 +19,10 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
     choose_layout,
-    label_by_folder,
     list_files,
     match_name,
     parse_numbers,
@@ -183,13 +183,13 @@ def open_source(
     items, labels = [], []
     folders, classes = label_by_folder([name for name, _ in files])
     labelled = "{label}" in described.name or described.cut
-    for (name, file), folder in zip(files, folders, strict=True):
+    for name, file in files:
         reason, parts = "", [Part()]
         fields = match_name(described.name, name) if described.name else {}
         if labelled and "label" in fields:
             fields["label"] -= described.first_label
         elif not labelled:
-            fields["label"] = folder
+            fields["label"] = folders[name]
         try:
             parts = CUTS[described.cut](file, described) if described.cut else parts
         except DamagedClip as error:

@@ -17,10 +17,10 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
 from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
     choose_layout,
-    label_by_folder,
     list_files,
     select_joints,
 )
@@ -106,8 +106,8 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         layout=chosen,
         class_names=classes,
         items=tuple(
-            Item(name, (tuple(file for _, file in sorted(files)), label))
-            for (name, files), label in zip(clips.items(), labels, strict=True)
+            Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
+            for name, files in clips.items()
         ),
         read=functools.partial(read_item, layout=chosen, num_classes=len(classes)),
         splits=functools.partial(split_by_default, seed=seed),
