@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from halp_jax import methods
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.product import PRECISIONS
-from halp_jax.methods import moco
+from halp_jax.methods import base, moco
+from halp_jax.methods.base import Spec, TrainState
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import parallel
 
@@ -58,12 +60,14 @@ def make_config(args: argparse.Namespace, method: str) -> ml_collections.ConfigD
     return config
 
 
-def make_state(config: ml_collections.ConfigDict) -> moco.TrainState:
+def make_state(config: ml_collections.ConfigDict) -> TrainState:
     """A state in the midst of training: the queue is full of real keys, there are prototypes."""
-    state = moco.create_state(config, NTU25)
-    prototypes = normalize(jax.random.normal(jax.random.key(1), state.prototypes.shape))
-    pushed = jnp.full_like(state.queue.pushed, 2 * config.moco.queue_size + 1)
-    return state.replace(prototypes=prototypes, queue=state.queue._replace(pushed=pushed))
+    state = methods.create_state(config, Spec(NTU25))
+    queue, shape = state.extra["queue"], state.extra["prototypes"].shape
+    prototypes = normalize(jax.random.normal(jax.random.key(1), shape))
+    pushed = jnp.full_like(queue.pushed, 2 * config.moco.queue_size + 1)
+    kept = {"prototypes": prototypes, "queue": queue._replace(pushed=pushed)}
+    return state.replace(extra=state.extra | kept)
 
 
 def make_batch(config: ml_collections.ConfigDict, seed: int = 0) -> dict[str, np.ndarray]:
@@ -86,19 +90,26 @@ def make_views(config: ml_collections.ConfigDict, seed: int = 0) -> dict[str, np
 
 def step_from_clips(config: ml_collections.ConfigDict) -> Callable:
     """The step of a run, views included."""
-    return moco.make_train_step(config, NTU25, STEPS_PER_EPOCH)
+    return methods.make_train_step(config, Spec(NTU25, STEPS_PER_EPOCH))
 
 
 def step_from_views(config: ml_collections.ConfigDict) -> Callable:
     """The step on ready views, which is what the peers are given."""
-    update = moco.make_update(config, STEPS_PER_EPOCH)
+    method = moco.make(config, Spec(NTU25, STEPS_PER_EPOCH))
+    update = base.make_update(method, *moco.make_optimizer(config, STEPS_PER_EPOCH))
 
     def step(state, views):
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        x_q, x_k = jnp.swapaxes(views["x_q"], 0, 1), jnp.swapaxes(views["x_k"], 0, 1)
-        return update(state, x_q, x_k, key)
+        return update(state, tuple(_to_clips(views[name]) for name in ("x_q", "x_k")), key)
 
     return step
+
+
+def _to_clips(x):
+    """The peers' features [batch, streams, time, joints * xyz * bodies] as a view of ours."""
+    frames = x.reshape(*x.shape[:3], NTU25.num_joints, 3, NTU25.bodies)
+    frames = jnp.moveaxis(jnp.swapaxes(frames, 0, 1), -1, 3)
+    return {"frames": frames, "length": jnp.full(frames.shape[:2], frames.shape[2], jnp.int32)}
 
 
 class Holder:
@@ -128,7 +139,7 @@ class Holder:
 
 def count_parameters(config: ml_collections.ConfigDict) -> int:
     """Of one encoder and its head."""
-    shapes = jax.eval_shape(lambda: moco.create_state(config, NTU25)).params
+    shapes = jax.eval_shape(lambda: methods.create_state(config, Spec(NTU25))).params
     return sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(shapes))
 
 

@@ -16,14 +16,17 @@ import _timing
 import jax
 import numpy as np
 
+from halp_jax import methods
 from halp_jax.datasets import open_dataset, open_source, pipeline
 from halp_jax.datasets.builder import prepare_source
-from halp_jax.methods import moco
-from halp_jax.skeletons.augment import ViewSettings, random_view
+from halp_jax.methods.base import Spec
+from halp_jax.methods.common import view_settings
+from halp_jax.methods.moco import step_flops
+from halp_jax.methods.streams import split_streams
+from halp_jax.skeletons.augment import random_view
 from halp_jax.training import parallel
 from halp_jax.training.loop import USED
 from halp_jax.training.meter import Meter
-from halp_jax.training.report import step_flops
 
 QUICK = {"clips": 64, "batch": 16, "width": 32, "queue": 256, "steps": 3, "repeats": 2, "cores": 1}
 QUICK |= {"layers": 1}
@@ -31,20 +34,15 @@ QUICK |= {"layers": 1}
 
 def make_views_on_device(config, layout):
     """The first half of the training step: a batch to two views of every stream."""
-    v = config.views
-    settings = ViewSettings(v.num_frames, tuple(v.crop), v.min_frames)
-    settings = settings._replace(
-        shear_probability=v.shear_probability,
-        shear=v.shear,
-        num_corrupted_joints=v.num_corrupted_joints,
-    )
+    settings = view_settings(config)
 
     @jax.jit
     def views(key, frames, length):
         def one(key):
             keys = jax.random.split(key, len(length))
             view = jax.vmap(random_view, in_axes=(0, 0, 0, None))
-            return moco.stream_inputs(config, layout, view(keys, frames, length, settings))
+            clips = {"frames": view(keys, frames, length, settings)}
+            return split_streams(clips, config.streams, layout)["frames"]
 
         return [one(k) for k in jax.random.split(key)]
 
@@ -117,7 +115,7 @@ def load_plain(dataset, indices, config) -> PlainDataset:
 def measure_waiting(config, dataset, indices, steps: int) -> dict[str, float]:
     """Steps as the training loop does them -> share of the time spent waiting, and a step's."""
     run = parallel.compile_step(
-        moco.make_train_step(config, dataset.layout, _steps.STEPS_PER_EPOCH)
+        methods.make_train_step(config, Spec(dataset.layout, _steps.STEPS_PER_EPOCH))
     )
     place = parallel.make_placer()
     read = pipeline.train_batches(
@@ -125,10 +123,10 @@ def measure_waiting(config, dataset, indices, steps: int) -> dict[str, float]:
         max_frames=config.data.max_frames,
     )  # fmt: skip
     batches = parallel.prefetch(({name: b[name] for name in USED} for b in read), place)
-    state = parallel.replicate(moco.create_state(config, dataset.layout))
+    state = parallel.replicate(methods.create_state(config, Spec(dataset.layout)))
     state, metrics = run(state, next(batches))
     jax.block_until_ready(metrics)
-    meter = Meter(config.train.batch_size, step_flops(config, dataset.layout))
+    meter = Meter(config.train.batch_size, step_flops(config, Spec(dataset.layout)))
     for _ in range(steps):
         state, metrics = run(state, meter.fetch(batches))
         meter.add(metrics)

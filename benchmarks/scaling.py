@@ -159,11 +159,12 @@ def time_members(args, members: list[Member]) -> dict[Member, list[tuple[float, 
 
 
 def report(args, samples, machine: dict[str, Any], rates: _timing.Rates) -> None:
+    from halp_jax.methods.base import Spec
+    from halp_jax.methods.moco import step_flops
     from halp_jax.skeletons.layout import NTU25
-    from halp_jax.training.report import step_flops
 
     config = _steps.make_config(args, "halp")
-    floor = _timing.floor_seconds(step_flops(config, NTU25), _steps.step_bytes(config), rates)
+    floor = _timing.floor_seconds(step_flops(config, Spec(NTU25)), _steps.step_bytes(config), rates)
     medians = {
         member: [statistics.median(x) for x in zip(*times, strict=True)]
         for member, times in samples.items()

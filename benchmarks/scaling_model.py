@@ -24,8 +24,9 @@ import math
 import _steps
 import _timing
 
+from halp_jax.methods.base import Spec
+from halp_jax.methods.moco import step_flops
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training.report import step_flops
 
 CHIPS = (8, 64, 512)
 FIGURES = 24  # scalars in a step's metrics, about
@@ -54,7 +55,7 @@ def communication_seconds(config, chips: int, links: tuple[float, float], latenc
 
 
 def compute_seconds(config, chips: int, flops: float) -> float:
-    return step_flops(config, NTU25) / chips / flops
+    return step_flops(config, Spec(NTU25)) / chips / flops
 
 
 def find_batch(args, method: str, chips: int, share: float) -> int:

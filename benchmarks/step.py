@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from _numpy_kmeans import riemannian_kmeans
 
-from halp_jax.methods.moco import AXIS
+from halp_jax.methods.base import AXIS, Spec
+from halp_jax.methods.moco import step_flops
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training.report import step_flops
 
 OURS, PEERS = ("clips", "views"), ("loop", "sequence")
 QUICK = {"width": 32, "layers": 1, "batch": 8, "frames": 8, "queue": 256, "repeats": 1, "cores": 1}
@@ -177,7 +177,7 @@ def main() -> None:
     rows = []
     for method in methods:
         config = _steps.make_config(args, method)
-        flops, floor = step_flops(config, NTU25), _steps.step_bytes(config)
+        flops, floor = step_flops(config, Spec(NTU25)), _steps.step_bytes(config)
         for member in members:
             wall, cpu, prototypes = summarise(times, method, member, steps, config)
             row = {"member": f"{method} {member}", "ms": 1e3 * wall, "cpu_ms": 1e3 * cpu}

@@ -11,9 +11,12 @@ value of another type is refused. "Released" means the settings of the authors' 
 import ml_collections
 from ml_collections import config_dict
 
+from halp_jax.methods import METHODS
 
-def get_config() -> ml_collections.ConfigDict:
+
+def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
+    config.method = method  # whose sections stand beside these: halp_jax/methods
     config.seed = 0  # every random number of the run follows from it
     config.streams = ("joint",)  # encoders trained side by side: "joint", "motion", "bone"
     # Start from the last checkpoint of this workdir; "" starts anew. What is taken over: "all" (weights,
@@ -44,45 +47,6 @@ def get_config() -> ml_collections.ConfigDict:
     )
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.dim = 128  # of the embedding that the contrastive loss sees
-
-    config.moco = moco = ml_collections.ConfigDict()
-    moco.queue_size = 16384  # a multiple of train.batch_size
-    moco.temperature = 0.07
-    moco.momentum = 0.999  # of the key encoder
-
-    config.halp = halp = ml_collections.ConfigDict()
-    # HaLP's loss has no negatives: switched on before MoCo has learnt anything it pins the contrast
-    # accuracy near chance and nothing is learnt. Give it a trained MoCo: start_epoch or init_from.
-    halp.mu = 0.0  # weight of the HaLP loss; 0 is the MoCo baseline (released HaLP: 2, PKU-II: 1)
-    halp.start_epoch = 200  # plain MoCo before this epoch
-    halp.ramp_epochs = 0  # mu grows linearly from 0 over so many epochs (released: 0)
-    halp.solver = (
-        "pairwise"  # the paper's; "geodesic" keeps every positive; "sphere" is the full objective
-    )
-    halp.estimator = (
-        "sampled"  # the paper's; "expected" integrates t and the prototype (geodesic solver)
-    )
-    halp.draw = "released"  # t ~ U((1-lam) t*, t*); "slide": t ~ U(0, lam t*)
-    halp.lam = 0.8  # lambda of either draw
-    halp.num_positives = 100  # G, a sample
-    halp.num_prototypes = 20  # M
-    halp.update_every = 10  # steps between two k-means
-    halp.queue_entries = 256  # newest keys that k-means clusters
-    halp.kmeans_mean = (
-        "released"  # geomstats' early-stopped mean; "frechet": the exact one; "chordal"
-    )
-    halp.kmeans_warm_start = False  # start from the last prototypes instead of k-means++
-    halp.kmeans_restarts = 1
-    halp.kmeans_tol = 1e-3  # stop when centroids move less, mean geodesic distance (radians)
-    halp.kmeans_max_iterations = 100
-
-    config.cmd = cmd = (
-        ml_collections.ConfigDict()
-    )  # mutual distillation between two or more streams
-    cmd.nu = 0.0  # weight of the CMD loss; 0 is none (released CMD: 1)
-    cmd.topk = 8192  # neighbours in the queue that a teacher passes on; at most moco.queue_size
-    cmd.teacher_temperature = 0.05
-    cmd.student_temperature = 0.1
 
     config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
     optim.learning_rate = 0.01
@@ -115,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_epochs = 10
+    checkpoint.every_minutes = 0.0  # and after so many minutes of one process; 0: not by the clock
     checkpoint.keep = 2  # newest ones kept
     checkpoint.keep_every_epochs = (
         100  # and every one at a multiple of this, for warm starts; 0: none
@@ -161,7 +126,7 @@ def get_config() -> ml_collections.ConfigDict:
     finetune.crop = (0.5, 1.0)  # random temporal crop of training clips
     finetune.test_crop = 0.95  # centre crop of test clips
     finetune.eval_every = 5  # epochs between two looks at the test set
-    finetune.save_minutes = 5.0  # between two saves of a run that is not done; 0: after each batch
+    finetune.save_minutes = 5.0  # between two saves of a run that is not done; 0: only when stopped
     finetune.keep_weights = (
         True  # finetune, transfer: write the fine-tuned encoder beside the result
     )
@@ -170,4 +135,6 @@ def get_config() -> ml_collections.ConfigDict:
     semi.fractions = (0.01, 0.05, 0.1, 0.2)
     semi.runs = 5  # draws of each fraction
     semi.draw = "plain"  # of all clips (released), or "balanced" over the classes
+
+    config.update(METHODS[method].default_config())
     return config

@@ -24,11 +24,11 @@ import ml_collections
 from halp_jax import datasets
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import UserError
-from halp_jax.methods import moco
+from halp_jax.methods import moco, released, torch_names
 from halp_jax.options import names_config_file, parse_config
 from halp_jax.skeletons.layout import describe_layout
 from halp_jax.skeletons.streams import STREAMS
-from halp_jax.training import checkpoint, normalization, released, torch_files, torch_names
+from halp_jax.training import checkpoint, normalization, torch_files
 from halp_jax.training.torch_files import Content, naming
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
@@ -177,6 +177,8 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     if path.exists():
         raise UserError(f"{path} exists; choose another file")
     config = checkpoint.load_config(args.workdir)
+    if config.method != "moco":
+        raise UserError(f"only runs of MoCo are written to such files; this is of {config.method}")
     if path.suffix != torch_files.SAFETENSORS and (
         (config.encoder.direction, config.encoder.pooling) != ("forward", "last")
     ):
@@ -191,13 +193,16 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     arrays, momentum = released.from_state(
         state,
         tuple(config.streams),
-        with_prototypes=known.get("prototypes", bool(config.halp.mu or state.prototypes.any())),
+        with_prototypes=known.get(
+            "prototypes", bool(config.halp.mu or state.extra["prototypes"].any())
+        ),
         tracked=known.get("num_batches_tracked"),
     )
-    rate = moco.make_learning_rate(config, steps)(step) if steps else config.optim.learning_rate
+    _, schedules = moco.make_optimizer(config, steps)
+    rate = schedules["learning_rate"](step) if steps else config.optim.learning_rate
     optimizer = released.make_optimizer_dict(arrays, momentum, config, float(f"{rate:.6g}"))
     epoch = known.get("epoch", step // steps if steps else 0)
-    run = {"version": 1, "step": step, "pushed": state.queue.pushed.tolist(), "info": info}
+    run = {"version": 1, "step": step, "pushed": state.extra["queue"].pushed.tolist(), "info": info}
     ours = {"config": config.to_json(), "run": json.dumps(run)}
     torch_files.write_file(path, Content(arrays, optimizer, epoch, ours))
     return f"{path}: {len(arrays)} arrays, step {step}, {path.stat().st_size / 2**20:.1f} MiB"

@@ -18,8 +18,8 @@ import numpy as np
 from halp_jax import datasets, evaluate, train
 from halp_jax.core import hallucinate
 from halp_jax.datasets import pipeline
-from halp_jax.evaluation import table
-from halp_jax.methods import moco
+from halp_jax.evaluation import features, table
+from halp_jax.inspect.anchors import find_anchors
 from halp_jax.skeletons import augment, draw, draw_sphere
 from halp_jax.training import checkpoint
 
@@ -77,8 +77,9 @@ def draw_pictures(workdir: Path) -> list[Path]:
     views = jax.vmap(lambda f, n: augment.centre_crop(f, n, 0.95, config.views.num_frames))(
         batch["frames"], batch["length"]
     )
-    anchors = moco.embed(config, dataset.layout, state.key_params, state.key_batch_stats, views)[0]
-    prototypes, h = state.prototypes[0], config.halp
+    embed = features.make_embedding("trained", config, dataset.layout, points=True)
+    anchors = embed(find_anchors(state), views)[:, -config.encoder.dim :]
+    prototypes, h = state.extra["prototypes"][0], config.halp
     s, c = anchors @ prototypes.T, prototypes @ prototypes.T
     keys = jax.random.split(jax.random.key(config.seed), len(anchors))
 

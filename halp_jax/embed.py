@@ -23,7 +23,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -37,7 +36,6 @@ from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, classify, features, knn, load, stopping, streams
 from halp_jax.evaluation.inputs import read_clips
-from halp_jax.methods import moco
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint, normalization
@@ -116,26 +114,6 @@ def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> li
     return found
 
 
-def make_embedding(
-    config: ml_collections.ConfigDict, layout: Layout, needed: tuple[str, ...]
-) -> features.Embedding:
-    """As `features.make_embedding`, with the embeddings of the streams behind their features."""
-    encode = features.make_embedding("trained", config, layout, needed)
-    chosen = ml_collections.ConfigDict(config)
-    with chosen.unlocked():
-        chosen.streams = needed
-    places = np.array([tuple(config.streams).index(name) for name in needed])
-
-    def embed(variables, clips):
-        of_needed = jax.tree.map(lambda leaf: leaf[places], variables)
-        embeddings = moco.embed(
-            chosen, layout, *of_needed, clips
-        )  # the same network: computed once
-        return jnp.concatenate([encode(variables, clips), *embeddings], axis=-1)
-
-    return embed
-
-
 def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     """What the .npz file holds, see the head of this file."""
     dataset = datasets.open_dataset(config.data.dir) if config.data.dir else None
@@ -166,7 +144,8 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     if looks[0] == "ensemble" and not layers:
         raise UserError("--stream=ensemble is of a classifier; give --classifier, or --stream=mean")
     needed = streams.find_needed(looks, config.streams)
-    encoder = features.Encoder(make_embedding(config, layout, needed), variables, needed)
+    with_points = features.make_embedding("trained", config, layout, needed, points=True)
+    encoder = features.Encoder(with_points, variables, needed)
     if dataset:
         features.check_fit(encoder, config, dataset.layout)
     extract = features.make_extractor(

@@ -23,7 +23,7 @@ import ml_collections
 
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, protocols, stopping, table, tune
+from halp_jax.evaluation import features, protocols, stopping, table
 from halp_jax.options import names_config_file, parse_config
 from halp_jax.training import checkpoint, cluster
 from halp_jax.training.loop import Stopped
@@ -52,7 +52,7 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
         raise UserError(f"--join joins trained runs; --encoder={args.encoder} has none")
     if from_file:
         return args, parse_config(rest)
-    return args, parse_config(rest, tune.add_settings(checkpoint.load_config(args.workdir)))
+    return args, parse_config(rest, checkpoint.load_config(args.workdir))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,8 +8,9 @@ import ml_collections
 import numpy as np
 
 from configs import default
+from halp_jax import methods
 from halp_jax.datasets import pipeline
-from halp_jax.methods import moco
+from halp_jax.methods.base import Spec
 from halp_jax.skeletons.layout import NTU25
 
 
@@ -37,9 +38,9 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
 
 
 def make_state(config: ml_collections.ConfigDict, layout):
-    """moco.create_state as one program that is hardly optimised: compiling it takes the time."""
+    """methods.create_state as one program that is hardly optimised: compiling it takes the time."""
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(lambda: moco.create_state(config, layout), compiler_options=quick)()
+    return jax.jit(lambda: methods.create_state(config, Spec(layout)), compiler_options=quick)()
 
 
 @dataclass
@@ -52,6 +53,7 @@ class FakeDataset:
     layout: object = NTU25
     name: str = "fake"
     hidden = ()  # clips whose label is not known
+    path: str = "fake"
     metadata: dict = field(default_factory=dict)
     frames: np.ndarray = field(init=False)
 

@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from _runs import small_config
+from _steps import change, create_state, make_train_step
 
 from halp_jax import train
 from halp_jax.errors import UserError
-from halp_jax.methods import moco
-from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import cluster, parallel
 
 STREAMS = {"halp": ("joint",), "halp_cmd": ("joint", "motion", "bone")}
@@ -43,12 +42,13 @@ def make_run(method, num_steps):
         }
         for _ in range(num_steps)
     ]
-    state = moco.create_state(config, NTU25)
-    state = state.replace(
-        prototypes=state.queue.keys[:, :4],
-        queue=state.queue._replace(pushed=jnp.full(len(config.streams), 100)),
+    state = create_state(config)
+    state = change(
+        state,
+        prototypes=state.extra["queue"].keys[:, :4],
+        queue=state.extra["queue"]._replace(pushed=jnp.full(len(config.streams), 100)),
     )
-    return moco.make_train_step(config, NTU25, 3), state, batches
+    return make_train_step(config, 3), state, batches
 
 
 def digest(array):
@@ -63,8 +63,8 @@ def run_steps(method, driver, num_steps):
     for batch in batches:
         state, metrics = run(state, {name: cluster.share(rows) for name, rows in batch.items()})
         losses.append([float(metrics["loss"]), float(metrics["loss_halp"])])
-    held = [digest(shard.data) for shard in state.prototypes.addressable_shards]
-    prototypes = np.asarray(state.prototypes.addressable_data(0))
+    held = [digest(shard.data) for shard in state.extra["prototypes"].addressable_shards]
+    prototypes = np.asarray(state.extra["prototypes"].addressable_data(0))
     return {"losses": losses, "held": held, "prototypes": prototypes.tolist()}
 
 

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _runs import small_config
+from _steps import create_state
 
 from halp_jax.errors import UserError
-from halp_jax.methods import moco
-from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 from halp_jax.training.tree import make_template
 
@@ -24,7 +23,7 @@ class State:
     step: Any
     params: Any
     opt_state: Any
-    queue: Any
+    extra: Any
 
 
 def make_state(step=0, width=7):
@@ -34,7 +33,7 @@ def make_state(step=0, width=7):
         step=jnp.int32(step),
         params={"gru": [{"w": weights, "half": weights.astype(jnp.bfloat16)}]},
         opt_state=(jnp.arange(3, dtype=jnp.int32), (), jnp.float32(-0.0)),
-        queue=jnp.zeros((0, 4)),
+        extra=jnp.zeros((0, 4)),
     )
 
 
@@ -105,11 +104,11 @@ def test_saved_is_what_was_passed_even_if_its_memory_is_used_again(tmp_path):
     """The next step takes over the state's memory while the files are being written."""
     overwrite = jax.jit(lambda x: x * 0, donate_argnums=0)
     with checkpoint.open_manager(tmp_path, small_config()) as manager:
-        state = make_state(10).replace(queue=jnp.ones((1000, 1000)))
+        state = make_state(10).replace(extra=jnp.ones((1000, 1000)))
         checkpoint.save(manager, 10, state)
-        overwrite(state.queue)
-    big = make_template(lambda: make_state().replace(queue=jnp.ones((1000, 1000))))
-    assert latest(tmp_path, big)[0].queue.min() == 1
+        overwrite(state.extra)
+    big = make_template(lambda: make_state().replace(extra=jnp.ones((1000, 1000))))
+    assert latest(tmp_path, big)[0].extra.min() == 1
 
 
 def test_keeps_the_newest_and_every_hundredth_epoch(tmp_path):
@@ -169,8 +168,8 @@ def test_another_architecture_names_the_leaf_and_harms_nothing(tmp_path):
     write(tmp_path, [10])
     with pytest.raises(UserError, match=r"params/gru/0/half of bfloat16\[300, 7\].*\[300, 9\]"):
         latest(tmp_path, template(width=9))
-    more = make_template(lambda: make_state().replace(queue=jnp.ones(2)))
-    with pytest.raises(UserError, match="10 has no queue"):
+    more = make_template(lambda: make_state().replace(extra=jnp.ones(2)))
+    with pytest.raises(UserError, match="10 has no extra"):
         latest(tmp_path, more)
     fewer = make_template(lambda: make_state().replace(opt_state=()))
     with pytest.raises(UserError, match="has opt_state/0, which this config lacks"):
@@ -201,15 +200,15 @@ def test_nothing_to_restore(tmp_path):
 def test_warm_start_takes_all_or_the_encoder(tmp_path):
     write(tmp_path, [10, 20])
     other = make_state(5)
-    state, _ = checkpoint.warm_start(other, tmp_path, "all")
+    state, _ = checkpoint.warm_start(other, tmp_path)
     assert_bitwise(state, make_state(20))
-    bigger_queue = other.replace(queue=jnp.ones((3, 4)))  # need not fit: it is not taken over
-    state, info = checkpoint.warm_start(bigger_queue, tmp_path / "checkpoints" / "10", "encoder")
+    bigger = other.replace(extra=jnp.ones((3, 4)))  # need not fit: it is not taken over
+    state, info = checkpoint.warm_start(bigger, tmp_path / "checkpoints" / "10", ("params",))
     assert_bitwise(state.params, make_state(10).params)
-    assert_bitwise(state.queue, bigger_queue.queue)
+    assert_bitwise(state.extra, bigger.extra)
     assert int(state.step) == 5 and info["layout"] == "ntu25"
     with pytest.raises(UserError, match="no checkpoint of step 30 in .*: it has 20, 10"):
-        checkpoint.warm_start(other, tmp_path / "checkpoints" / "30", "all")
+        checkpoint.warm_start(other, tmp_path / "checkpoints" / "30")
     assert not (tmp_path / "damaged").exists()
 
 
@@ -218,7 +217,7 @@ def test_warm_start_takes_all_or_the_encoder(tmp_path):
 def test_run_is_restored_from_its_own_config(tmp_path):
     config = small_config()
     checkpoint.save_config(tmp_path, config)
-    state = moco.create_state(config, NTU25)
+    state = create_state(config)
     with checkpoint.open_manager(tmp_path, config) as manager:
         for step in (3, 6):
             checkpoint.save(manager, step, state.replace(step=jnp.int32(step)), {"layout": "ntu25"})

@@ -97,7 +97,7 @@ def reference(method, num_steps):
     for batch in batches:
         state, metrics = run(state, batch)
         losses.append([float(metrics["loss"]), float(metrics["loss_halp"])])
-    return losses, np.asarray(state.prototypes)
+    return losses, np.asarray(state.extra["prototypes"])
 
 
 def run_workers(data, out, count, num_steps):

@@ -14,12 +14,14 @@ import pytest
 from _clips import make_state, tiny_config
 from _files import poses
 from _released import clips, recorded_draws, relative_error, replayed_halp
+from _steps import encode as encode_clips
+from _steps import run_update, split_views, stream_inputs
 
 from halp_jax import convert, datasets, evaluate
 from halp_jax.evaluation.streams import select
-from halp_jax.methods import moco
+from halp_jax.methods import released, torch_names
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, released, torch_files, torch_names
+from halp_jax.training import checkpoint, torch_files
 from halp_jax.training.tree import flatten
 
 torch = pytest.importorskip("torch", reason="torch is an optional extra")
@@ -72,8 +74,8 @@ def assert_same_bits(ours, theirs):
 
 
 def encode(config, state, frames):
-    return jax.jit(functools.partial(moco.encode, config, NTU25))(
-        state.params, state.batch_stats, frames
+    return jax.jit(functools.partial(encode_clips, config))(
+        state.params, state.extra["batch_stats"], frames
     )
 
 
@@ -97,7 +99,7 @@ def test_features_of_the_golden_checkpoint_are_torchs(golden, imported):
     assert config.encoder.width == 32 and config.halp.num_prototypes == 20
     assert (config.moco.queue_size, config.streams, config.halp.mu) == (256, ("joint",), 2.0)
     frames = clips(golden("inputs")["im_q"])
-    x = moco.stream_inputs(config, NTU25, frames)[0]
+    x = stream_inputs(config, frames)[0]
     wanted = torch_features(
         torch.load(GOLDEN, weights_only=True)["state_dict"], torch.tensor(np.asarray(x))
     )
@@ -147,18 +149,10 @@ def test_a_step_from_an_imported_state_leads_to_the_golden_checkpoint(golden, im
     config, state = load(tmp_path / "run")
     assert int(state.step) == 4
     config.halp.start_epoch, config.halp.num_positives, config.train.batch_size = 0, 10, 8
-    x_q, x_k = (
-        moco.stream_inputs(config, NTU25, clips(golden("inputs")[name]))
-        for name in ("im_q", "im_k")
-    )
+    views = split_views(config, *(clips(golden("inputs")[name]) for name in ("im_q", "im_k")))
     halp = replayed_halp([recorded_draws(golden("step_halp"), "gen")])
-    update = jax.vmap(
-        moco.make_update(config, 1000, halp), (None, 0, 0, None), axis_name=moco.AXIS, axis_size=1
-    )
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    update = jax.jit(update, compiler_options=quick)
-    after, _ = update(state, x_q[None], x_k[None], jax.random.key(0))
-    after = jax.tree.map(lambda x: x[0], after)
+    after, _ = run_update(config, state, views, halp, compiler_options=quick)
     ours, our_momentum = released.from_state(after, ("joint",))
     theirs, their_momentum = released.from_state(load(imported)[1], ("joint",))
     assert ours[f"encoder_q.{torch_names.TRACKED}"] == 5 and ours["queue_ptr"] == 104
@@ -224,17 +218,17 @@ def test_safetensors_hold_the_model_and_its_config(tmp_path):
     config, state = load(workdir)
     np.testing.assert_array_equal(
         arrays["encoder_k.encoder.gru.weight_ih_l0_reverse"],
-        state.key_params["layer0"]["w_ih"][1, 1].T,
+        state.extra["key_params"]["layer0"]["w_ih"][1, 1].T,
     )
-    np.testing.assert_array_equal(arrays["queue_bone"], state.queue.keys[0].T)
-    np.testing.assert_array_equal(arrays["prototypes_j"], state.prototypes[1])
+    np.testing.assert_array_equal(arrays["queue_bone"], state.extra["queue"].keys[0].T)
+    np.testing.assert_array_equal(arrays["prototypes_j"], state.extra["prototypes"][1])
     with safetensors.safe_open(file, framework="numpy") as opened:
         assert json.loads(opened.metadata()["config"])["encoder"]["width"] == 8
     assert run(f"--from={file}", f"--workdir={tmp_path / 'back'}") == 0
     back = load(tmp_path / "back")[1]
     fields = ("params", "key_params", "batch_stats", "key_batch_stats", "queue", "prototypes")
     for name in fields:
-        assert_same_bits(getattr(back, name), getattr(state, name))
+        assert_same_bits(*({**s.extra, "params": s.params}[name] for s in (back, state)))
 
 
 def small_dataset(path, normalize="released"):

@@ -5,21 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _released import clips, config, from_torch, relative_error
+from _steps import encode
 
-from halp_jax.encoders.bigru import BiGRU
+from halp_jax.encoders.bigru import BiGRU, flatten_clips, make_encoder
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 from halp_jax.encoders.norm import BatchNorm
 from halp_jax.encoders.product import product
-from halp_jax.methods import moco
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.skeletons.streams import make_stream, to_features
+from halp_jax.skeletons.streams import make_stream
 
 
 @pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
 def test_streams_equal_the_released(golden, stream):
     clip = clips(golden("inputs")["im_q"])[0]
-    ours = to_features(make_stream(clip, stream, NTU25))
-    assert relative_error(ours[None], golden("encoder")[f"stream_{stream}"]) < 1e-6
+    ours = flatten_clips(make_stream(clip, stream, NTU25)[None])
+    assert relative_error(ours, golden("encoder")[f"stream_{stream}"]) < 1e-6
 
 
 @pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
@@ -27,7 +27,7 @@ def test_features_equal_the_released(golden, stream):
     params, stats = from_torch(golden("single_state"), "encoder_q.")
     params, stats = jax.tree.map(lambda x: x[None], (params, stats))
     frames = clips(golden("inputs")["im_q"])
-    ours = moco.encode(config(streams=(stream,)), NTU25, params, stats, frames)
+    ours = encode(config(streams=(stream,)), params, stats, frames)
     assert relative_error(ours[0], golden("encoder")[f"knn_{stream}"]) < 1e-5
 
 
@@ -35,7 +35,7 @@ def test_layers_and_head_equal_the_released(golden):
     params, stats = from_torch(golden("single_state"), "encoder_q.")
     variables = {"params": params, "batch_stats": stats}
     reference = golden("encoder")
-    x = moco.stream_inputs(config(), NTU25, clips(golden("inputs")["im_q"]))[0]
+    x = clips(golden("inputs")["im_q"])
     for depth in (1, 2, 3):
         (z, _), seen = BiGRU(32, depth).apply(variables, x, train=False, mutable=["intermediates"])
         frames = jnp.swapaxes(seen["intermediates"]["frames"][0], 0, 1)
@@ -44,15 +44,15 @@ def test_layers_and_head_equal_the_released(golden):
 
 
 def test_number_of_parameters_is_the_published_one():
-    x = jnp.zeros((1, 64, 150))
-    shapes = jax.eval_shape(lambda: BiGRU().init(jax.random.key(0), x, train=False))["params"]
+    x, encoder = jnp.zeros((1, 64, 2, 25, 3)), BiGRU()
+    shapes = jax.eval_shape(lambda: encoder.init(jax.random.key(0), x, train=False))["params"]
     without_head = {name: value for name, value in shapes.items() if name != "head"}
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(without_head))
     assert count == 44_998_956
 
 
 def test_initialisation_has_the_released_ranges():
-    x = jnp.zeros((1, 4, 150))
+    x = jnp.zeros((1, 4, 2, 25, 3))
     params = BiGRU(width=64).init(jax.random.key(0), x, train=False)["params"]
 
     def spans(leaf, bound):
@@ -109,7 +109,7 @@ def test_bfloat16_rounds_factors_and_nothing_else():
     assert all(":f32[" in line for line in products)
     c = config()
     c.train.precision = "bfloat16"
-    assert moco.make_encoder(c).precision == "bfloat16"
+    assert make_encoder(c).precision == "bfloat16"
 
 
 def test_products_of_every_precision():
@@ -132,7 +132,7 @@ def test_products_of_every_precision():
 def test_bidirectional_reads_the_clip_both_ways():
     """Exchanging the two streams' weights and reversing time exchanges the halves of the feature."""
     encoder = BiGRU(width=4, num_layers=2, direction="bidirectional")
-    x = jax.random.normal(jax.random.key(2), (3, 9, 6))
+    x = jax.random.normal(jax.random.key(2), (3, 9, 1, 2, 3))
     variables = encoder.init(jax.random.key(3), x, train=False)
     params = variables["params"]
     swapped = dict(params)
@@ -152,7 +152,7 @@ def test_bidirectional_reads_the_clip_both_ways():
 def test_unknown_direction_is_refused():
     with pytest.raises(ValueError, match="unknown direction 'sideways'"):
         BiGRU(width=4, direction="sideways").init(
-            jax.random.key(0), jnp.zeros((1, 2, 6)), train=False
+            jax.random.key(0), jnp.zeros((1, 2, 1, 2, 3)), train=False
         )
 
 

@@ -42,7 +42,9 @@ def fake_data(monkeypatch):
         return FakeDataset()
 
     monkeypatch.setattr(datasets, "open_dataset", open_dataset)
-    monkeypatch.setattr(load, "moco", SimpleNamespace(create_state=make_state))
+    monkeypatch.setattr(
+        load, "methods", SimpleNamespace(create_state=lambda c, spec: make_state(c, spec.layout))
+    )
 
 
 def run(workdir, *options):

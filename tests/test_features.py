@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
+from _steps import encode
 
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features
-from halp_jax.methods import moco
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import KINECT20
 
@@ -23,7 +23,7 @@ def two_streams(dataset):
     """A config and the variables of its encoder."""
     config = tiny_config(streams=("joint", "bone"))
     state = make_state(config, dataset.layout)
-    return config, (state.params, state.batch_stats)
+    return config, features.get_variables(state)
 
 
 def flat(variables, clips):
@@ -71,7 +71,7 @@ def test_encoder_features_are_those_of_encode(dataset, two_streams):
     clips = jax.vmap(lambda f, n: augment.centre_crop(f, n, 0.95, 6))(
         jnp.asarray(dataset.frames[:5]), jnp.asarray(dataset.lengths[:5])
     )
-    expected = moco.encode(config, dataset.layout, *variables, clips)
+    expected = encode(config, *variables, clips)
     embed = features.make_embedding("trained", config, dataset.layout, ("bone",))
     extract = features.make_extractor(embed, crop=0.95, num_frames=6)
     found = extract(variables, dataset.batches(np.arange(5), 4), 5)

@@ -8,8 +8,10 @@ import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 
 from halp_jax import datasets, evaluate
+from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, finetune, linear, table, tune
+from halp_jax.methods.probe import init_probe
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -40,7 +42,7 @@ def quick(monkeypatch):
 
 def make_encoder(config, dataset):
     state = make_state(config, dataset.layout)
-    return features.Encoder(None, (state.params, state.batch_stats), tuple(config.streams))
+    return features.Encoder(None, features.get_variables(state), tuple(config.streams))
 
 
 @pytest.mark.parametrize("draw", finetune.DRAWS)
@@ -89,10 +91,10 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
     ends = {}
 
     def make_trainer(config, dataset, stream):
-        def train(variables, indices, seed, title, record, *, keep):
+        def train(variables, indices, seed, title, folder, *, keep):
             number = len(ends) + 1
             logits = np.random.default_rng(number).normal(size=(1, 8, 3)).astype(np.float32)
-            probe = linear.init_probe(jax.random.key(number), 16, 3)
+            probe = init_probe(jax.random.key(number), 16, 3)
             ends[stream] = tune.Tuned(logits, ({"encoder": variables[0], "probe": probe}, {}))
             return ends[stream]
 
@@ -112,10 +114,8 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
     given = jax.tree.leaves(encoder.variables[0])
     for ours, theirs in zip(jax.tree.leaves(layers.variables[0]), given, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    with config.finetune.unlocked():
-        del config.finetune.keep_weights, config.finetune.save_minutes  # an older run
     assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is not None
-    tune.add_settings(config).finetune.keep_weights = False
+    config.finetune.keep_weights = False
     assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is None
     for look, message in (("mean", "frozen features"), ("concat", "frozen features")):
         with pytest.raises(UserError, match=message):
@@ -130,16 +130,16 @@ def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
     config, dataset = small_config(finetune__epochs=1), FakeDataset()
     config.semi.fractions, config.semi.runs, config.semi.draw = (0.3, 1.0), 2, "balanced"
     encoder, calls = make_encoder(config, dataset), []
-    original = tune.read_epochs
+    original = pipeline.whole_epochs
 
-    def read_epochs(dataset, indices, **rest):
+    def whole_epochs(dataset, indices, **rest):
         if len(calls) == 3 and not interrupted:
             interrupted.append(True)
             raise KeyboardInterrupt
         calls.append((len(indices), rest["seed"]))
         return original(dataset, indices, **rest)
 
-    monkeypatch.setattr(tune, "read_epochs", read_epochs)
+    monkeypatch.setattr(pipeline, "whole_epochs", whole_epochs)
     interrupted = [True]
     whole = finetune.evaluate_semi(config, dataset, encoder)["joint"]
     calls.clear()
@@ -147,8 +147,9 @@ def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         finetune.evaluate_semi(config, dataset, encoder, store=tmp_path)
     assert calls == [(5, 0), (5, 1), (14, 0)]
-    assert len(list(tmp_path.iterdir())) == 3
-    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 2000  # logits alone
+    assert len(list(tmp_path.iterdir())) == 4  # the last one has just begun
+    kept = [path for path in tmp_path.glob("*/*") if path.name[:7] == "logits_"]
+    assert len(kept) == 3 and not list(tmp_path.glob("*/checkpoints/*"))  # no weights
     few, all_ = finetune.evaluate_semi(config, dataset, encoder, store=tmp_path)["joint"]
     assert calls == [(5, 0), (5, 1), (14, 0), (14, 1)]  # nothing twice
     assert json.dumps([few, all_], default=np.ndarray.tolist) == json.dumps(

@@ -8,11 +8,13 @@ import numpy as np
 import optax
 import pytest
 from _released import clips, config, from_torch, recorded_draws, relative_error, replayed_halp
+from _steps import change, create_state, run_update, split_views
 
 from halp_jax.core import hallucinate
 from halp_jax.core.queue import MemoryQueue
+from halp_jax.encoders.bigru import make_encoder
 from halp_jax.methods import moco
-from halp_jax.skeletons.layout import NTU25
+from halp_jax.methods.base import TrainState
 
 RUNS = {"step_baseline": "joint", "step_halp": "joint", "step_halp_motion": "motion"}
 RUNS["step_halp_bone"] = "bone"
@@ -22,11 +24,11 @@ def stacked(tree):
     return jax.tree.map(lambda x: jnp.asarray(x)[None], tree)
 
 
-def recorded_state(golden, c) -> moco.TrainState:
+def recorded_state(golden, c) -> TrainState:
     arrays = golden("single_state")
     params, stats = from_torch(arrays, "encoder_q.")
     key_params, key_stats = from_torch(arrays, "encoder_k.")
-    state = jax.jit(lambda: moco.create_state(c, NTU25))()
+    state = jax.jit(lambda: create_state(c))()
     # The optimiser's momentum was recorded for the biases and the head; the rest started at zero or
     # is not compared.
     before = {k.removeprefix("momentum_before/"): v for k, v in golden("step_baseline").items()}
@@ -37,12 +39,12 @@ def recorded_state(golden, c) -> moco.TrainState:
         s._replace(trace=momentum) if isinstance(s, optax.TraceState) else s
         for s in state.opt_state
     )
-    return state.replace(
-        params=stacked(params),
+    state = state.replace(params=stacked(params), opt_state=opt_state)
+    return change(
+        state,
         batch_stats=stacked(stats),
         key_params=stacked(key_params),
         key_batch_stats=stacked(key_stats),
-        opt_state=opt_state,
         queue=MemoryQueue(
             keys=jnp.asarray(arrays["queue"].T)[None],
             head=jnp.asarray(arrays["queue_ptr"], jnp.int32),
@@ -63,18 +65,13 @@ def recorded_run(golden, name):
 
 def replay(golden, c, name, state):
     inputs = golden("inputs")
-    x_q = moco.stream_inputs(c, NTU25, clips(inputs["im_q"]))
-    x_k = moco.stream_inputs(c, NTU25, clips(inputs["im_k"]))
+    views = split_views(c, clips(inputs["im_q"]), clips(inputs["im_k"]))
     halp = (
         hallucinate.halp_loss
         if name == "step_baseline"
         else replayed_halp([recorded_draws(golden(name), "gen")])
     )
-    update = jax.vmap(
-        moco.make_update(c, 1000, halp), (None, 0, 0, None), axis_name=moco.AXIS, axis_size=1
-    )
-    result = jax.jit(update)(state, x_q[None], x_k[None], jax.random.key(0))
-    return jax.tree.map(lambda x: x[0], result)
+    return run_update(c, state, views, halp)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -95,7 +92,7 @@ def test_gradients_of_every_parameter(golden, name):
     # A rate of one makes the difference of the parameters the gradient, to their rounding.
     c.optim.learning_rate, c.optim.momentum, c.optim.weight_decay = 1.0, 0.0, 0.0
     state = recorded_state(golden, c)
-    state = state.replace(opt_state=moco.make_optimizer(c, 1000).init(state.params))
+    state = state.replace(opt_state=moco.make_optimizer(c, 1000)[0].init(state.params))
     after, _ = replay(golden, c, name, state)
     ours = jax.tree.map(lambda a, b: (a - b)[0], state.params, after.params)
     gradients = {k.removeprefix("grad/"): v for k, v in reference.items() if k.startswith("grad/")}
@@ -132,38 +129,47 @@ def test_key_encoder_queue_and_statistics_after_the_step(golden):
         if k.startswith("after_forward/")
     }
     key_params, key_stats = from_torch(theirs, "encoder_k.")
-    for ours, wanted in ((after.key_params, key_params), (after.key_batch_stats, key_stats)):
+    for ours, wanted in (
+        (after.extra["key_params"], key_params),
+        (after.extra["key_batch_stats"], key_stats),
+    ):
         errors = jax.tree.map(lambda a, b: relative_error(a[0], b), ours, wanted)
         assert max(jax.tree.leaves(errors)) < 1e-5, errors
-    stats = after.batch_stats["input_norm"]
+    stats = after.extra["batch_stats"]["input_norm"]
     for ours, torch_name in (("mean", "running_mean"), ("var", "running_var")):
         wanted = theirs[f"encoder_q.input_norm.{torch_name}"]
         assert relative_error(stats[ours][0], wanted) < 1e-5
-    assert int(after.queue.head[0]) == int(theirs["queue_ptr"][0]) == 104
-    assert relative_error(after.queue.keys[0, 96:104].T, theirs["queue_new_columns"]) < 1e-5
-    np.testing.assert_array_equal(after.queue.keys[0, :96], before.queue.keys[0, :96])
-    np.testing.assert_array_equal(after.queue.keys[0, 104:], before.queue.keys[0, 104:])
+    assert int(after.extra["queue"].head[0]) == int(theirs["queue_ptr"][0]) == 104
+    assert (
+        relative_error(after.extra["queue"].keys[0, 96:104].T, theirs["queue_new_columns"]) < 1e-5
+    )
+    np.testing.assert_array_equal(
+        after.extra["queue"].keys[0, :96], before.extra["queue"].keys[0, :96]
+    )
+    np.testing.assert_array_equal(
+        after.extra["queue"].keys[0, 104:], before.extra["queue"].keys[0, 104:]
+    )
 
 
 def test_query_key_and_logits(golden):
     """q, k and the logits, from the same parameters as the recorded forward pass."""
     reference, before, after, _ = recorded_run(golden, "step_halp")
     c = config()
-    encoder = moco.make_encoder(c)
+    encoder = make_encoder(c)
     inputs = golden("inputs")
 
     def embed(params, stats, clip):
-        x = moco.stream_inputs(c, NTU25, clips(clip))[0]
+        x = clips(clip)
         params, stats = jax.tree.map(lambda x: x[0], (params, stats))
         variables = {"params": params, "batch_stats": stats}
         z = encoder.apply(variables, x, train=True, mutable=["batch_stats"])[0][0]
         return z / jnp.linalg.norm(z, axis=1, keepdims=True)
 
     embed = jax.jit(embed)
-    q = embed(before.params, before.batch_stats, inputs["im_q"])
-    k = embed(after.key_params, before.key_batch_stats, inputs["im_k"])
+    q = embed(before.params, before.extra["batch_stats"], inputs["im_q"])
+    k = embed(after.extra["key_params"], before.extra["key_batch_stats"], inputs["im_k"])
     assert relative_error(q, reference["q"]) < 1e-5
     assert relative_error(k, reference["k"]) < 1e-5
-    queue = before.queue.keys[0]
+    queue = before.extra["queue"].keys[0]
     logits = jnp.concatenate([jnp.sum(q * k, 1, keepdims=True), q @ queue.T], axis=1) / 0.07
     assert relative_error(logits, reference["logits"]) < 1e-5

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _released import clips, config, from_torch, recorded_draws, relative_error, replayed_halp
+from _steps import change, create_state, encode, run_update, split_views
 
 from halp_jax.core import distill
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.queue import MemoryQueue
 from halp_jax.core.sphere import normalize
+from halp_jax.encoders.bigru import make_encoder
 from halp_jax.evaluation.streams import select
-from halp_jax.methods import moco
-from halp_jax.skeletons.layout import NTU25
+from halp_jax.methods.base import TrainState
 
 STREAMS = ("joint", "motion", "bone")
 ENDINGS = ("", "_motion", "_bone")  # of the released names, in the order of STREAMS
@@ -43,14 +44,14 @@ def from_torch_streams(arrays, prefix):
     return stack([params for params, _ in pairs]), stack([stats for _, stats in pairs])
 
 
-def recorded_state(golden, c) -> moco.TrainState:
+def recorded_state(golden, c) -> TrainState:
     arrays = golden("mm_state")
     params, stats = from_torch_streams(arrays, "encoder_q")
     key_params, key_stats = from_torch_streams(arrays, "encoder_k")
-    state = jax.jit(lambda: moco.create_state(c, NTU25))()
+    state = jax.jit(lambda: create_state(c))()
     heads = jnp.array([arrays[f"queue_ptr{e}"][0] for e in ENDINGS], jnp.int32)
-    return state.replace(
-        params=params,
+    return change(
+        state.replace(params=params),
         batch_stats=stats,
         key_params=key_params,
         key_batch_stats=key_stats,
@@ -71,15 +72,10 @@ def replay(golden, name):
     halp = halp_loss
     if c.halp.mu:
         draws = [recorded_draws(reference, f"gen_{e}") for e in "jmb"]
-        halp = replayed_halp(draws, state.prototypes)
+        halp = replayed_halp(draws, state.extra["prototypes"])
     inputs = golden("inputs")
-    x_q = moco.stream_inputs(c, NTU25, clips(inputs["im_q"]))
-    x_k = moco.stream_inputs(c, NTU25, clips(inputs["im_k"]))
-    update = jax.vmap(
-        moco.make_update(c, 1000, halp), (None, 0, 0, None), axis_name=moco.AXIS, axis_size=1
-    )
-    result = jax.jit(update)(state, x_q[None], x_k[None], jax.random.key(0))
-    after, metrics = jax.tree.map(lambda x: x[0], result)
+    views = split_views(c, clips(inputs["im_q"]), clips(inputs["im_k"]))
+    after, metrics = run_update(c, state, views, halp)
     return reference, state, after, metrics
 
 
@@ -128,42 +124,48 @@ def test_state_after_the_step(golden):
         if k.startswith("after_forward/")
     }
     for i, ending in enumerate(ENDINGS):
-        head = int(before.queue.head[i])
-        new = after.queue.keys[i, head : head + 8].T
+        head = int(before.extra["queue"].head[i])
+        new = after.extra["queue"].keys[i, head : head + 8].T
         assert relative_error(new, theirs[f"queue{ending}_new_columns"]) < 1e-5
-        assert int(after.queue.head[i]) == int(theirs[f"queue_ptr{ending}"][0])
-        np.testing.assert_array_equal(after.queue.keys[i, :head], before.queue.keys[i, :head])
-        for ours, encoder in ((after.batch_stats, "q"), (after.key_batch_stats, "k")):
+        assert int(after.extra["queue"].head[i]) == int(theirs[f"queue_ptr{ending}"][0])
+        np.testing.assert_array_equal(
+            after.extra["queue"].keys[i, :head], before.extra["queue"].keys[i, :head]
+        )
+        for ours, encoder in (
+            (after.extra["batch_stats"], "q"),
+            (after.extra["key_batch_stats"], "k"),
+        ):
             for name, torch_name in (("mean", "running_mean"), ("var", "running_var")):
                 wanted = theirs[f"encoder_{encoder}{ending}.input_norm.{torch_name}"]
                 assert relative_error(ours["input_norm"][name][i], wanted) < 1e-5
     key_params, _ = from_torch(theirs, "encoder_k_bone.")
-    ours = jax.tree.map(lambda x: x[2], after.key_params)
+    ours = jax.tree.map(lambda x: x[2], after.extra["key_params"])
     assert max(jax.tree.leaves(jax.tree.map(relative_error, ours, key_params))) < 1e-5
 
 
 def test_queries_keys_logits_and_neighbours(golden):
     reference, before, after, _ = replay(golden, "mm_halp_cmd")
     c, inputs = mm_config(1.0), golden("inputs")
-    encoder = moco.make_encoder(c)
+    encoder = make_encoder(c)
 
     @jax.jit
     @jax.vmap
     def embed(params, stats, x):
         variables = {"params": params, "batch_stats": stats}
-        return normalize(encoder.apply(variables, x, train=True, mutable=["batch_stats"])[0][0])
+        return normalize(
+            encoder.apply(variables, x["frames"], train=True, mutable=["batch_stats"])[0][0]
+        )
 
-    x_q = moco.stream_inputs(c, NTU25, clips(inputs["im_q"]))
-    x_k = moco.stream_inputs(c, NTU25, clips(inputs["im_k"]))
-    q = embed(before.params, before.batch_stats, x_q)
-    k = embed(after.key_params, before.key_batch_stats, x_k)
+    x_q, x_k = split_views(c, clips(inputs["im_q"]), clips(inputs["im_k"]))
+    q = embed(before.params, before.extra["batch_stats"], x_q)
+    k = embed(after.extra["key_params"], before.extra["key_batch_stats"], x_k)
     for i, (ending, stream) in enumerate(zip(ENDINGS, ("", "motion_", "bone_"), strict=True)):
         assert relative_error(q[i], reference[f"q{ending}"]) < 1e-5
         assert relative_error(k[i], reference[f"k{ending}"]) < 1e-5
         positive = jnp.sum(q[i] * k[i], axis=1, keepdims=True)
-        logits = jnp.concatenate([positive, q[i] @ before.queue.keys[i].T], axis=1) / 0.07
+        logits = jnp.concatenate([positive, q[i] @ before.extra["queue"].keys[i].T], axis=1) / 0.07
         assert relative_error(logits, reference[f"logits{ending}"]) < 1e-5
-        teacher = k[i] @ before.queue.keys[i].T
+        teacher = k[i] @ before.extra["queue"].keys[i].T
         found = np.sort(
             np.asarray(distill.find_neighbours(teacher, 32)).nonzero()[1].reshape(8, 32)
         )
@@ -174,7 +176,7 @@ def test_features_of_each_stream_and_their_mean(golden):
     reference, inputs, c = golden("mm_features"), golden("inputs"), mm_config(0.0)
     state = recorded_state(golden, c)
     frames = clips(inputs["im_q"])
-    features = jax.jit(lambda f: moco.encode(c, NTU25, state.params, state.batch_stats, f))(frames)
+    features = jax.jit(lambda f: encode(c, state.params, state.extra["batch_stats"], f))(frames)
     joined = np.concatenate(list(np.asarray(features)), axis=-1)
     for stream in STREAMS:
         ours = select(joined, stream, STREAMS)

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _runs import small_config
+from _steps import create_state, make_update, views_of
 from jax import export
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
 from halp_jax.encoders import bigru, gru_pallas
+from halp_jax.encoders.bigru import make_encoder
 from halp_jax.encoders.gru import scan_gru
 from halp_jax.errors import UserError
-from halp_jax.methods import moco
-from halp_jax.skeletons.layout import NTU25
+from halp_jax.methods.upgrade import upgrade_config
 from halp_jax.training import checks, parallel
 
 
@@ -172,7 +173,7 @@ def test_what_does_not_fit_is_refused_in_one_line():
 
 def test_the_encoder_with_either_recurrence(caplog):
     gru_pallas._warn.cache_clear()
-    x = jax.random.normal(jax.random.key(0), (3, 5, 6))
+    x = jax.random.normal(jax.random.key(0), (3, 5, 1, 2, 3))
     encoder = functools.partial(bigru.BiGRU, 4, 2, "bidirectional")
     init = jax.jit(functools.partial(encoder().init, train=False))
     variables = init(jax.random.key(1), x)
@@ -205,16 +206,16 @@ def test_a_step_of_training_on_two_devices():
     def run(recurrence):
         config.train.recurrence = recurrence
         checks.check_config(config)
-        update = moco.make_update(config, 10)
+        update = make_update(config, 10)
 
         def step(state, batch):
             x_q, x_k = (jnp.swapaxes(batch[name], 0, 1) for name in ("x_q", "x_k"))
-            return update(state, x_q, x_k, jax.random.key(0))
+            return update(state, views_of(x_q, x_k), jax.random.key(0))
 
         state = parallel.replicate(start, 2)
         return parallel.compile_step(step, driver="shard_map", num_devices=2)(state, batch)
 
-    start = moco.create_state(config, NTU25)
+    start = create_state(config)
     (ours, metrics), (wanted, wanted_metrics) = run("pallas"), run("scan")
     assert_equal(jax.tree.leaves(ours.params), jax.tree.leaves(wanted.params))
     np.testing.assert_allclose(metrics["loss"], wanted_metrics["loss"], rtol=1e-5)
@@ -224,16 +225,16 @@ def test_a_step_of_training_on_two_devices():
 
 def test_the_setting(monkeypatch):
     config = small_config()
-    assert moco.make_encoder(config).recurrence == "scan"
+    assert make_encoder(config).recurrence == "scan"
     config.train.recurrence = "pallas"
     checks.check_config(config)
-    assert moco.make_encoder(config).recurrence == "pallas"
+    assert make_encoder(config).recurrence == "pallas"
     config.train.recurrence = "loop"
     with pytest.raises(UserError, match=r"train.recurrence='loop': use one of scan, pallas"):
         checks.check_config(config)
     with config.unlocked():
         del config.train["recurrence"]  # a run from before there was a choice
-    assert moco.make_encoder(config).recurrence == "scan"
+    assert make_encoder(upgrade_config(config)).recurrence == "scan"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with pytest.raises(UserError, match=r"set --config.train.recurrence=scan") as error:
         gru_pallas.must_interpret()

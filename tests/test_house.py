@@ -57,6 +57,23 @@ def test_imports_run_downward(path):
             assert first != "halp_jax"
 
 
+WORDS = r"queue|prototype|momentum|halp|moco|cmd|gru|hallucinat|\bmu\b|\bnu\b"  # of methods
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "training").glob("*.py")), ids=lambda p: p.name)
+def test_training_knows_no_word_of_a_method(path):
+    text = re.sub(r"halp_jax", "", path.read_text())
+    assert re.findall(WORDS, text, re.IGNORECASE) == []
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (PACKAGE / "methods").glob("*.py")))
+def test_a_method_does_not_branch_on_the_settings_of_another(name):
+    others = "|".join({"halp", "cmd", "moco"} - {name})
+    tree = ast.parse((PACKAGE / "methods" / f"{name}.py").read_text())
+    tests = [ast.unparse(n.test) for n in ast.walk(tree) if isinstance(n, ast.If | ast.IfExp)]
+    assert [test for test in tests if re.search(rf"config\.({others})\b", test)] == []
+
+
 def test_the_step_needs_no_tensorflow():
     program = (
         "import sys, halp_jax.methods.moco, halp_jax.evaluation.knn, halp_jax.training.loop\n"

@@ -5,12 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from _steps import change, create_state
 from matplotlib.collections import LineCollection
 
 from halp_jax import datasets
 from halp_jax.errors import UserError
 from halp_jax.inspect import anchors, classes, figures, figures3d, history, maps, page, strips
-from halp_jax.methods import moco
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import KINECT20, NTU25
 from halp_jax.training import checkpoint
@@ -57,12 +57,12 @@ def trained(tmp_path_factory):
     config = _runs.small_config(_runs.pack_clips(folder / "clips.npz"))
     workdir = folder / "run"
     checkpoint.save_config(workdir, config)
-    state = moco.create_state(config, NTU25)
+    state = create_state(config)
     with checkpoint.open_manager(workdir, config) as manager:
         for step, seed in ((3, 0), (6, 1)):
-            prototypes = jax.random.normal(jax.random.key(seed), state.prototypes.shape)
+            prototypes = jax.random.normal(jax.random.key(seed), state.extra["prototypes"].shape)
             prototypes /= np.linalg.norm(prototypes, axis=-1, keepdims=True)
-            new = state.replace(prototypes=prototypes, step=state.step + step)
+            new = change(state, prototypes=prototypes).replace(step=state.step + step)
             checkpoint.save(manager, step, new, {"layout": "ntu25"})
     lines = [
         {"step": s, "epoch": s / 3, "loss": 1.0, "mu": float(s > 3), "t_star": 0.4, "kept": 0.9,

@@ -33,9 +33,9 @@ def compile_once():
     """All runs of this file have the same step: compiled once, and without optimisation."""
     compiled, compile_step = [], parallel.compile_step
 
-    def compile_first(step, *, driver, num_devices):
+    def compile_first(step, **options):
         if not compiled:
-            compiled.append(compile_step(step, driver=driver, num_devices=num_devices))
+            compiled.append(compile_step(step, **options))
         return compiled[0]
 
     patch = pytest.MonkeyPatch()

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _released import config, from_torch, relative_error
+from _steps import change, create_state, run_update, views_of
 
 from benchmarks._numpy_kmeans import riemannian_kmeans
 from halp_jax.core import hallucinate
 from halp_jax.core.sphere import similarities
-from halp_jax.methods import moco
-from halp_jax.skeletons.layout import NTU25
 
 STREAMS = {"baseline": ("joint",), "cmd": ("joint", "motion", "bone")}
 
@@ -46,11 +45,7 @@ def make_views(c):
 
 def our_step(c, state, x_q, x_k):
     """-> losses and gradients [streams, ...] of our update."""
-    update = moco.make_update(c, 1000)
-    update = jax.vmap(update, (None, 0, 0, None), axis_name=moco.AXIS, axis_size=1)
-    after, metrics = jax.tree.map(
-        lambda x: x[0], jax.jit(update)(state, x_q[None], x_k[None], jax.random.key(0))
-    )
+    after, metrics = run_update(c, state, views_of(x_q, x_k))
     return metrics, jax.tree.map(lambda a, b: a - b, state.params, after.params)
 
 
@@ -79,12 +74,12 @@ def make_peer(torch, peers, recurrence, c, state):
         queue_size=c.moco.queue_size,
     )
     with torch.no_grad():
-        for modules, params in ((peer.query, state.params), (peer.key, state.key_params)):
+        for modules, params in ((peer.query, state.params), (peer.key, state.extra["key_params"])):
             for i, encoder in enumerate(modules):
                 ours = jax.tree.map(lambda x, i=i: np.asarray(x[i]), params)
                 for name, target in torch_names(dict(encoder.named_parameters())).items():
                     target.copy_(torch.from_numpy(pick(ours, name).copy()))
-        peer.queue.copy_(torch.from_numpy(np.array(state.queue.keys)))
+        peer.queue.copy_(torch.from_numpy(np.array(state.extra["queue"].keys)))
     return peer
 
 
@@ -105,9 +100,10 @@ def pick(params, name):
 @pytest.mark.parametrize("recurrence", ["loop", "sequence"])
 def test_loss_and_gradients_of_a_step(torch, peers, recurrence, method):
     c = make_config(method)
-    state = moco.create_state(c, NTU25)
+    state = create_state(c)
     # The key encoder must not be the query's: then the order of a step would not show.
-    state = state.replace(key_params=jax.tree.map(lambda x: 0.9 * x, state.key_params))
+    key_params = jax.tree.map(lambda x: 0.9 * x, state.extra["key_params"])
+    state = change(state, key_params=key_params)
     x_q, x_k = make_views(c)
     metrics, ours = our_step(c, state, x_q, x_k)
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 from _runs import small_config
+from _steps import create_state, make_train_step
 
 from halp_jax import datasets, evaluate
 from halp_jax.core import distill
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, linear, streams, table
-from halp_jax.methods import moco
+from halp_jax.methods.base import AXIS
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -100,10 +101,8 @@ def test_three_streams_without_distillation_are_three_runs_of_one(quick_compile)
         config = small_config()
         config.streams, config.halp.start_epoch, config.moco.queue_size = names, 0, 16
         config.halp.queue_entries = 16
-        step = jax.jit(
-            jax.vmap(moco.make_train_step(config, NTU25, 3), (None, 0), axis_name=moco.AXIS)
-        )
-        state, history = moco.create_state(config, NTU25), []
+        step = jax.jit(jax.vmap(make_train_step(config, 3), (None, 0), axis_name=AXIS))
+        state, history = create_state(config), []
         shares = jax.tree.map(lambda x: x[None], batch)
         for _ in range(6):  # the queue is full after 5
             state, metrics = jax.tree.map(lambda x: x[0], step(state, shares))

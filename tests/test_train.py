@@ -17,8 +17,11 @@ from _runs import prepare, small_config
 
 from halp_jax import train
 from halp_jax.errors import UserError
+from halp_jax.methods.base import Spec
+from halp_jax.methods.halp import find_collapse
+from halp_jax.methods.moco import step_flops
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, checks, collapse, meter, report, signals
+from halp_jax.training import checkpoint, checks, meter, report, signals
 
 ROOT = Path(__file__).parents[1]
 HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "baseline.py")
@@ -85,6 +88,12 @@ def test_check_config_says_what_and_what_to_do(field, value, said):
     assert field.rpartition(".")[2] in str(error.value)
 
 
+def test_settings_of_halp_are_not_checked_where_it_is_off():
+    config = small_config()
+    config.halp.mu, config.halp.queue_entries, config.halp.num_prototypes = 0.0, 64, 300
+    checks.check_config(config)
+
+
 def test_released_settings():
     from configs import baseline, halp
 
@@ -132,12 +141,12 @@ def test_a_step_costs_what_the_paper_size_does():
 
     config = halp.get_config("ntu60_xsub")
     config.moco.queue_size = 0
-    cost = report.step_flops(config, NTU25)
+    cost = step_flops(config, Spec(NTU25))
     assert cost == pytest.approx(1.47e12, rel=0.01)
     config.streams = ("joint", "motion", "bone")
-    assert report.step_flops(config, NTU25) == 3 * cost
+    assert step_flops(config, Spec(NTU25)) == 3 * cost
     config.moco.queue_size = 16384
-    more = report.step_flops(config, NTU25) - 3 * cost  # logits and their gradient
+    more = step_flops(config, Spec(NTU25)) - 3 * cost  # logits and their gradient
     assert more == 3 * 64 * 2 * (2 * 16384 * 128)
 
 
@@ -220,7 +229,7 @@ def test_tensorboard_gets_the_same_figures(tmp_path, monkeypatch):
 
 def test_meter_averages_and_times_training_alone():
     now = [0.0]
-    measure = meter.Meter(8, 1e12, clock=lambda: now[0])
+    measure = meter.Meter(8, 1e12, clock=lambda: now[0], newest=("mu",))
     now[0] = 100.0  # compilation
     measure.pause()
     for step in range(4):
@@ -243,16 +252,16 @@ def curve(before, during, mu=1.0):
 
 
 def test_collapse_is_seen_and_health_is_not_blamed():
-    assert "fell from 60.0% before HaLP came on (step 100) to 20.0%" in collapse.find_collapse(
+    assert "fell from 60.0% before HaLP came on (step 100) to 20.0%" in find_collapse(
         curve([0.6] * 10, [0.2] * 10)
     )
-    assert "has not learnt enough" in collapse.find_collapse(curve([0.02] * 4, [0.015] * 12))
-    slow = collapse.find_collapse(curve([0.6], [0.6, *[0.1] * 20]))
+    assert "has not learnt enough" in find_collapse(curve([0.02] * 4, [0.015] * 12))
+    slow = find_collapse(curve([0.6], [0.6, *[0.1] * 20]))
     assert "later --config.halp.start_epoch" in slow
-    assert collapse.find_collapse(curve([0.6] * 10, [0.5] * 30)) is None
-    assert collapse.find_collapse(curve([0.6] * 10, [0.2] * 3)) is None  # too early to say
-    assert collapse.find_collapse(curve([0.6, 0.1] * 10, [])) is None
-    assert collapse.find_collapse([{"step": 0, "knn_top1": 0.1}]) is None
+    assert find_collapse(curve([0.6] * 10, [0.5] * 30)) is None
+    assert find_collapse(curve([0.6] * 10, [0.2] * 3)) is None  # too early to say
+    assert find_collapse(curve([0.6, 0.1] * 10, [])) is None
+    assert find_collapse([{"step": 0, "knn_top1": 0.1}]) is None
 
 
 def test_second_signal_acts_at_once(request):

@@ -16,12 +16,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from _steps import change, create_state
 
 from halp_jax import watch
 from halp_jax.errors import UserError
 from halp_jax.inspect.live import charts, files, page, rows, sphere
-from halp_jax.methods import moco
-from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 from tests import _runs
 
@@ -217,10 +216,10 @@ def trained(tmp_path_factory):
     """Two tiny runs with a checkpoint each: prototypes in the second alone."""
     folder = tmp_path_factory.mktemp("watch")
     config = _runs.small_config(_runs.pack_clips(folder / "clips.npz"))
-    state = moco.create_state(config, NTU25)
-    prototypes = jax.random.normal(jax.random.key(0), state.prototypes.shape)
+    state = create_state(config)
+    prototypes = jax.random.normal(jax.random.key(0), state.extra["prototypes"].shape)
     prototypes /= np.linalg.norm(prototypes, axis=-1, keepdims=True)
-    on = state.replace(prototypes=prototypes)
+    on = change(state, prototypes=prototypes)
     for name, saved in (("baseline", state), ("halp", on)):
         checkpoint.save_config(folder / name, config)
         with checkpoint.open_manager(folder / name, config) as manager:

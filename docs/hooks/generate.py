@@ -157,10 +157,18 @@ def _escape_prose(text: str) -> str:
     )
 
 
+# Files with sections of a config besides configs/default.py.
+METHODS = [ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("moco", "halp", "cmd")]
+
+
 def read_settings(path: Path) -> list[tuple[str, str, str]]:
-    """(field, value, comment) of each assignment to a config, in order; value "" opens a section."""
+    """(field, value, comment) of each assignment to a config, in order; value "" opens a section.
+
+    Of a config's `get_config`, or of a method's `default_config`, whose sections are local names.
+    """
     source = path.read_text()
-    function = next(n for n in ast.parse(source).body if getattr(n, "name", "") == "get_config")
+    functions = ("get_config", "default_config")
+    function = next(n for n in ast.parse(source).body if getattr(n, "name", "") in functions)
     behind, above = _read_comments(source)
     names, found = {"config": ""}, []
     for node in function.body:
@@ -171,6 +179,8 @@ def read_settings(path: Path) -> list[tuple[str, str, str]]:
             if isinstance(target, ast.Attribute) and target.value.id in names:
                 field = f"{names[target.value.id]}.{target.attr}".lstrip(".")
         section = "ConfigDict" in ast.unparse(node.value)
+        if function.name == "default_config" and section:
+            field = node.targets[0].id
         if field is None:
             continue
         for target in node.targets:
@@ -210,13 +220,14 @@ def _read_comments(source: str) -> tuple[dict[int, str], dict[int, str]]:
 
 
 def make_settings() -> str:
-    """Every field of configs/default.py with its comment, and what the other configs are."""
+    """Every field of a config with its comment, and what the other configs are."""
     default = ROOT / "configs" / "default.py"
     parts = ["# Settings", _escape_prose(_docstring(default))]
     rows = ["## The run itself", ""]
     table = "| field | default | what |\n|---|---|---|"
     rows.append(table)
-    for field, value, comment in read_settings(default):
+    settings = [row for path in (default, *METHODS) for row in read_settings(path)]
+    for field, value, comment in settings:
         comment = comment.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
         if value:
             rows.append(f"| `{field}` | `{value}` | {comment} |")

@@ -149,6 +149,35 @@ def describe_cut(lengths: Int[np.ndarray, "chosen"], max_frames: int, part: str)
     )
 
 
+def whole_epochs(
+    dataset: Any,
+    indices: Int[np.ndarray, "chosen"],
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    start_step: int = 0,
+    max_frames: int = 300,
+) -> Iterator[Batch]:
+    """The batches from `start_step` to the last epoch's end, each epoch another order of the clips.
+
+    The last batch of an epoch holds the clips that are left, fewer than `batch_size` perhaps: it is
+    not filled up, for statistics of a batch must not see padding.
+    """
+    steps = -(-len(indices) // batch_size)
+    padding = steps * batch_size - len(indices)
+    first, skipped = divmod(start_step, steps)
+    orders = [
+        np.pad(indices[arrays.epoch_order(len(indices), seed, epoch)], (0, padding), mode="edge")
+        for epoch in range(first, epochs)
+    ]
+    clips = np.concatenate(orders)[skipped * batch_size :]
+    batches = eval_batches(dataset, clips, batch_size=batch_size, max_frames=max_frames)
+    for step, batch in enumerate(batches, start_step):
+        last = (step + 1) % steps == 0
+        yield {n: leaf[: batch_size - padding] for n, leaf in batch.items()} if last else batch
+
+
 def _check(dataset: Dataset, indices: np.ndarray, batch_size: int, max_frames: int) -> np.ndarray:
     clips = np.asarray(indices, np.int32)
     if batch_size < 1 or max_frames < 1:

@@ -12,7 +12,8 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import ml_collections
+from jaxtyping import Array, Float, Int
 
 from halp_jax.encoders.gru import scan_gru
 from halp_jax.encoders.heads import MLPHead, torch_uniform
@@ -67,11 +68,13 @@ class BiGRU(nn.Module):
     """Clips to features and embeddings.
 
     Args (of `__call__`):
-      x: [batch, time, features], one stream of the clip in the order of `streams.to_features`.
+      clips: one stream of each clip.
+      length: valid frames of each clip. Not looked at: the views of every method here are resampled
+        to the same number of frames, all of them valid.
       train: use and update batch statistics, or use the running ones.
 
     Returns:
-      embedding [batch, dim], not normalised, and feature [batch, 2 * width].
+      embedding [batch, dim], not normalised, and feature [batch, num_features].
     """
 
     width: int = 1024
@@ -83,10 +86,31 @@ class BiGRU(nn.Module):
     recurrence: str = "scan"  # or "pallas": the same from a kernel for TPUs
     axis_name: str | None = None
 
+    @property
+    def num_features(self) -> int:
+        return 2 * self.width
+
+    def count_flops(self, num_frames: int, num_inputs: int) -> float:
+        """Floating point operations of one forward pass of one clip, the head's included.
+
+        Matrix products alone (a multiply-add counts 2): two GRUs a layer, three gates each, input
+        and hidden products in every frame; then the two layers of the head.
+        """
+        products = 0
+        for layer in range(self.num_layers):
+            inputs = num_inputs if layer == 0 else self.num_features
+            products += 2 * 3 * self.width * (inputs + self.width)
+        head = self.num_features * (self.num_features + self.dim)
+        return 2.0 * (num_frames * products + head)
+
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch time features"], train: bool
-    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch two_widths"]]:
+        self,
+        clips: Float[Array, "batch time bodies joints xyz"],
+        length: Int[Array, "batch"] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch features"]]:
         if self.direction not in ("forward", "bidirectional"):
             raise ValueError(f"unknown direction {self.direction!r}: forward or bidirectional")
         if self.pooling not in ("last", "mean"):
@@ -94,6 +118,7 @@ class BiGRU(nn.Module):
         if self.recurrence not in RECURRENCES:
             raise ValueError(f"unknown recurrence {self.recurrence!r}: {' or '.join(RECURRENCES)}")
         backward = self.direction == "bidirectional"
+        x = flatten_clips(clips)
         x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
         x = jnp.swapaxes(x, 0, 1)
         for i in range(self.num_layers):
@@ -108,3 +133,18 @@ class BiGRU(nn.Module):
         else:
             feature = jnp.concatenate([first[-1], second[0 if backward else -1]], axis=-1)
         return MLPHead(self.dim, name="head")(feature), feature
+
+
+def flatten_clips(
+    clips: Float[Array, "batch time bodies joints xyz"],
+) -> Float[Array, "batch time features"]:
+    """The numbers of each frame in the released code's order: joint-major, coordinate, then body."""
+    return jnp.transpose(clips, (0, 1, 3, 4, 2)).reshape(*clips.shape[:2], -1)
+
+
+def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
+    """The encoder of config.encoder; `axis_name`: the mapped axis over which a batch is spread."""
+    e, t = config.encoder, config.train
+    return BiGRU(
+        e.width, e.num_layers, e.direction, e.dim, e.pooling, t.precision, t.recurrence, axis_name
+    )

@@ -14,24 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
+from halp_jax.methods.probe import Probe
 from halp_jax.training.tree import flatten
 
 PROTOCOLS = ("linear", "finetune", "transfer")
 _FORMAT = 1
 _MAX_BYTES = 2**32  # larger files are none of ours
-
-
-class Probe(NamedTuple):
-    """logits = features @ weight + bias."""
-
-    weight: Float[Array, "features classes"]
-    bias: Float[Array, "classes"]
 
 
 class Part(NamedTuple):
@@ -61,13 +53,6 @@ class Classifier(NamedTuple):
 
 _TEXT = ("class_names", "crop", "num_frames", "streams", "protocol", "normalize", "step")
 _TEXT += ("encoder_id",)
-
-
-def apply_probe(
-    probe: Probe, features: Float[Array, "batch features"]
-) -> Float[Array, "batch classes"]:
-    """Logits, in the full float32 product on every device."""
-    return jnp.matmul(features, probe.weight, precision="highest") + probe.bias
 
 
 def plain_part(look: str, share: float, probe: Any) -> Part:

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, streams
 from halp_jax.evaluation import features as feats
-from halp_jax.evaluation.classifier import Classifier, Probe, apply_probe
+from halp_jax.evaluation.classifier import Classifier
 from halp_jax.evaluation.unfinished import fingerprint
+from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.skeletons.layout import Layout
 from halp_jax.training.normalization import agree
 

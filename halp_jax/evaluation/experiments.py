@@ -33,7 +33,7 @@ UNTRAINED["random"] = UNTRAINED["raw"] + [
 USUAL_STREAMS = dict.fromkeys((BASELINE, HALP), ("joint",))
 USUAL_STREAMS |= dict.fromkeys((CMD, HALP_CMD), ("joint", "motion", "bone"))
 # What was so before there was a field for it.
-BEFORE = {"train.precision": "float32", "encoder.pooling": "last"}
+BEFORE = {"method": "moco", "train.precision": "float32", "encoder.pooling": "last"}
 # Of fields that differ together the first of these stands in the names.
 ORDER = ("encoder", "streams", "halp", "cmd", "train", "moco", "optim", "init_from", "views")
 
@@ -54,7 +54,9 @@ def _hashable(value: Any) -> Hashable:
 
 
 def find_method(settings: Settings) -> str:
-    """One of METHODS; HaLP that would start after the last epoch is none."""
+    """One of METHODS, or another method's name; HaLP that would start after the last epoch is none."""
+    if (name := settings.get("method", "moco")) != "moco":
+        return name
     halp = settings.get("halp.mu", 0) > 0
     halp = halp and settings.get("halp.start_epoch", 0) < settings["train.epochs"]
     cmd = settings.get("cmd.nu", 0) > 0 and len(settings["streams"]) > 1

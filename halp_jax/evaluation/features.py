@@ -21,9 +21,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
+from halp_jax import methods
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.methods import moco
+from halp_jax.methods import streams as st
+from halp_jax.methods.base import Spec
+from halp_jax.methods.common import full_length
 from halp_jax.progress import Progress
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import Layout
@@ -50,8 +53,9 @@ def raw_features(
     clips: Float[Array, "batch time bodies joints xyz"],
 ) -> Float[Array, "streams batch features"]:
     """The normalised coordinates themselves, flattened: the row that every encoder must beat."""
-    inputs = moco.stream_inputs(config, layout, clips)
-    return inputs.reshape(*inputs.shape[:2], -1)
+    inputs = st.split_streams({"frames": clips}, config.streams, layout)["frames"]
+    # In the order of the released code: joint, coordinate, body.
+    return jnp.transpose(inputs, (0, 1, 2, 4, 5, 3)).reshape(*inputs.shape[:2], -1)
 
 
 class Encoder(NamedTuple):
@@ -67,10 +71,18 @@ def make_embedding(
     config: ml_collections.ConfigDict,
     layout: Layout,
     streams: tuple[str, ...] = (),
+    *,
+    points: bool = False,
 ) -> Embedding:
     """The embedding of one of ENCODERS: variables = (params, batch_stats), or () for "raw".
 
     Only `streams` are encoded, of the variables' config.streams (default: their first).
+
+    Args:
+        points: behind the features their points on the sphere, too.
+
+    Raises:
+        UserError: the method has no points on a sphere.
     """
     names = tuple(config.streams)
     streams = streams or names[:1]
@@ -78,16 +90,27 @@ def make_embedding(
     with chosen.unlocked():
         chosen.streams = streams
     places = np.array([names.index(stream) for stream in streams])
+    method = None if kind == "raw" else methods.make_method(chosen, Spec(layout))
+    if points and method.embed is None:
+        raise UserError(f"the method {config.method} has no embeddings on a sphere, only features")
 
     def embed(variables, clips):
-        if kind == "raw":
-            features = raw_features(chosen, layout, clips)
-        else:
-            variables = jax.tree.map(lambda leaf: leaf[places], variables)
-            features = moco.encode(chosen, layout, *variables, clips)
-        return jnp.concatenate(list(features), axis=-1)
+        if method is None:
+            return jnp.concatenate(list(raw_features(chosen, layout, clips)), axis=-1)
+        params, batch_stats = jax.tree.map(lambda leaf: leaf[places], variables)
+        batch = {"frames": clips, "length": full_length(clips)}
+        given = params, {"batch_stats": batch_stats}, batch
+        found = list(method.encode(*given))
+        if points:  # the same network: computed once
+            found += list(method.embed(*given))
+        return jnp.concatenate(found, axis=-1)
 
     return embed
+
+
+def get_variables(state: Any) -> PyTree:
+    """(params, batch_stats) of a state: what of it a frozen encoder needs."""
+    return state.params, state.extra["batch_stats"]
 
 
 def make_extractor(

@@ -8,7 +8,7 @@ batch 64, 80 epochs, x0.1 at 50 and 70, random crops U(0.5, 1), centre crop 0.95
     transfer    finetune on another data set than the encoder was pre-trained on
 
 `--encoder=random` trains from scratch with the same settings: the row to beat. The training itself is
-evaluation/tune.py; with a folder `store` for their records, runs that were stopped go on.
+evaluation/tune.py; with a folder `store` for them, runs that were stopped resume.
 """
 
 import functools
@@ -67,9 +67,9 @@ def _make_runner(config, dataset, encoder: feats.Encoder, looks: Sequence[str], 
         for stream in config.streams if look == "ensemble" else [look]:
             place = tuple(config.streams).index(stream)
             own = jax.tree.map(lambda leaf, place=place: leaf[place], encoder.variables)
-            record = store and store / f"{name}_{stream}.npz"
+            folder = store and store / f"{name}_{stream}"
             label = title if len(config.streams) == 1 else f"{title}, {stream}"
-            tuned[stream] = make(stream)(own, indices, seed, label, record, keep=keep)
+            tuned[stream] = make(stream)(own, indices, seed, label, folder, keep=keep)
         return tuned
 
     return run
@@ -122,7 +122,7 @@ def evaluate(
     The last is a Classifier, or None without `finetune.keep_weights`. `store`: see `tune.make_trainer`.
     """
     looks = looks or encoder.streams[:1]
-    keep = config.finetune.get("keep_weights", tune.SETTINGS["keep_weights"])
+    keep = config.finetune.keep_weights
     run = _make_runner(config, dataset, encoder, looks, store)
     indices = dataset.labelled(config.data.split, "train")
     labels = dataset.labels[dataset.labelled(config.data.split, "test")]

@@ -160,7 +160,7 @@ def make_knn_evaluator(
     extract = _make_extractor(config, dataset, embed)
 
     def evaluate_state(state: Any) -> dict[str, float]:
-        variables = (state.params, state.batch_stats)
+        variables = feats.get_variables(state)
         figures = _evaluate(config, dataset, extract, variables, first, first)[first[0]]
         return {"knn_top1": figures["top1"]}
 

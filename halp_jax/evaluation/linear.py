@@ -20,7 +20,8 @@ from jaxtyping import Array, Float, Int, Key
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import streams, table
-from halp_jax.evaluation.classifier import Classifier, Part, Probe, apply_probe
+from halp_jax.evaluation.classifier import Classifier, Part
+from halp_jax.methods.probe import Probe, apply_probe, init_probe, probe_loss
 
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
 
@@ -30,23 +31,6 @@ class Scaling(NamedTuple):
 
     mean: Float[Array, "features"]
     scale: Float[Array, "features"]
-
-
-def init_probe(key: Key[Array, ""], num_features: int, num_classes: int) -> Probe:
-    """Weights ~ N(0, 0.01), bias 0."""
-    weight = 0.01 * jax.random.normal(key, (num_features, num_classes))
-    return Probe(weight, jnp.zeros(num_classes))
-
-
-def probe_loss(
-    probe: Probe,
-    features: Float[Array, "batch features"],
-    labels: Int[Array, "batch"],
-    valid: Float[Array, "batch"],
-) -> Float[Array, ""]:
-    """Softmax cross entropy, mean over the rows of which `valid` is 1."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(apply_probe(probe, features), labels)
-    return jnp.sum(losses * valid) / jnp.sum(valid)
 
 
 def make_optimizer(

@@ -7,9 +7,10 @@ from typing import Any
 
 import ml_collections
 
+from halp_jax import methods
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, streams
-from halp_jax.methods import moco
+from halp_jax.methods.base import Spec
 from halp_jax.skeletons.common import match_joints, name_option
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
@@ -40,17 +41,16 @@ def load_encoder(
     if kind == "raw":
         return config, (), None
     if kind == "random":
-        state = moco.create_state(config, layout)
-        return config, (state.params, state.batch_stats), 0
+        return config, features.get_variables(methods.create_state(config, Spec(layout))), 0
     features.check_same_encoder(config, checkpoint.load_config(workdir))
     state, step = checkpoint.restore_state(workdir, step)
     where = config.data.dir or "the input"
     check_clips(layout, normalized, where, workdir, step)
-    runs = [(config, (state.params, state.batch_stats))]
+    runs = [(config, features.get_variables(state))]
     for other in joined:
         state, last = checkpoint.restore_state(other)
         check_clips(layout, normalized, where, other, last)
-        runs.append((checkpoint.load_config(other), (state.params, state.batch_stats)))
+        runs.append((checkpoint.load_config(other), features.get_variables(state)))
     return *streams.join(runs), step
 
 

@@ -98,7 +98,7 @@ def _row_order(group: tuple) -> tuple:
     place = STREAM_ORDER.index(entry.result["stream"])
     encoder = list(table.ROWS).index(entry.result["encoder"])
     return (
-        entry.data, encoder, experiments.METHODS.index(entry.method) if trained else 0,
+        entry.data, encoder, [*experiments.METHODS, entry.method].index(entry.method) if trained else 0,
         streams if trained else (), [_sortable(*pair) for pair in sorted(settings.items())],
         place, streams, [_sortable(*pair) for pair in evaluated],
     )  # fmt: skip

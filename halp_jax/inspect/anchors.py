@@ -28,7 +28,8 @@ from halp_jax.core.sphere import similarities, slerp_weights
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, load
-from halp_jax.methods import moco
+from halp_jax.methods.common import view_settings
+from halp_jax.methods.halp import default_config
 from halp_jax.skeletons.augment import ViewSettings
 from halp_jax.training import checkpoint, normalization
 
@@ -128,13 +129,28 @@ def open_run(
         numbers = numbers[np.linspace(0, len(numbers) - 1, max_clips).round().astype(int)]
     if len(numbers) < 2:
         raise UserError(f"{dataset.path} has {len(numbers)} {part} clips; it takes 2 or more")
-    variables = jax.tree.map(lambda leaf: leaf[place], (state.key_params, state.key_batch_stats))
-    found = _embed(config, stream, dataset, numbers, variables)
+    found = _embed(config, stream, dataset, numbers, find_anchors(state))
+    prototypes = state.extra.get("prototypes")
     run = Inspected(
         Path(workdir), config, dataset, step, stream, found.index, found.labels,
-        found.values[0], np.asarray(state.prototypes[place]), "the run",
+        found.values[0], np.zeros((0, 0)) if prototypes is None else np.asarray(prototypes[place]),
+        "the run",
     )  # fmt: skip
-    return run if run.prototypes.any() else cluster_prototypes(run, config.halp.num_prototypes)
+    if run.prototypes.any():
+        return run
+    return cluster_prototypes(run, read_halp(config).num_prototypes)
+
+
+def find_anchors(state: Any) -> Any:
+    """(params, batch_stats) of the encoder that HaLP's anchors come from: of keys, if there are any."""
+    if "key_params" in state.extra:
+        return state.extra["key_params"], state.extra["key_batch_stats"]
+    return features.get_variables(state)
+
+
+def read_halp(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The run's settings of HaLP, the default ones where its method has none."""
+    return config.get("halp", default_config())
 
 
 def cluster_prototypes(run: Inspected, count: int, seed: int = 0) -> Inspected:
@@ -251,22 +267,11 @@ def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
 
 def read_view_settings(run: Inspected) -> ViewSettings:
     """How the run makes the views that it trains on."""
-    v = run.config.views
-    return ViewSettings(
-        v.num_frames, tuple(v.crop), v.min_frames, v.shear_probability, v.shear,
-        v.num_corrupted_joints,
-    )  # fmt: skip
+    return view_settings(run.config)
 
 
 def _embed(config, stream, dataset, numbers, variables) -> features.Features:
-    one = ml_collections.ConfigDict(config)
-    with one.unlocked():
-        one.streams = (stream,)
-
-    def embed(variables, clips):
-        stacked = jax.tree.map(lambda leaf: leaf[None], variables)
-        return moco.embed(one, dataset.layout, *stacked, clips)[0]
-
+    embed = features.make_embedding("trained", config, dataset.layout, (stream,), points=True)
     extract = features.make_extractor(
         embed, crop=config.knn.crop, num_frames=config.views.num_frames
     )
@@ -274,7 +279,8 @@ def _embed(config, stream, dataset, numbers, variables) -> features.Features:
         dataset, numbers,
         batch_size=min(config.knn.batch_size, len(numbers)), max_frames=config.data.max_frames,
     )  # fmt: skip
-    return extract(variables, batches, len(numbers))
+    found = extract(variables, batches, len(numbers))
+    return found._replace(values=found.values[..., -config.encoder.dim :])
 
 
 def _reach(run: Inspected, clip: int, solver: str):
@@ -288,7 +294,7 @@ def _reach(run: Inspected, clip: int, solver: str):
 
 
 def _choose(run: Inspected, solver, draw, lam):
-    h = run.config.halp
+    h = read_halp(run.config)
     solver, draw, lam = solver or h.solver, draw or h.draw, h.lam if lam is None else float(lam)
     if solver not in SOLVERS or draw not in ("released", "slide") or not 0 <= lam <= 1:
         raise UserError(

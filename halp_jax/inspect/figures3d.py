@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from halp_jax.errors import UserError
 from halp_jax.inspect import page
-from halp_jax.inspect.anchors import Inspected, draw_positives
+from halp_jax.inspect.anchors import Inspected, draw_positives, read_halp
 
 _ARC = 40
 
@@ -66,7 +66,7 @@ def cut_sphere(
 
     `selected` is by default the P_sel that most of `count` positives were drawn towards.
     """
-    solver = solver or run.config.halp.solver
+    solver = solver or read_halp(run.config).solver
     if solver == "sphere":
         raise UserError("the solver 'sphere' walks to no prototype: show it with project_sphere")
     drawn = draw_positives(run, clip, solver, count=count, **draw)

@@ -63,7 +63,8 @@ def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
     that counts, not the one of the same number. `checkpoint.keep_every_epochs` keeps more of them.
     """
     steps = list_steps(workdir)
-    found = [np.asarray(checkpoint.restore_state(workdir, s)[0].prototypes[stream]) for s in steps]
+    kept = [checkpoint.restore_state(workdir, step)[0].extra.get("prototypes") for step in steps]
+    found = [np.asarray(prototypes[stream]) for prototypes in kept if prototypes is not None]
     pairs = [
         (step, np.degrees(np.arccos(np.clip((old @ new.T).max(1), -1, 1))))
         for step, old, new in zip(steps[1:], found, found[1:], strict=False)

@@ -23,9 +23,3 @@ def make_stream(
     if name == "bone":
         return frames - frames[:, :, jnp.array(layout.parents)]
     raise ValueError(f"unknown stream {name!r}: one of {', '.join(STREAMS)}")
-
-
-def to_features(frames: Float[Array, "time bodies joints xyz"]) -> Float[Array, "time features"]:
-    """[time, bodies, joints, 3] -> [time, joints * 3 * bodies], in the released code's order:
-    joint-major, then coordinate, then body."""
-    return jnp.transpose(frames, (0, 2, 3, 1)).reshape(frames.shape[0], -1)

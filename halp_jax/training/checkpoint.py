@@ -22,15 +22,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from halp_jax import methods
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
+from halp_jax.methods.base import Spec
+from halp_jax.methods.upgrade import upgrade_config
 from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import stored
 from halp_jax.training.stored import CHECKPOINTS, Damaged
 from halp_jax.training.tree import Template, checksum, flatten, make_template
 
 CONFIG, DAMAGED = "config.json", "damaged"
-ENCODER_FIELDS = ("params", "key_params", "batch_stats", "key_batch_stats")
 log = logging.getLogger("halp_jax")
 
 
@@ -53,8 +55,11 @@ def load_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
 
 
 def parse_config(text: str) -> ml_collections.ConfigDict:
-    """A config from its JSON, tuples again tuples. Raises ValueError where it is none."""
-    return ml_collections.ConfigDict(_with_tuples(json.loads(text)))
+    """A config from its JSON, tuples again tuples, as a run of today has it.
+
+    Raises ValueError where it is none.
+    """
+    return upgrade_config(ml_collections.ConfigDict(_with_tuples(json.loads(text))))
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
@@ -174,14 +179,14 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
     Args:
         step: which checkpoint; the newest readable one if None. Nothing in the workdir is changed.
     """
-    from halp_jax.methods import moco
-
     config = load_config(workdir)
     with _open_reader(workdir) as manager:
         for chosen in _choose(manager, workdir, step):
             try:
-                layout = restore_layout(stored.read_info(manager, chosen)["layout"])
-                template = make_template(functools.partial(moco.create_state, config, layout))
+                info = stored.read_info(manager, chosen)
+                layout, classes = restore_layout(info["layout"]), info.get("num_classes", 0)
+                spec = Spec(layout, num_classes=classes)
+                template = make_template(functools.partial(methods.create_state, config, spec))
                 return stored.read(manager, chosen, template)[0], chosen
             except Damaged as damage:
                 log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
@@ -207,17 +212,15 @@ def split_path(init_from: str | os.PathLike[str]) -> tuple[Path, int | None]:
 
 
 def warm_start(
-    state: Any, init_from: str | os.PathLike[str], what: str = "all"
+    state: Any, init_from: str | os.PathLike[str], fields: Iterable[str] | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """The state with weights of another run put in: (state, that checkpoint's info).
 
     Args:
         init_from: a workdir, for its newest checkpoint, or one of them: `workdir/checkpoints/STEP`.
-        what: "all" takes the whole state, with the step; "encoder" only the encoders' weights and
-            batch statistics.
+        fields: the paths in the state that are taken over; None for the whole state, with the step.
     """
     path, step = split_path(init_from)
-    fields = None if what == "all" else ENCODER_FIELDS
     template = Template(jax.tree.structure(state), flatten(state))
     with _open_reader(path) as manager:
         for chosen in _choose(manager, path, step):

@@ -8,140 +8,72 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import ml_collections
 import numpy as np
 from jaxtyping import Int
 
-from halp_jax.core import hallucinate, kmeans
-from halp_jax.encoders.bigru import RECURRENCES
-from halp_jax.encoders.product import PRECISIONS
+from halp_jax import methods
 from halp_jax.errors import UserError
-from halp_jax.skeletons.streams import STREAMS
+from halp_jax.methods import check
+from halp_jax.methods.base import Spec
 from halp_jax.training.parallel import DRIVERS, check_batch_size
 
-CHOICES = {
-    "init_what": ("all", "encoder"),
-    "encoder.direction": ("forward", "bidirectional"),
-    "encoder.pooling": ("last", "mean"),
-    "halp.solver": get_args(hallucinate.Solver),
-    "halp.estimator": get_args(hallucinate.Estimator),
-    "halp.draw": get_args(hallucinate.Draw),
-    "halp.kmeans_mean": kmeans.CHOICES["mean"],
-    "train.parallel": DRIVERS,
-    "train.precision": PRECISIONS,
-    "train.recurrence": RECURRENCES,
-}
+CHOICES = {"init_what": ("all", "encoder"), "train.parallel": DRIVERS}
 AT_LEAST_ONE = (
-    "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
-    "encoder.num_layers", "encoder.dim", "moco.queue_size", "halp.num_positives",
-    "halp.num_prototypes", "halp.update_every", "halp.queue_entries", "halp.kmeans_restarts",
-    "halp.kmeans_max_iterations", "cmd.topk", "train.batch_size", "train.epochs", "train.log_every",
+    "data.max_frames", "train.batch_size", "train.epochs", "train.log_every",
     "checkpoint.every_epochs", "checkpoint.keep", "knn.k", "knn.batch_size",
 )  # fmt: skip
 AT_LEAST_ZERO = (
-    "seed", "views.shear", "views.num_corrupted_joints", "halp.mu", "halp.start_epoch",
-    "halp.ramp_epochs", "halp.kmeans_tol", "cmd.nu", "optim.learning_rate", "optim.weight_decay",
-    "optim.factor", "optim.warmup_epochs", "train.num_devices", "checkpoint.keep_every_epochs",
+    "seed",
+    "train.num_devices",
+    "checkpoint.keep_every_epochs",
+    "checkpoint.every_minutes",
     "knn.every_epochs",
-)  # fmt: skip
-SHARES = ("views.shear_probability", "moco.momentum", "halp.lam", "optim.momentum", "knn.crop")
+)
 # A run cannot go on when one of these changes: other shapes of the state, or another order of data.
+# What a method keeps fixed stands in its FIXED.
 FIXED = (
-    "seed", "streams", "data.split", "data.max_frames", "encoder", "moco.queue_size",
-    "halp.num_prototypes", "train.batch_size",
+    "method", "seed", "streams", "data.split", "data.max_frames", "encoder", "train.batch_size",
 )  # fmt: skip
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses a training config that cannot work; says nothing of one that can."""
-    for field, known in CHOICES.items():
-        if _get(config, field) not in known:
-            _refuse(config, field, f"use one of {', '.join(known)}")
-    for field in AT_LEAST_ONE:
-        if _get(config, field) < 1:
-            _refuse(config, field, "it must be at least 1")
-    for field in AT_LEAST_ZERO:
-        if not _get(config, field) >= 0:
-            _refuse(config, field, "it must not be negative")
-    for field in SHARES:
-        if not 0 <= _get(config, field) <= 1:
-            _refuse(config, field, "it must lie in [0, 1]")
-    if config.moco.temperature <= 0:
-        _refuse(config, "moco.temperature", "it must be above 0")
-    crop = tuple(config.views.crop)
-    if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
-        _refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")
-    milestones = list(config.optim.milestones)
-    if milestones != sorted(set(milestones)) or any(epoch < 1 for epoch in milestones):
-        _refuse(config, "optim.milestones", "give epochs in rising order, each once")
-    streams = tuple(config.streams)
-    if not streams or len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
-        _refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")
-    _check_halp(config.halp, config)
-    _check_cmd(config.cmd, config)
-    batch_size = config.train.batch_size
-    if config.moco.queue_size % batch_size:
-        _refuse(config, "moco.queue_size", f"make it a multiple of train.batch_size={batch_size}")
-    check_batch_size(batch_size, config.train.num_devices)
+    check.choices(config, CHOICES)
+    check.at_least(config, 1, *AT_LEAST_ONE)
+    check.at_least(config, 0, *AT_LEAST_ZERO)
+    check.shares(config, "knn.crop")
+    methods.find_method(config).check_config(config)
+    if not methods.find_method(config).KEEPS_REST:
+        check_batch_size(config.train.batch_size, config.train.num_devices)
     if not config.data.dir:
         raise UserError(
             "data.dir is not set: pass --config.data.dir=DIR, the folder of halp_jax.prepare --out"
         )
 
 
-def _check_halp(halp: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
-    if halp.estimator == "expected" and halp.solver == "pairwise":
-        _refuse(config, "halp.estimator", "it needs --config.halp.solver=geodesic or sphere")
-    if halp.num_prototypes < 2:
-        _refuse(config, "halp.num_prototypes", "it must be at least 2: one to leave, one to go to")
-    if halp.num_prototypes > halp.queue_entries:
-        _refuse(
-            config, "halp.num_prototypes",
-            f"it must not exceed halp.queue_entries={halp.queue_entries}, the keys they come from",
-        )  # fmt: skip
-    if halp.queue_entries > config.moco.queue_size:
-        _refuse(
-            config, "halp.queue_entries",
-            f"it must not exceed moco.queue_size={config.moco.queue_size}",
-        )  # fmt: skip
-
-
-def _check_cmd(cmd: ml_collections.ConfigDict, config: ml_collections.ConfigDict) -> None:
-    if not cmd.nu:
-        return
-    if len(config.streams) < 2:
-        _refuse(
-            config, "cmd.nu",
-            "CMD needs two streams or more; set --config.streams=\"('joint','motion','bone')\"",
-        )  # fmt: skip
-    if cmd.topk > config.moco.queue_size:
-        _refuse(
-            config, "cmd.topk", f"it must not exceed moco.queue_size={config.moco.queue_size}"
-        )  # fmt: skip
-    for name in ("teacher_temperature", "student_temperature"):
-        if cmd[name] <= 0:
-            _refuse(config, f"cmd.{name}", "it must be above 0")
-
-
-def check_dataset(config: ml_collections.ConfigDict, dataset: Any) -> None:
-    """Refuses a data set that this config cannot train on."""
-    count = len(dataset.indices(config.data.split, "train"))
+def check_dataset(
+    config: ml_collections.ConfigDict, dataset: Any, indices: Int[np.ndarray, "clips"]
+) -> None:
+    """Refuses a data set, or these clips of it, that this config cannot train on."""
+    count, method = len(indices), methods.find_method(config)
     where = f"{config.data.dir}, split {config.data.split}"
-    if count < config.train.batch_size:
+    if count < (1 if method.KEEPS_REST else config.train.batch_size):
         raise UserError(
             f"{where} has {count} training clips, fewer than train.batch_size="
             f"{config.train.batch_size}: lower it with --config.train.batch_size"
         )
-    joints = dataset.layout.num_joints
-    if config.views.num_corrupted_joints > joints:
-        _refuse(config, "views.num_corrupted_joints", f"{dataset.layout.name} has {joints} joints")
+    spec = Spec(dataset.layout, count // config.train.batch_size, dataset.num_classes)
+    method.check_config(config, spec)
     if config.knn.every_epochs and not lacks_labels(dataset, config.data.split):
         if not len(dataset.indices(config.data.split, "test")):
             raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
         if config.knn.k > (labelled := len(dataset.labelled(config.data.split, "train"))):
-            _refuse(config, "knn.k", f"{where} has only {labelled} training clips with a label")
+            check.refuse(
+                config, "knn.k", f"{where} has only {labelled} training clips with a label"
+            )
 
 
 def lacks_labels(dataset: Any, benchmark: str) -> bool:
@@ -194,12 +126,13 @@ def check_same_run(
         UserError: one of them would change the shapes of the state or the order of the data.
     """
     before, after = _fields(old), _fields(new)
+    fixed = (*FIXED, *methods.find_method(new).FIXED)
     changes, refused = [], []
     for field in sorted(before.keys() | after.keys()):
         was, now = before.get(field), after.get(field)
         if was == now:
             continue
-        if any(field == fixed or field.startswith(fixed + ".") for fixed in FIXED):
+        if any(field == name or field.startswith(name + ".") for name in fixed):
             refused.append((field, was, now))
         changes.append(f"{field}: {was} -> {now}")
     if refused:
@@ -241,12 +174,6 @@ def lock_workdir(workdir: str | os.PathLike[str]) -> Iterator[None]:
         yield
 
 
-def _get(config: ml_collections.ConfigDict, field: str) -> Any:
-    for part in field.split("."):
-        config = config[part]
-    return config
-
-
 def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """{"section.field": value}, values as JSON holds them."""
     flat: dict[str, Any] = {}
@@ -260,7 +187,3 @@ def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
     visit("", json.loads(config.to_json()))
     return flat
-
-
-def _refuse(config: ml_collections.ConfigDict, field: str, advice: str) -> None:
-    raise UserError(f"config.{field}={_get(config, field)!r}: {advice}")

@@ -8,8 +8,10 @@ NaN, and a run that is killed anywhere goes on as if it had not been.
 import contextlib
 import io
 import logging
+import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,28 +19,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
+from jaxtyping import Int
 
+from halp_jax import methods
 from halp_jax.datasets import pipeline
-from halp_jax.methods import moco
+from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
-from halp_jax.training import (
-    checkpoint,
-    checks,
-    cluster,
-    collapse,
-    normalization,
-    parallel,
-    report,
-)  # fmt: skip
+from halp_jax.training import checkpoint, checks, cluster, normalization, parallel, report
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
 from halp_jax.training.tree import make_template
 
-USED = ("frames", "length")  # leaves of a batch that the step reads
-# Figures of the progress line.
-SHOWN = ("epoch", "loss", "contrast_accuracy", "mu", "kept", "model_tflops_per_s")
+USED = ("frames", "length", "label")  # leaves of a batch that a step may read
 log = logging.getLogger("halp_jax")
 
 Evaluator = Callable[[Any], dict[str, float]]  # state -> figures, as evaluation.knn makes them
@@ -60,6 +55,10 @@ def train(
     dataset: Any,
     evaluators: Sequence[Evaluator] = (),
     stream: io.TextIOBase | None = None,
+    indices: Int[np.ndarray, "clips"] | None = None,
+    prepare: Callable[[Any], Any] | None = None,
+    title: str = "train",
+    local: bool = False,
 ) -> Any:
     """Trains until `train.epochs` and returns the final state.
 
@@ -70,6 +69,10 @@ def train(
         dataset: as `datasets.open_dataset` gives it.
         evaluators: called on the state every `knn.every_epochs`; their figures join the metrics.
         stream: where progress is shown; standard error if None.
+        indices: the clips to learn from; those of config.data.split if None.
+        prepare: state -> state, puts weights of another run into a state that starts anew.
+        title: of the progress line.
+        local: of several processes each trains alone and alike, on its own devices.
 
     Raises:
         UserError: the config does not fit, or the loss is no longer finite.
@@ -78,19 +81,24 @@ def train(
     workdir = Path(workdir).expanduser()
     with cluster.together():
         checks.check_config(config)
-        checks.check_dataset(config, dataset)
+        if indices is None:
+            indices = dataset.indices(config.data.split, "train")
+        checks.check_dataset(config, dataset, indices)
     cluster.check_alike("config", config.to_json())
     cluster.check_alike("version of jax", jax.__version__)
     batch_size, num_devices = config.train.batch_size, config.train.num_devices
-    indices = dataset.indices(config.data.split, "train")
-    steps_per_epoch = len(indices) // batch_size
+    method = methods.find_method(config)
+    clips = len(indices) if method.KEEPS_REST else len(indices) // batch_size * batch_size
+    steps_per_epoch = -(-clips // batch_size)  # and `clips` are those of an epoch
     total = config.train.epochs * steps_per_epoch
+    spec = Spec(dataset.layout, steps_per_epoch, dataset.num_classes)
     main = cluster.is_first()  # the process that writes
-    alone = jax.process_count() == 1
+    alone = jax.process_count() == 1 or local
     info = {
         "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
         "normalize": normalization.of_dataset(dataset.metadata),
+        "num_classes": dataset.num_classes,
     }  # fmt: skip
     cluster.check_alike("data set", info)
 
@@ -102,9 +110,9 @@ def train(
                 _write_config(workdir, config)
                 opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
                 manager = stack.enter_context(opened)
-                state, figures = _begin(config, dataset.layout, info, manager)
+                state, figures = _begin(config, spec, info, manager, prepare)
             else:
-                state = moco.create_state(config, dataset.layout)
+                state = methods.create_state(config, spec)
             journal = report.Journal(
                 workdir, int(state.step),
                 tensorboard=config.train.tensorboard, wandb=config.train.wandb, enabled=main,
@@ -116,11 +124,11 @@ def train(
         state = cluster.from_first(state)
         step = int(state.step)
         stream = stream if main else stack.enter_context(open(os.devnull, "w"))
-        progress = stack.enter_context(
-            Progress(
-                total * batch_size, "train", start=step * batch_size, unit="clips", stream=stream
-            )
+        start = step // steps_per_epoch * clips + step % steps_per_epoch * batch_size
+        progress = Progress(
+            config.train.epochs * clips, title, start=start, unit="clips", stream=stream
         )
+        stack.enter_context(progress)
         stop = stack.enter_context(StopRequest(enabled=alone))
         stack.enter_context(cluster.interrupts())
 
@@ -140,7 +148,7 @@ def train(
 
         def save(state: Any, step: int, figures: dict[str, float]) -> None:
             if not _is_finite(state):
-                raise _explain_not_finite("the state", step, manager)
+                raise _explain_not_finite("the state", step, manager, method.ADVICE)
             if manager:
                 checkpoint.save(manager, step, state, info | {"figures": figures})
 
@@ -149,7 +157,8 @@ def train(
                 checkpoint.finish(manager)
             return Stopped(stop.received or signal.SIGTERM, step, workdir)
 
-        state = parallel.replicate(state, num_devices)
+        devices = {"num_devices": num_devices, "local": local}
+        state = parallel.replicate(state, **devices)
         missing = cluster.first_says(not journal.has(step))
         if missing and (is_evaluated(step) or cluster.first_says(bool(figures))):
             try:  # the encoder before training, or a line that the last run did not come to write
@@ -161,28 +170,28 @@ def train(
             progress.note(f"{workdir} is at step {step} of {total}: nothing left to do")
             return state
 
-        run = parallel.compile_step(
-            moco.make_train_step(config, dataset.layout, steps_per_epoch),
-            driver=config.train.parallel,
-            num_devices=num_devices,
-        )
-        place = parallel.make_placer(driver=config.train.parallel, num_devices=num_devices)
-        batches = parallel.prefetch(_read(config, dataset, indices, step), place)
+        devices["driver"] = config.train.parallel
+        run = parallel.compile_step(methods.make_train_step(config, spec), **devices)
+        place = parallel.make_placer(**devices)
+        batches = parallel.prefetch(_read(config, dataset, indices, step, alone), place)
         stack.callback(batches.close)
-        meter = Meter(batch_size, report.step_flops(config, dataset.layout))
-        first, warned = step, False
+        meter = Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
+        shown = ("epoch", "loss", *method.SHOWN, "model_tflops_per_s")
+        first, warned, saved_at = step, False, time.monotonic()
+        patience = 60 * config.checkpoint.every_minutes or math.inf
 
         while step < total:
             state, metrics = run(state, meter.fetch(batches))
             step += 1
             meter.add(metrics)
-            progress.update(batch_size)
+            progress.update(min(batch_size, clips - (step - 1) % steps_per_epoch * batch_size))
             if step == first + 1:  # has compiled: that is no rate
                 jax.block_until_ready(metrics)
                 meter.pause()
             # With several processes all must stop at the same step: jax agrees on one for them.
             stopping = bool(stop.received) if alone else cluster.should_stop(step)
             saving = is_due(step, config.checkpoint.every_epochs) or step == total or stopping
+            saving |= alone and time.monotonic() - saved_at >= patience
             evaluating = is_evaluated(step)
             if not (saving or evaluating or step % config.train.log_every == 0):
                 continue
@@ -192,10 +201,11 @@ def train(
             figures, steps_ago = meter.flush()
             if steps_ago is not None:
                 journal.write(step, figures)
-                raise _explain_not_finite("the loss", step - steps_ago, manager)
+                raise _explain_not_finite("the loss", step - steps_ago, manager, method.ADVICE)
             figures["epoch"] = step / steps_per_epoch
             if saving:
                 save(state, step, figures)
+                saved_at = time.monotonic()
             results: dict[str, float] = {}
             if evaluating:
                 try:
@@ -204,11 +214,10 @@ def train(
                     save(state, step, figures)
                     raise leave(step) from None
             journal.write(step, figures | results)
-            progress.figures |= {name: figures[name] for name in SHOWN if name in figures} | results
-            warning = collapse.find_collapse(journal.records)
-            if warning and not warned:
+            progress.figures |= {name: figures[name] for name in shown if name in figures} | results
+            if not warned and (warning := method.find_trouble(journal.records)):
                 progress.note(f"warning: {warning}")
-            warned = bool(warning) or (warned and figures.get("mu", 0) > 0)
+                warned = True
             if stopping and step < total:
                 raise leave(step)
             meter.pause()
@@ -226,10 +235,14 @@ def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def _begin(
-    config: ml_collections.ConfigDict, layout: Any, info: dict[str, Any], manager: Any
+    config: ml_collections.ConfigDict,
+    spec: Spec,
+    info: dict[str, Any],
+    manager: Any,
+    prepare: Callable[[Any], Any] | None,
 ) -> tuple[Any, dict[str, float]]:
     """The state to start from, and the figures of its step where it was saved with some."""
-    template = make_template(lambda: moco.create_state(config, layout))
+    template = make_template(lambda: methods.create_state(config, spec))
     found = checkpoint.restore_latest(manager, template)
     if found:
         state, step, saved = found
@@ -238,33 +251,37 @@ def _begin(
         checks.check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
         log.info("going on from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
-    state = moco.create_state(config, layout)
-    if config.init_from:
-        state, saved = checkpoint.warm_start(state, config.init_from, config.init_what)
+    state, method = methods.create_state(config, spec), methods.find_method(config)
+    if prepare:
+        state = prepare(state)
+    elif config.init_from:
+        fields = None if config.init_what == "all" else method.ENCODER
+        state, saved = checkpoint.warm_start(state, config.init_from, fields)
         source, _ = checkpoint.split_path(config.init_from)
         normalization.check(info["normalize"], config.data.dir, source, saved)
         if config.init_what == "all":
             checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
         log.info("starting from %s, %s", config.init_from, config.init_what)
-    elif config.halp.mu > 0 and config.halp.start_epoch == 0:
-        log.warning(
-            "HaLP is on from the start (halp.mu=%g, halp.start_epoch=0) without a trained MoCo: "
-            "expect no learning. Set --config.halp.start_epoch, or --config.init_from",
-            config.halp.mu,
-        )
+    elif warning := method.warn_at_start(config):
+        log.warning(warning)
     return state, {}
 
 
 def _read(
-    config: ml_collections.ConfigDict, dataset: Any, indices: Any, start_step: int
+    config: ml_collections.ConfigDict, dataset: Any, indices: Any, start_step: int, alone: bool
 ) -> Iterator[dict[str, Any]]:
     """This process's share of every batch from `start_step` on."""
-    batches = pipeline.train_batches(
-        dataset, indices,
-        batch_size=config.train.batch_size, seed=config.seed, start_step=start_step,
-        max_frames=config.data.max_frames,
-        process_index=jax.process_index(), process_count=jax.process_count(),
-    )  # fmt: skip
+    common = {
+        "batch_size": config.train.batch_size, "seed": config.seed, "start_step": start_step,
+        "max_frames": config.data.max_frames,
+    }  # fmt: skip
+    place = (0, 1) if alone else (jax.process_index(), jax.process_count())
+    if methods.find_method(config).KEEPS_REST:
+        batches = pipeline.whole_epochs(dataset, indices, epochs=config.train.epochs, **common)
+    else:
+        batches = pipeline.train_batches(
+            dataset, indices, process_index=place[0], process_count=place[1], **common
+        )
     for batch in batches:
         yield {name: batch[name] for name in USED}
 
@@ -280,7 +297,7 @@ def _is_finite(state: Any) -> bool:
 
 
 def _explain_not_finite(
-    what: str, step: int, manager: ocp.CheckpointManager | None
+    what: str, step: int, manager: ocp.CheckpointManager | None, advice: str
 ) -> cluster.AgreedError:
     if not manager:
         return cluster.AgreedError(f"{what} is not finite at step {step}; see process 0")
@@ -288,7 +305,6 @@ def _explain_not_finite(
     last = manager.latest_step()
     good = f"{manager.directory}/{last}" if last is not None else "none was saved yet"
     return cluster.AgreedError(
-        f"{what} is not finite at step {step}; last good checkpoint: {good}. Try a lower "
-        f"--config.optim.learning_rate, --config.optim.warmup_epochs=5 or a higher "
-        f"--config.moco.temperature, and look for clips with huge coordinates"
+        f"{what} is not finite at step {step}; last good checkpoint: {good}. Try {advice}, and look "
+        "for clips with huge coordinates"
     )

@@ -6,7 +6,7 @@ whatever else was done in it (compilation, evaluation), which `pause` marks.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 IN_FLIGHT = 4  # steps that may wait on the device: enough to keep it busy, few enough to stop soon
 MUST_BE_FINITE = ("loss", "grad_norm")
-SCHEDULES = ("learning_rate", "mu")  # of these the newest value, of all others the average
+SCHEDULES = ("learning_rate",)  # of these the newest value, of all others the average
 
 
 class Meter:
@@ -23,6 +23,7 @@ class Meter:
     Args:
         clips_per_step: the global batch.
         flops_per_step: model FLOPs, for `model_tflops_per_s`.
+        newest: metrics of which the newest value counts, as of the learning rate.
     """
 
     def __init__(
@@ -30,7 +31,9 @@ class Meter:
         clips_per_step: int,
         flops_per_step: float,
         clock: Callable[[], float] = time.perf_counter,
+        newest: Sequence[str] = (),
     ):
+        self._newest = (*SCHEDULES, *newest)
         self._clips, self._flops, self._clock = clips_per_step, flops_per_step, clock
         self._pending: list[dict[str, Any]] = []
         self._timed = 0  # steps since `_begin`, as far as they count for the rate
@@ -65,7 +68,7 @@ class Meter:
         seconds, timed, waited = self._clock() - self._begin, self._timed, self._waited
         self.pause()
         figures = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
-        figures |= {name: float(steps[-1][name]) for name in SCHEDULES if name in steps[-1]}
+        figures |= {name: float(steps[-1][name]) for name in self._newest if name in steps[-1]}
         if timed and seconds > 0:
             figures["clips_per_s"] = self._clips * timed / seconds
             figures["model_tflops_per_s"] = self._flops * timed / seconds / 1e12

@@ -7,7 +7,8 @@ devices, silently (tests/test_parallel.py holds all drivers to the one-device gr
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,14 +16,17 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from halp_jax.errors import UserError
-from halp_jax.methods.moco import AXIS
+from halp_jax.methods.base import AXIS
 
 DRIVERS = ("pmap", "shard_map")
 
 
-def get_devices(num_devices: int = 0) -> list[jax.Device]:
-    """The devices of a run: the first `num_devices` of them, or all (0)."""
-    devices = jax.devices()
+def get_devices(num_devices: int = 0, local: bool = False) -> list[jax.Device]:
+    """The devices of a run: the first `num_devices` of them, or all (0).
+
+    `local`: each of several processes trains by itself, on its own devices.
+    """
+    devices = jax.local_devices() if local else jax.devices()
     if num_devices == 0:
         return devices
     if num_devices < 0 or num_devices > len(devices):
@@ -48,17 +52,26 @@ def check_batch_size(batch_size: int, num_devices: int) -> None:
         )
 
 
-def _mesh(num_devices: int) -> Mesh:
+def count_devices(rows: int, available: int) -> int:
+    """The largest number of devices, of those available, that a batch of `rows` divides over."""
+    return next(n for n in range(min(rows, available), 0, -1) if rows % n == 0)
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     # Not jax.make_mesh: its axes are Explicit in newer versions.
-    return Mesh(np.array(get_devices(num_devices)), (AXIS,))
+    return Mesh(np.array(devices), (AXIS,))
 
 
-def replicate(tree: Any, num_devices: int = 0) -> Any:
+def _everywhere(devices: Sequence[jax.Device]) -> NamedSharding:
+    return NamedSharding(_mesh(devices), PartitionSpec())
+
+
+def replicate(tree: Any, num_devices: int = 0, local: bool = False) -> Any:
     """Every leaf on every device. Given to the first step, so that it is not compiled twice.
 
     Leaves never share a buffer, neither with one another nor with `tree`: the step donates them.
     """
-    sharding = NamedSharding(_mesh(num_devices), PartitionSpec())
+    sharding = _everywhere(get_devices(num_devices, local))
     return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), sharding), tree)
 
 
@@ -67,27 +80,37 @@ def local_view(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def make_placer(*, driver: str = "pmap", num_devices: int = 0) -> Callable[[Any], Any]:
+def make_placer(
+    *, driver: str = "pmap", num_devices: int = 0, local: bool = False
+) -> Callable[[Any], Any]:
     """-> `place(batch)`: numpy leaves [batch, ...] -> arrays on the devices, shaped for the driver.
 
-    In a run of several processes each gives its own rows of the global batch.
+    A batch that does not divide over the devices goes to as many of them as it does divide over. In
+    a run of several processes each gives its own rows of the global batch, which must divide.
     """
     _check_driver(driver)
-    mesh = _mesh(num_devices)
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    local = len(mesh.local_devices)
+    devices = get_devices(num_devices, local)
+    together = jax.process_count() > 1 and not local
 
-    def place_leaf(leaf: np.ndarray) -> jax.Array:
-        if leaf.shape[0] % local:
+    def place(batch: Any) -> Any:
+        rows = len(jax.tree.leaves(batch)[0])
+        mesh = _mesh(devices if together else devices[: count_devices(rows, len(devices))])
+        own = len(mesh.local_devices)
+        if rows % own:
             raise UserError(
-                f"a batch of {leaf.shape[0]} does not divide over {local} devices: "
+                f"a batch of {rows} does not divide over {own} devices: "
                 f"make train.batch_size a multiple of the number of devices"
             )
-        if driver == "pmap":  # [devices, batch / devices, ...]
-            leaf = leaf.reshape(local, leaf.shape[0] // local, *leaf.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, leaf)
 
-    return lambda batch: jax.tree.map(place_leaf, batch)
+        def place_leaf(leaf: np.ndarray) -> jax.Array:
+            if driver == "pmap":  # [devices, batch / devices, ...]
+                leaf = leaf.reshape(own, rows // own, *leaf.shape[1:])
+            sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+            return jax.make_array_from_process_local_data(sharding, leaf)
+
+        return jax.tree.map(place_leaf, batch)
+
+    return place
 
 
 def compile_step(
@@ -95,6 +118,7 @@ def compile_step(
     *,
     driver: str = "pmap",
     num_devices: int = 0,
+    local: bool = False,
     donate: bool = True,
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A step for one device's share of a batch -> `f(state, batch) -> (state, metrics)` for all.
@@ -104,34 +128,42 @@ def compile_step(
             must be the same on every device.
         driver: "pmap" or "shard_map".
         num_devices: 0 for all.
+        local: as `get_devices` has it.
         donate: give the state's memory to the new state; the one passed in is gone afterwards.
 
     `f` takes the global batch as numpy leaves [batch, ...], or as `make_placer` has placed them.
     """
-    place = make_placer(driver=driver, num_devices=num_devices)
+    place = make_placer(driver=driver, num_devices=num_devices, local=local)
+    devices = get_devices(num_devices, local)
     donated = (0,) if donate else ()
-    if driver == "pmap":
-        run = jax.pmap(
-            step,
-            axis_name=AXIS,
-            in_axes=(None, 0),
-            out_axes=(None, None),
-            devices=get_devices(num_devices) if jax.process_count() == 1 else None,
-            donate_argnums=donated,
-        )
-    else:
+
+    @functools.cache
+    def compiled(count: int) -> Callable[[Any, Any], tuple[Any, Any]]:
+        if driver == "pmap":
+            return jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0),
+                out_axes=(None, None),
+                devices=devices[:count] if jax.process_count() == 1 or local else None,
+                donate_argnums=donated,
+            )
         mapped = jax.shard_map(
             step,
-            mesh=_mesh(num_devices),
+            mesh=_mesh(devices[:count]),
             in_specs=(PartitionSpec(), PartitionSpec(AXIS)),
             out_specs=(PartitionSpec(), PartitionSpec()),
             check_vma=False,
         )
-        run = jax.jit(mapped, donate_argnums=donated)
+        return jax.jit(mapped, donate_argnums=donated)
 
     def apply(state: Any, batch: Any) -> tuple[Any, Any]:
-        on_host = any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch))
-        return run(state, place(batch) if on_host else batch)
+        if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
+            batch = place(batch)
+        count, now = (len(jax.tree.leaves(x)[0].sharding.device_set) for x in (batch, state))
+        if count != now:  # an epoch's last, smaller batch, or the one after it
+            state = jax.device_put(state, _everywhere(devices[:count]))
+        return compiled(count)(state, batch)
 
     return apply
 

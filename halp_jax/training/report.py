@@ -1,4 +1,4 @@
-"""What a run says: `metrics.jsonl`, TensorBoard or W&B if asked for, and the cost of a step.
+"""What a run says: `metrics.jsonl`, and TensorBoard or W&B if asked for.
 
 `metrics.jsonl` holds one flat JSON object a line, each with `step`. A run that is resumed at step s
 drops the lines after s first, so that no step stands there twice.
@@ -12,11 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout
 
 METRICS = "metrics.jsonl"
 ADVICE = "make room and start the same command again: it goes on from the newest checkpoint"
@@ -132,31 +129,3 @@ def open_wandb(workdir: str | os.PathLike[str]) -> Any:
     return wandb.init(
         project="halp_jax", name=path.name, id=identity, resume="allow", dir=path, config=config
     )
-
-
-def encoder_flops(config: ml_collections.ConfigDict, layout: Layout) -> float:
-    """Floating point operations of one forward pass of one clip through one encoder and its head.
-
-    Matrix products of the recurrence alone (a multiply-add counts 2): two GRUs a layer, three gates
-    each, input and hidden products in every frame; then the two layers of the head.
-    """
-    width = config.encoder.width
-    features = layout.num_joints * layout.bodies * 3
-    products = 0
-    for layer in range(config.encoder.num_layers):
-        inputs = features if layer == 0 else 2 * width
-        products += 2 * 3 * width * (inputs + width)
-    head = 2 * width * 2 * width + 2 * width * config.encoder.dim
-    return 2.0 * (config.views.num_frames * products + head)
-
-
-def step_flops(config: ml_collections.ConfigDict, layout: Layout) -> float:
-    """Model FLOPs of one training step on the global batch, all streams.
-
-    Query and key forward, query backward (twice a forward), and the products with the queue
-    (logits and their gradient). What is recomputed or elementwise does not count, so the rate
-    that follows from it is a lower bound of what the machine does.
-    """
-    queue = 2.0 * config.moco.queue_size * config.encoder.dim
-    clip = 4.0 * encoder_flops(config, layout) + 2.0 * queue
-    return len(config.streams) * config.train.batch_size * clip

@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from halp_jax.errors import UserError
+from halp_jax.methods.upgrade import current_path
 from halp_jax.training.tree import Template, checksum
 
 CHECKPOINTS = "checkpoints"
@@ -134,9 +135,10 @@ def read(
     chosen = {
         name: leaf
         for name, leaf in wanted.items()
-        if leaf.size and (fields is None or name.split("/")[0] in fields)
+        if leaf.size and (fields is None or name.startswith(tuple(f"{field}/" for field in fields)))
     }
-    stored = info.get("checksums", {})
+    names = {current_path(name): name for name in info.get("checksums", {})}
+    stored = {name: info["checksums"][old] for name, old in names.items()}
     for name in sorted(chosen.keys() | {n for n in stored if fields is None}):
         if name not in stored:
             raise UserError(f"{where} has no {name}: it is of another architecture, use its config")
@@ -152,13 +154,14 @@ def read(
                 f"{leaf.dtype}{list(leaf.shape)}: use the config it was made with"
             )
     # Only the wanted arrays are read: the others of a partial restore stay on disk.
-    items = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in chosen.items()}
+    items = {names[name]: np.empty(leaf.shape, leaf.dtype) for name, leaf in chosen.items()}
     how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), items)
     request = ocp.args.PyTreeRestore(items, restore_args=how, partial_restore=True)
     try:
         table = manager.restore(step, args=ocp.args.Composite(state=request))["state"]
     except Exception as error:
         raise Damaged(one_line(error)) from error
+    table = {name: table[names[name]] for name in chosen}
     for name, leaf in table.items():
         if checksum(leaf) != list(stored[name]):
             raise Damaged(f"the checksum of {name} is wrong")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halp_jax.errors import UserError
-from halp_jax.training.torch_names import strip_prefix
+from halp_jax.methods.torch_names import strip_prefix
 
 SAFETENSORS = ".safetensors"  # ending of such a file; any other is torch's
 OURS = "halp_jax"  # key of what the released layout has no place for

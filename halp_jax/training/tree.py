@@ -30,7 +30,7 @@ def make_template(create: Callable[[], Any]) -> Template:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Any pytree as {"params/gru/kernel": leaf}, in jax's order of leaves."""
+    """Any pytree as {"params/layer0/kernel": leaf}, in jax's order of leaves."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.inspect.live.files import Run, number
-from halp_jax.training import collapse
-from halp_jax.training.collapse import ACCURACY, WEIGHT
+from halp_jax.methods.halp import ACCURACY, WEIGHT, find_collapse
 
 # Of HaLP itself: they mean nothing until it is on.
 OF_HALP = ("loss_halp", "kept")
@@ -124,7 +123,7 @@ def _warn(run: Run) -> str | None:
     """What is wrong with the run, in one line, or None."""
     if run.records and "loss" in run.records[-1] and number(run.records[-1]["loss"]) is None:
         return f"the loss is no longer finite at step {run.records[-1]['step']}"
-    return collapse.find_collapse(run.records)
+    return find_collapse(run.records)
 
 
 def _find_last(run: Run, name: str, stream: str) -> float | None:

@@ -16,11 +16,11 @@ import optax
 
 from halp_jax.core.queue import MemoryQueue
 from halp_jax.errors import UserError
-from halp_jax.methods import moco
+from halp_jax.methods import moco, torch_names
+from halp_jax.methods.base import TrainState
+from halp_jax.methods.torch_names import Arrays, Sizes
 from halp_jax.skeletons.layout import LAYOUTS, NTU25, Layout
 from halp_jax.skeletons.layout_file import restore_layout
-from halp_jax.training import torch_names
-from halp_jax.training.torch_names import Arrays, Sizes
 
 MANY = 2**30  # keys pushed are not counted further
 
@@ -68,7 +68,7 @@ def to_state(
     momentum: Arrays | None = None,
     step: int | None = None,
     pushed: Sequence[int] | None = None,
-) -> moco.TrainState:
+) -> TrainState:
     """The state of a run that has come as far as this model.
 
     Args:
@@ -98,25 +98,25 @@ def to_state(
     trace = jax.tree.map(np.zeros_like, params)
     if momentum:
         trace = torch_names.gather(momentum, query, places)
-    state = moco.TrainState(
-        step=np.int32(step),
-        params=params,
-        key_params=torch_names.gather(arrays, key, places),
-        batch_stats=torch_names.gather(arrays, query, torch_names.STATISTICS),
-        key_batch_stats=torch_names.gather(arrays, key, torch_names.STATISTICS),
-        opt_state=_fill_optimizer(moco.make_optimizer(config, 1).init(params), trace, step),
-        queue=MemoryQueue(
+    optimizer, _ = moco.make_optimizer(config, 1)
+    extra = {
+        "key_params": torch_names.gather(arrays, key, places),
+        "batch_stats": torch_names.gather(arrays, query, torch_names.STATISTICS),
+        "key_batch_stats": torch_names.gather(arrays, key, torch_names.STATISTICS),
+        "queue": MemoryQueue(
             keys=np.stack([arrays[f"queue{ending}"].T for ending in sizes.endings]),
             head=heads,
             pushed=np.asarray(pushed, np.int32).reshape(heads.shape),
         ),
-        prototypes=prototypes,
-    )
+        "prototypes": prototypes,
+    }
+    opt_state = _fill_optimizer(optimizer.init(params), trace, step)
+    state = TrainState(np.int32(step), params, opt_state, extra)
     return jax.tree.map(jnp.array, state)
 
 
 def from_state(
-    state: moco.TrainState,
+    state: TrainState,
     streams: Sequence[str],
     *,
     with_prototypes: bool = True,
@@ -134,17 +134,19 @@ def from_state(
     query = [f"encoder_q{ending}." for ending in endings]
     key = [f"encoder_k{ending}." for ending in endings]
     arrays = torch_names.scatter(state.params, query, places)
-    arrays |= torch_names.scatter(state.key_params, key, places)
-    arrays |= torch_names.scatter(state.batch_stats, query, torch_names.STATISTICS)
-    arrays |= torch_names.scatter(state.key_batch_stats, key, torch_names.STATISTICS)
+    extra = state.extra
+    arrays |= torch_names.scatter(extra["key_params"], key, places)
+    arrays |= torch_names.scatter(extra["batch_stats"], query, torch_names.STATISTICS)
+    arrays |= torch_names.scatter(extra["key_batch_stats"], key, torch_names.STATISTICS)
     for prefix in query + key:
         count = (tracked or {}).get(prefix + torch_names.TRACKED, int(state.step))
         arrays[prefix + torch_names.TRACKED] = np.array(count, np.int64)
-    for ending, keys, head in zip(endings, state.queue.keys, state.queue.head, strict=True):
+    queue = extra["queue"]
+    for ending, keys, head in zip(endings, queue.keys, queue.head, strict=True):
         arrays[f"queue{ending}"] = np.ascontiguousarray(keys.T)
         arrays[f"queue_ptr{ending}"] = np.array([head], np.int64)
     if with_prototypes:
-        arrays |= dict(zip(torch_names.prototype_names(endings), state.prototypes, strict=True))
+        arrays |= dict(zip(torch_names.prototype_names(endings), extra["prototypes"], strict=True))
     order = torch_names.list_shapes(torch_names.read_sizes(arrays))
     [trace] = [s.trace for s in state.opt_state if isinstance(s, optax.TraceState)]
     return {name: arrays[name] for name in order}, torch_names.scatter(trace, query, places)

@@ -1,0 +1,159 @@
+"""What methods of clips share: the views of the released code, the encoder, SGD."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jaxtyping import Array, Key
+
+from halp_jax.core.sphere import normalize
+from halp_jax.encoders.bigru import RECURRENCES, BiGRU, make_encoder
+from halp_jax.encoders.product import PRECISIONS
+from halp_jax.methods import check
+from halp_jax.methods.base import Batch, Spec, sample_keys
+from halp_jax.methods.schedule import Schedule, step_decay
+from halp_jax.skeletons.augment import ViewSettings, random_view
+from halp_jax.skeletons.streams import STREAMS
+
+CHOICES = {
+    "encoder.direction": ("forward", "bidirectional"),
+    "encoder.pooling": ("last", "mean"),
+    "train.precision": PRECISIONS,
+    "train.recurrence": RECURRENCES,
+}
+
+
+def view_settings(config: ml_collections.ConfigDict) -> ViewSettings:
+    """The section `views` as `skeletons.augment` takes it."""
+    v = config.views
+    return ViewSettings(
+        v.num_frames, tuple(v.crop), v.min_frames, v.shear_probability, v.shear,
+        v.num_corrupted_joints,
+    )  # fmt: skip
+
+
+def make_view(config: ml_collections.ConfigDict) -> Callable[[Key[Array, ""], Batch], Batch]:
+    """-> view(key, batch): each clip cropped and corrupted at random, all its frames valid."""
+    settings = view_settings(config)
+
+    def view(key, batch):
+        return map_clips(random_view, key, batch, settings)
+
+    return view
+
+
+def map_clips(function: Callable, key: Key[Array, ""], batch: Batch, *settings) -> Batch:
+    """The batch with function(key, frames, length, *settings) as frames, a key for each clip."""
+    keys = sample_keys(key, len(batch["length"]))
+    frames = jax.vmap(lambda *clip: function(*clip, *settings))(
+        keys, batch["frames"], batch["length"]
+    )
+    return batch | {"frames": frames, "length": full_length(frames)}
+
+
+def full_length(frames: Array) -> Array:
+    """Lengths [batch] of clips of which every frame is valid."""
+    return jnp.full(frames.shape[0], frames.shape[1], jnp.int32)
+
+
+def init_encoder(
+    encoder: BiGRU, key: Key[Array, ""], config: ml_collections.ConfigDict, spec: Spec
+) -> dict[str, Any]:
+    """The encoder's variables {"params", "batch_stats"} before the first step."""
+    clip = (config.views.num_frames, spec.layout.bodies, spec.layout.num_joints, 3)
+    return encoder.init(key, jnp.zeros((1, *clip)), train=False)
+
+
+def forward(
+    encoder: BiGRU, params: Any, batch_stats: Any, batch: Batch
+) -> tuple[Array, Array, Any]:
+    """A batch in training: (embedding, not normalised; feature; new batch statistics)."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    (embedding, feature), new = encoder.apply(
+        variables, batch["frames"], batch["length"], train=True, mutable=["batch_stats"]
+    )
+    return embedding, feature, new["batch_stats"]
+
+
+def make_inference(config: ml_collections.ConfigDict) -> tuple[Callable, Callable]:
+    """(encode, embed) of a method that keeps its encoder's variables as params and batch_stats."""
+    encoder = make_encoder(config)
+
+    def infer(params, extra, batch):
+        variables = {"params": params, "batch_stats": extra["batch_stats"]}
+        return encoder.apply(variables, batch["frames"], batch["length"], train=False)
+
+    def encode(params, extra, batch):
+        return infer(params, extra, batch)[1]
+
+    def embed(params, extra, batch):
+        return normalize(infer(params, extra, batch)[0])
+
+    return encode, embed
+
+
+def forward_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
+    """Model FLOPs of one forward pass of the global batch through the encoders of all streams."""
+    inputs = spec.layout.bodies * spec.layout.num_joints * 3
+    clip = make_encoder(config).count_flops(config.views.num_frames, inputs)
+    return len(config.streams) * config.train.batch_size * clip
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, dict[str, Schedule]]:
+    """SGD with momentum and weight decay on all parameters, in torch.optim.SGD's order.
+
+    Returns the schedules to report, too: that of the learning rate.
+    """
+    o = config.optim
+    rate = step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
+    optimizer = optax.chain(
+        optax.add_decayed_weights(o.weight_decay),
+        optax.trace(decay=o.momentum),
+        optax.scale_by_learning_rate(rate),
+    )
+    return optimizer, {"learning_rate": rate}
+
+
+def warn_at_start(config: ml_collections.ConfigDict) -> str | None:
+    """What to say of a run that starts from random weights: nothing."""
+    return None
+
+
+def find_trouble(records: Sequence[dict[str, Any]]) -> str | None:
+    """What the lines of metrics.jsonl so far tell of a run that learns nothing: not looked for."""
+    return None
+
+
+def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) -> None:
+    """Raises UserError for streams, views, encoder or optimiser that cannot work.
+
+    Args:
+        spec: of the data set, where it is known yet.
+    """
+    check.choices(config, CHOICES)
+    check.at_least(
+        config, 1, "views.num_frames", "views.min_frames", "encoder.width", "encoder.num_layers",
+        "encoder.dim",
+    )  # fmt: skip
+    check.at_least(
+        config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
+        "optim.weight_decay", "optim.factor", "optim.warmup_epochs",
+    )  # fmt: skip
+    check.shares(config, "views.shear_probability", "optim.momentum")
+    crop = tuple(config.views.crop)
+    if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
+        check.refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")
+    milestones = list(config.optim.milestones)
+    if milestones != sorted(set(milestones)) or any(epoch < 1 for epoch in milestones):
+        check.refuse(config, "optim.milestones", "give epochs in rising order, each once")
+    streams = tuple(config.streams)
+    if not streams or len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
+        check.refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")
+    if spec and config.views.num_corrupted_joints > spec.layout.num_joints:
+        advice = f"{spec.layout.name} has {spec.layout.num_joints} joints"
+        check.refuse(config, "views.num_corrupted_joints", advice)

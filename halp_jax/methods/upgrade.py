@@ -1,0 +1,35 @@
+"""Runs of before: their configs and the names in their checkpoints, as a run of today has them."""
+
+import dataclasses
+
+import ml_collections
+
+from halp_jax.methods.base import TrainState
+
+# Fields that configs of before lack, with the value that such a run had.
+SETTINGS = {
+    "method": "moco", "train.precision": "float32", "train.recurrence": "scan",
+    "checkpoint.every_minutes": 0.0, "finetune.save_minutes": 5.0, "finetune.keep_weights": True,
+}  # fmt: skip
+FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
+
+
+def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config with the fields that an older run does not have yet."""
+    with config.unlocked():
+        for field, value in SETTINGS.items():
+            section, _, name = field.rpartition(".")
+            if section and section not in config:
+                continue
+            holder = config[section] if section else config
+            holder[name] = holder.get(name, value)
+    return config
+
+
+def current_path(path: str) -> str:
+    """A path in the state of a checkpoint, whatever its age.
+
+    Before there was a choice of methods, what MoCo keeps (queue/keys, prototypes ...) stood beside
+    the params; now it stands in `extra`.
+    """
+    return path if path.split("/")[0] in FIELDS else f"extra/{path}"

@@ -1,0 +1,205 @@
+"""The seam between methods and the house: a recorded run, a method of the docs, runs of before."""
+
+import io
+import json
+import re
+import types
+from pathlib import Path
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from _runs import pack_clips, small_config
+from _steps import create_state, make_train_step
+
+from configs import default
+from halp_jax import datasets, methods
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features
+from halp_jax.evaluation.knn import make_knn_evaluator
+from halp_jax.methods import upgrade
+from halp_jax.skeletons import synthetic
+from halp_jax.skeletons.layout import NTU25
+from halp_jax.training import checkpoint, parallel
+from halp_jax.training.loop import train
+from halp_jax.training.tree import flatten
+
+ROOT = Path(__file__).parents[1]
+
+
+def recorded_config(name):
+    """Tiny, with prototypes from the tenth step on."""
+    c = default.get_config()
+    c.data.max_frames = 12
+    c.views.num_frames, c.views.min_frames = 6, 4
+    c.encoder.width, c.encoder.num_layers, c.encoder.dim = 8, 2, 8
+    c.moco.queue_size = 32
+    c.halp.num_prototypes, c.halp.queue_entries, c.halp.num_positives = 4, 32, 8
+    c.halp.mu, c.halp.start_epoch, c.halp.update_every = (2.0 if "halp" in name else 0.0), 0, 2
+    c.streams = ("joint", "motion", "bone") if "cmd" in name else ("joint",)
+    c.cmd.nu, c.cmd.topk = (1.0 if "cmd" in name else 0.0), 16
+    c.optim.milestones, c.optim.learning_rate = (4,), 0.1
+    c.train.batch_size = 8
+    return c
+
+
+@pytest.mark.parametrize("name", ["baseline", "halp_cmd"])
+def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
+    """Recorded with the code before there was a choice of methods, on two devices of a CPU."""
+    recorded, config = golden(f"steps_{name}"), recorded_config(name)
+    rng = np.random.default_rng(0)
+    run = parallel.compile_step(make_train_step(config, 3), num_devices=2)
+    state = parallel.replicate(create_state(config), 2)
+    for number in range(20):
+        batch = {"frames": rng.normal(size=(8, 12, 2, 25, 3)).astype(np.float32)}
+        batch["length"] = rng.integers(5, 13, 8).astype(np.int32)
+        state, metrics = run(state, batch)
+        for figure in ("loss", "grad_norm", "mu"):
+            wanted = recorded[f"metrics/{figure}"][number]
+            np.testing.assert_allclose(metrics[figure], wanted, rtol=1e-6, err_msg=figure)
+    leaves = {upgrade.current_path(path): path for path in recorded if "metrics" not in path}
+    found = flatten(state)
+    assert leaves.keys() == found.keys()
+    for path, old in leaves.items():
+        leaf = np.asarray(found[path]).reshape(-1)
+        some = np.linspace(0, leaf.size - 1, min(leaf.size, 32)).astype(int)
+        scale = max(1.0, float(np.abs(leaf).max()))
+        np.testing.assert_allclose(leaf[some], recorded[old], atol=1e-6 * scale, err_msg=path)
+
+
+@pytest.fixture
+def quick_compile():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def read_doc():
+    """The two files that docs/adding_a_method.md shows."""
+    text = (ROOT / "docs" / "adding_a_method.md").read_text()
+    return re.findall(r"^`(\S+\.py)`:\n\n```python\n(.*?)```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_method_of_the_docs_learns_resumes_and_is_evaluated(
+    tmp_path, monkeypatch, quick_compile
+):
+    (_, method), (config_path, config_source) = read_doc()
+    assert len((method + config_source).splitlines()) < 80
+    simclr = types.ModuleType("simclr")
+    exec(method, vars(simclr))
+    monkeypatch.setitem(methods.METHODS, "simclr", simclr)
+    given = {"__file__": str(ROOT / config_path)}
+    exec(config_source, given)
+    config = given["get_config"]()
+    assert not {"moco", "halp", "cmd"} & set(config) and config.simclr.temperature == 0.1
+
+    clips = [synthetic.make_clip(0, number)[:48] for number in range(40)]  # the demo's
+    splits = {"xsub": {"train": range(30), "test": range(30, 40)}}
+    dataset = datasets.from_arrays(clips, np.arange(40) % 10, layout="ntu25", splits=splits)
+    config.data.dir, config.data.max_frames = "memory", 48
+    config.views.num_frames = config.views.min_frames = 12
+    config.encoder.width, config.encoder.num_layers, config.encoder.dim = 16, 1, 16
+    config.streams, config.optim.learning_rate = ("joint", "bone"), 0.3
+    config.train.batch_size, config.train.num_devices, config.train.log_every = 30, 2, 20
+    config.checkpoint.every_epochs = config.knn.every_epochs = 30
+    evaluators = [make_knn_evaluator(config, dataset)]
+    run = {"dataset": dataset, "evaluators": evaluators, "stream": io.StringIO()}
+    config.train.epochs = 30
+    train(config, tmp_path / "run", **run)
+    config.train.epochs = 60
+    state = train(config, tmp_path / "run", **run)
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    learnt = [line for line in lines if "loss" in line]
+    assert learnt[-1]["loss"] < 0.8 * learnt[0]["loss"]
+    assert learnt[-1]["contrast_accuracy_bone"] > 0.15 and learnt[-1]["contrast_accuracy"] > 0.2
+    assert "knn_top1" in lines[-1] and "mu" not in lines[-1]
+    restored, step = checkpoint.restore_state(tmp_path / "run")
+    assert step == 60 and flatten(restored).keys() == flatten(state).keys()
+    config = checkpoint.load_config(tmp_path / "run")
+    embed = features.make_embedding("trained", config, NTU25, ("bone",), points=True)
+    found = embed(features.get_variables(restored), jnp.zeros((2, 6, 2, 25, 3)))
+    assert found.shape == (2, 32 + 16)
+    np.testing.assert_allclose(np.linalg.norm(found[:, 32:], axis=1), 1, rtol=1e-5)
+
+
+def test_a_method_without_a_sphere_says_so_and_an_unknown_one_is_refused():
+    config = small_config()
+    config.method = "supervised"
+    with pytest.raises(UserError, match="method supervised has no embeddings on a sphere"):
+        features.make_embedding("trained", config, NTU25, points=True)
+    config.method = "barlow"
+    with pytest.raises(UserError, match="config.method='barlow': use one of moco, supervised"):
+        methods.find_method(config)
+
+
+@flax.struct.dataclass
+class OldState:
+    """The state before there was a choice of methods."""
+
+    step: jax.Array
+    params: dict
+    key_params: dict
+    batch_stats: dict
+    key_batch_stats: dict
+    opt_state: tuple
+    queue: tuple
+    prototypes: jax.Array
+
+
+def test_a_run_of_before_is_read(tmp_path):
+    config = small_config()
+    state = create_state(config)
+    old = OldState(step=state.step, params=state.params, opt_state=state.opt_state, **state.extra)
+    for field in (
+        "method",
+        "checkpoint.every_minutes",
+        "train.recurrence",
+        "finetune.save_minutes",
+    ):
+        section, _, name = field.rpartition(".")
+        holder = config[section] if section else config
+        with config.unlocked():
+            del holder[name]
+    checkpoint.save_config(tmp_path, config)
+    assert "method" not in json.loads((tmp_path / "config.json").read_text())
+    with checkpoint.open_manager(tmp_path, small_config()) as manager:
+        checkpoint.save(manager, 3, old, {"layout": "ntu25"})
+    restored, step = checkpoint.restore_state(tmp_path)
+    assert step == 3
+    for path, leaf in flatten(state).items():
+        np.testing.assert_array_equal(flatten(restored)[path], leaf, err_msg=path)
+    loaded = checkpoint.load_config(tmp_path)
+    assert (loaded.method, loaded.train.recurrence) == ("moco", "scan")
+    assert (loaded.checkpoint.every_minutes, loaded.finetune.save_minutes) == (0.0, 5.0)
+    warm, _ = checkpoint.warm_start(
+        create_state(small_config()), tmp_path, methods.find_method(loaded).ENCODER
+    )
+    assert int(warm.step) == 0
+    path = "extra/key_params/layer0/w_ih"
+    np.testing.assert_array_equal(flatten(warm)[path], flatten(state)[path])
+
+
+def test_supervised_learning_from_scratch_is_a_run_like_any(tmp_path, quick_compile):
+    from configs import supervised
+
+    config = supervised.get_config()
+    assert not {"moco", "halp", "cmd"} & set(config)
+    dataset = datasets.open_dataset(pack_clips(tmp_path / "clips.npz"))
+    config.data.dir, config.data.max_frames = str(dataset.path), 10
+    config.views.num_frames = config.views.min_frames = 6
+    config.encoder.width, config.encoder.num_layers, config.encoder.dim = 8, 1, 8
+    config.train.batch_size, config.train.num_devices = 8, 2  # 14 clips: a batch of 8, one of 6
+    config.train.epochs, config.train.log_every, config.knn.every_epochs = 20, 1, 20
+    config.optim.learning_rate = 0.1
+    evaluators = [make_knn_evaluator(config, dataset)]
+    stream = io.StringIO()
+    train(config, tmp_path / "run", dataset=dataset, evaluators=evaluators, stream=stream)
+    assert "train 280/280 clips" in stream.getvalue()
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 40 and lines[-1]["epoch"] == 20 and "knn_top1" in lines[-1]
+    assert lines[-1]["loss"] < 0.8 * lines[1]["loss"]
+    state, _ = checkpoint.restore_state(tmp_path / "run")
+    assert state.params["probe"].weight.shape == (1, 16, 3)
