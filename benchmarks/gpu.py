@@ -17,10 +17,13 @@ from pathlib import Path
 HERE = Path(__file__).parent
 # name -> script, options; in the order of what one wants to know first.
 RUNS = {
-    "step_bf16": ("step", "--precision=bfloat16 --methods=baseline,halp --repeats=5"),
-    "step_f32": ("step", "--precision=float32 --methods=baseline,halp --repeats=5"),
-    "step_tf32": ("step", "--precision=tensorfloat32 --methods=baseline --repeats=5"),
-    "step_cmd": ("step", "--precision=bfloat16 --methods=baseline,cmd,halp_cmd --members=views,sequence"),
+    "step_bf16": ("step", "--precision=bfloat16 --methods=baseline,halp --memory=halp"),
+    "step_f32": ("step", "--precision=float32 --methods=baseline,halp --memory=none"),
+    "step_tf32": ("step", "--precision=tensorfloat32 --methods=baseline --memory=none"),
+    "step_cmd": (
+        "step",
+        "--precision=bfloat16 --methods=cmd,halp_cmd --members=views,sequence --memory=none",
+    ),
     "recurrence": ("recurrence", ""),
     "hallucination": ("hallucination", ""),
     "kmeans": ("kmeans", ""),

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halp_jax.encoders.bigru import BiGRU
+from halp_jax.encoders.bigru import BiGRU, flatten_clips
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 
 
@@ -107,7 +107,7 @@ def time_encoders(args):
     """Whole encoders: three at once, two forward, and the wavefront -> rows."""
     encoder = BiGRU(args.encoder_width)
     rng = np.random.default_rng(0)
-    shape = (3, args.batch, args.frames, 150)
+    shape = (3, args.batch, args.frames, 2, 25, 3)
     x = jnp.asarray(rng.normal(size=shape), jnp.float32)
     keys = jax.random.split(jax.random.key(0), 3)
     variables = jax.jit(jax.vmap(lambda key: encoder.init(key, x[0], train=False)))(keys)
@@ -124,7 +124,8 @@ def time_encoders(args):
         return jnp.sum(feature(params, x) * weight)
 
     def loss_of_wavefront(params, x):
-        return jnp.sum(wavefront(params, x / jnp.sqrt(1 + 1e-5)) * weight)  # as batch norm at first
+        x = flatten_clips(x) / jnp.sqrt(1 + 1e-5)  # as batch norm at first
+        return jnp.sum(wavefront(params, x) * weight)
 
     gradient, forward = jax.jit(jax.grad(loss)), jax.jit(feature)
     by_wave = jax.jit(jax.grad(loss_of_wavefront))
