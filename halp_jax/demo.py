@@ -2,7 +2,7 @@
 
     python -m halp_jax.demo --workdir=runs/demo [--variant=halp_cmd] [--config.train.epochs=40 ...]
 
-It types the three commands that a user types (shown as it goes), so started again it goes on where
+It types the commands that a user types (shown as it goes), so started again it goes on where
 it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
 """
 
@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halp_jax import datasets, evaluate, train
+from halp_jax import datasets, evaluate, table, train
 from halp_jax.core import hallucinate
 from halp_jax.datasets import pipeline
-from halp_jax.evaluation import features, table
+from halp_jax.evaluation import features
+from halp_jax.evaluation.result_files import ENCODERS
 from halp_jax.inspect.anchors import find_anchors
 from halp_jax.skeletons import augment, draw, draw_sphere
 from halp_jax.training import checkpoint
@@ -131,16 +132,16 @@ def main(argv: list[str] | None = None) -> int:
     data = f"--config.data.dir={workdir / 'data'}"
     run_command(train, "train", f"--config={CONFIG}:{variant}", where, data, *overrides)
     looks = {"knn": "joint,motion,bone,concat", "linear": "joint,motion,bone,ensemble"}
-    for encoder in table.ROWS:
+    for encoder in ENCODERS:
         for protocol in ("knn", "linear"):
             options = [where, f"--protocol={protocol}", f"--encoder={encoder}"]
             if variant == "halp_cmd" and encoder == "trained":
                 options.append(f"--stream={looks[protocol]}")
             run_command(evaluate, "evaluate", *options)
-    rows = table.gather([workdir])
-    (workdir / "table.md").write_text(table.format_table(rows, markdown=True) + "\n")
     paths = draw_pictures(workdir)
-    print("\nAccuracy on unseen subjects, per cent:\n\n" + table.format_table(rows))
+    print("\nAccuracy on unseen subjects:")
+    run_command(table, "table", str(workdir), f"--out={workdir / 'table.md'}")
+    run_command(table, "table", str(workdir))
     print("\nPictures: " + ", ".join(map(str, paths)))
     print(NEXT)
     return 0

@@ -20,10 +20,11 @@ import argparse
 import sys
 
 import ml_collections
+import pandas as pd
 
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, protocols, stopping, table
+from halp_jax.evaluation import features, protocols, result_files, stopping
 from halp_jax.options import names_config_file, parse_config
 from halp_jax.training import checkpoint, cluster
 from halp_jax.training.loop import Stopped
@@ -78,10 +79,10 @@ def main(argv: list[str] | None = None) -> int:
         again = "goes on after the last save" if tuning else "begins again"
         return stopping.report("evaluate", error, f"the same command {again}")
     for result, _ in found:
-        shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
-        rows[f"{table.row_name(result)}, {table.column_name(result)}"] = shown
+        shown = {name: 100 * result[name] for name in ("top1", "top5", "best_top1")}
+        rows[f"{result_files.row_name(result)}, {result_files.column_name(result)}"] = shown
     if cluster.is_first():
-        print(table.format_table(rows))
+        print(pd.DataFrame(rows).T.to_string(float_format="%.1f"))
         clips = f"{result['num_test']} {args.part} clips of {result['split']}"
         if result["unlabelled"]:
             clips += f", {result['unlabelled']} without a label left out"
