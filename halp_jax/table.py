@@ -21,6 +21,7 @@ import pandas as pd
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.evaluation import table
+from halp_jax.options import make_parser, run_command
 
 ENDINGS = {".txt": "text", ".md": "markdown", ".tex": "latex", ".csv": "csv"}
 MEASURES = {
@@ -34,9 +35,7 @@ FIELDS = (
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "halp_jax.table", description=__doc__.splitlines()[0], allow_abbrev=False
-    )
+    parser = make_parser("table", __doc__)
     about = "a run, or a folder that holds runs at any depth"
     parser.add_argument("folders", nargs="+", metavar="DIR", help=about)
     about = "default: what the ending of --out says (.txt, .md, .tex, .csv), else text"
@@ -155,23 +154,22 @@ FORMATS = {
 }  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(sys.argv[1:] if argv is None else argv)
-    try:
-        cells, notes = make_table(args)
-        text = FORMATS[args.format](cells, notes)
-        if args.out:
-            path = Path(args.out).expanduser()
-            with open_whole(path, "choose another --out") as stream:
-                stream.write(text.encode("utf-8"))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def run(argv: Sequence[str]) -> None:
+    """Makes the table, and prints it or writes it."""
+    args = parse_args(argv)
+    cells, notes = make_table(args)
+    text = FORMATS[args.format](cells, notes)
     if not args.out:
         print(text, end="")
-        return 0
+        return
+    path = Path(args.out).expanduser()
+    with open_whole(path, "choose another --out") as stream:
+        stream.write(text.encode("utf-8"))
     print(f"{path}: {cells.row.nunique()} rows, {cells.protocol.nunique()} columns")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("table", run, argv)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from _files import annotation, write_pyskl
 from _formats import write_nwucla
-from absl import flags
 
 from halp_jax import prepare
 from halp_jax.datasets import open_source, pipeline
@@ -447,27 +446,9 @@ def test_opening_needs_no_tensorflow(small):
 
 
 @pytest.fixture
-def command(monkeypatch):
+def command():
     """Runs the command's main in this process: command("--format=..", ..) -> exit code."""
-    monkeypatch.setattr(prepare.signal, "signal", lambda *_: None)
-
-    def run(*arguments: str) -> int:
-        values = flags.FlagValues()
-        with monkeypatch.context() as patch:
-            for name in (
-                "DEFINE_enum",
-                "DEFINE_string",
-                "DEFINE_integer",
-                "DEFINE_float",
-                "DEFINE_bool",
-            ):
-                define = functools.partial(getattr(flags, name), flag_values=values)
-                patch.setattr(prepare.flags, name, define)
-            prepare.define_flags()
-        monkeypatch.setattr(prepare, "FLAGS", values)
-        return prepare.main(values(["prepare", "--workers=1", *arguments]))
-
-    return run
+    return lambda *arguments: prepare.main(["--workers=1", *arguments])
 
 
 def test_command_prepares_the_embedded_data_set(command, tmp_path, capsys):
@@ -492,6 +473,14 @@ def test_command_tells_the_format_of_the_source(command, tmp_path, capsys):
     assert "3 clips of 10 classes, kinect20; splits: xsub 2 train, 1 test; xview" in output.out
 
 
+def test_options_are_typed_with_dashes_or_underscores():
+    dashes, underscores = (
+        prepare.parse_args(["--out=a_b", "--max-gap=3", "--as_layout=x_y".replace("_", mark, 1)])
+        for mark in "-_"
+    )
+    assert dashes == underscores and (dashes.out, dashes.as_layout) == ("a_b", "x_y")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -500,7 +489,7 @@ def test_command_tells_the_format_of_the_source(command, tmp_path, capsys):
         ([], "give --source=PATH, or --format=synthetic"),
         (["--source=nowhere"], "nowhere does not exist; check the path"),
         (["--format=pyskl", "--source=x", "--clips=5"], "--clips means nothing to --format=pyskl"),
-        (["--format=synthetic", "stray"], "'stray' is no option"),
+        (["--format=synthetic", "stray"], "unrecognized arguments: stray"),
     ],
 )
 def test_command_says_what_is_wrong_in_one_line(command, tmp_path, capsys, arguments, message):
@@ -527,12 +516,11 @@ def test_terminate_signal_is_taken_as_an_interrupt():
     code = (
         "import os, signal, sys\n"
         "from halp_jax import prepare\n"
-        "prepare.define_flags(); prepare.FLAGS(['prepare', '--format=synthetic', '--out=x'])\n"
         "prepare.open_source = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "sys.exit(prepare.main(['prepare']))"
+        "sys.exit(prepare.main(['--format=synthetic', '--out=x']))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 130 and result.stderr.startswith("prepare: stopped"), result
+    assert result.returncode == 143 and result.stderr.startswith("prepare: stopped"), result
 
 
 # --- progress -------------------------------------------------------------------------------------
