@@ -531,21 +531,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def run_progress(stream: io.StringIO, interval: float | int) -> str:
-    now = [0.0]
-    with Progress(400, "train", start=100, stream=stream, interval=interval,
-                  clock=lambda: now[0]) as progress:  # fmt: skip
-        for step in range(20):
-            now[0] += 0.5
-            progress.update(loss=4.0 - step / 10)
-            if step == 10:
-                progress.note("look")
-    return stream.getvalue()
+@pytest.fixture
+def run_progress(monkeypatch):
+    """Twenty of 400 steps, half a second each, on a stream -> what was written there."""
+
+    def run(stream: io.StringIO) -> str:
+        now = [0.0]
+        monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+        monkeypatch.setattr("halp_jax.progress.LOG_INTERVAL", 4.0)
+        with Progress(400, "train", start=100, stream=stream) as progress:
+            for step in range(20):
+                now[0] += 0.5
+                progress.update(loss=4.0 - step / 10)
+                if step == 10:
+                    progress.note("look")
+        return stream.getvalue()
+
+    return run
 
 
-def test_log_gets_a_plain_line_every_few_seconds():
-    lines = run_progress(io.StringIO(), 4.0).splitlines()
-    assert lines == [
+def test_log_gets_a_plain_line_every_few_seconds(run_progress):
+    assert run_progress(io.StringIO()).splitlines() == [
         "train 108/400 steps (27 %), 2/s, 2m26s left, loss 3.3",
         "look",
         "train 116/400 steps (29 %), 2/s, 2m22s left, loss 2.5",
@@ -553,10 +559,10 @@ def test_log_gets_a_plain_line_every_few_seconds():
     ]
 
 
-def test_terminal_gets_one_live_line_and_notes_above_it():
-    text = run_progress(Terminal(), 4.0)
-    assert text.count("\n") == 2 and text.endswith("loss 2.1\n")
-    assert "\rlook" in text.replace(" ", "") and text.count("\r") == 5
+def test_terminal_gets_one_live_line_and_notes_above_it(run_progress):
+    text = run_progress(Terminal())
+    assert text.count("\n") == 2 and text.endswith("2m20s left, loss 2.1\n")
+    assert "\rlook\n" in text and "train 101/400 steps (25 %) " in text
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def train(
                     save(state, step, figures)
                     raise leave(step) from None
             journal.write(step, figures | results)
-            progress.figures |= {name: figures[name] for name in shown if name in figures} | results
+            progress.metrics |= {name: figures[name] for name in shown if name in figures} | results
             if not warned and (warning := method.find_trouble(journal.records)):
                 progress.note(f"warning: {warning}")
                 warned = True
