@@ -31,8 +31,6 @@ from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training import checkpoint, normalization, torch_files
 from halp_jax.training.torch_files import Content, naming
 
-DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
-
 
 def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command's own options, and the rest: those of the config."""
@@ -106,7 +104,7 @@ def start_config(
         with naming(Path(args.source)):
             checkpoint.save_config(folder, checkpoint.parse_config(content.ours["config"]))
     elif not from_file:
-        options = [f"--config={DEFAULT}", *options]
+        options = ["--config=configs/default.py", *options]
     named = names_config_file(options)
     config = parse_config(options, None if named else checkpoint.load_config(folder))
     config.unlock()

@@ -28,7 +28,6 @@ from halp_jax.skeletons import augment, draw, draw_sphere
 from halp_jax.training import checkpoint
 
 NUM_CLIPS = 1200
-CONFIG = Path(__file__).parents[1] / "configs" / "demo.py"
 NEXT = """
 The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
@@ -126,7 +125,7 @@ def demo(argv: Sequence[str]) -> None:
     prepare_data(workdir / "data")
     where = f"--workdir={workdir}"
     data = f"--config.data.dir={workdir / 'data'}"
-    type_command(train, "train", f"--config={CONFIG}:{variant}", where, data, *overrides)
+    type_command(train, "train", f"--config=configs/demo.py:{variant}", where, data, *overrides)
     looks = {"knn": "joint,motion,bone,concat", "linear": "joint,motion,bone,ensemble"}
     for encoder in ENCODERS:
         for protocol in ("knn", "linear"):

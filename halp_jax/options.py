@@ -1,7 +1,8 @@
 """What all commands share: how their options are read, and how they end.
 
---config=FILE[:VARIANT] --config.x.y=value      of the commands that have a config
---some-option=value                             --some_option=value is the same
+    --config=FILE[:VARIANT] --config.x.y=value   of the commands that have a config; a FILE of configs/ is
+                                                 found wherever the command is typed
+    --some-option=value                          --some_option=value is the same
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +23,8 @@ from ml_collections import config_flags
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import Stopped, UserError
 from halp_jax.training import cluster
+
+CONFIGS = Path(__file__).parent / "configs"  # a link in the repository, a copy in the wheel
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,6 +112,18 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def find_config(file: str) -> str:
+    """configs/demo.py:VARIANT or demo:VARIANT -> the same, of the copy that is installed with halp_jax.
+
+    A file that is there goes before it.
+    """
+    path, colon, variant = file.partition(":")
+    shipped = CONFIGS / f"{Path(path).stem}.py"
+    if not Path(path).exists() and Path(path).parent.name in ("", "configs") and shipped.exists():
+        path = str(shipped)
+    return path + colon + variant
+
+
 def names_config_file(options: Sequence[str]) -> bool:
     return any(option.split("=")[0] == "--config" for option in options)
 
@@ -123,6 +139,10 @@ def parse_config(
     """
     values = flags.FlagValues()
     about = "Config file, e.g. configs/halp.py:ntu60_xsub; override with --config.x=y"
+    options = [
+        f"--config={find_config(option[9:])}" if option.startswith("--config=") else option
+        for option in options
+    ]
     arguments = ["halp_jax", *options]
     common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}
     try:
