@@ -24,7 +24,7 @@ from halp_jax.methods.upgrade import upgrade_config
 PROTOCOLS = ("knn", "linear", "finetune", "semi", "transfer")
 NO_EXPERIMENT = (
     "seed", "method", "streams", "data.dir", "data.split", "train.log_every", "train.num_devices",
-    "train.parallel", "train.recurrence", "train.tensorboard", "train.wandb", "checkpoint.",
+    "train.parallel", "train.tensorboard", "train.wandb", "checkpoint.",
     "cluster.", "knn.", "linear.", "finetune.", "semi.",
 )  # fmt: skip
 # Of the evaluations' sections, what changes no result.

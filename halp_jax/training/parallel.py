@@ -77,7 +77,7 @@ def replicate(tree: Any, num_devices: int = 0, local: bool = False) -> Any:
 
 def local_view(tree: Any) -> Any:
     """A replicated tree as plain arrays on this process's first device, without a copy."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
 
 def make_placer(
