@@ -1,8 +1,8 @@
 """What all commands share: how their options are read, and how they end.
 
-    --config=FILE[:VARIANT] --config.x.y=value   of the commands that have a config; a FILE of configs/ is
-                                                 found wherever the command is typed
-    --some-option=value                          --some_option=value is the same
+--config=FILE[:VARIANT] --config.x.y=value   of the commands that have a config; a FILE of configs/ is
+                                             found wherever the command is typed
+--some-option=value                          --some_option=value is the same
 """
 
 import argparse
