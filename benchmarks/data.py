@@ -20,7 +20,6 @@ from halp_jax import methods
 from halp_jax.datasets import open_dataset, open_source, pipeline
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.methods.base import Spec
-from halp_jax.methods.common import view_settings
 from halp_jax.methods.moco import step_flops
 from halp_jax.methods.streams import split_streams
 from halp_jax.skeletons.augment import random_view
@@ -34,14 +33,13 @@ QUICK |= {"layers": 1}
 
 def make_views_on_device(config, layout):
     """The first half of the training step: a batch to two views of every stream."""
-    settings = view_settings(config)
 
     @jax.jit
     def views(key, frames, length):
         def one(key):
             keys = jax.random.split(key, len(length))
-            view = jax.vmap(random_view, in_axes=(0, 0, 0, None))
-            clips = {"frames": view(keys, frames, length, settings)}
+            view = jax.vmap(lambda *clip: random_view(*clip, config.views))
+            clips = {"frames": view(keys, frames, length)}
             return split_streams(clips, config.streams, layout)["frames"]
 
         return [one(k) for k in jax.random.split(key)]

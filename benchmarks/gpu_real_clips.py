@@ -1,6 +1,6 @@
 """The paper's width and epochs on real clips, on one large GPU in under ten minutes.
 
-    python -m halp_jax.pack --data=data/pku2p --out=packed/pku2p.npz --half
+    python -m halp_jax.export --data=data/pku2p --out=packed/pku2p.npz --half
     python benchmarks/gpu_real_clips.py --data=packed --out=gpu.jsonl --minutes=9
 
 For each task and seed: raw coordinates and a random encoder; MoCo at the released settings

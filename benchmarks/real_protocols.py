@@ -1,9 +1,9 @@
 """Fine-tuning on real clips for RESULTS.md: on all labels, on a few, after another set; and from scratch.
 
     python -m halp_jax.prepare --format=pyskl --source=nw_ucla_3danno.pkl --out=data/nwucla20 \\
-        --as_layout=kinect20 --max_bodies=2 --normalize=view
+        --as-layout=kinect20 --max-bodies=2 --normalize=view
     python -m halp_jax.prepare --format=pyskl --source=pku_mmd_v1_two_person_3danno.pkl \\
-        --out=data/pku20 --as_layout=kinect20 --max_bodies=2 --normalize=view
+        --out=data/pku20 --as-layout=kinect20 --max-bodies=2 --normalize=view
     python benchmarks/real_protocols.py --out=runs/protocols --seeds=0,1,2
     python benchmarks/real_protocols.py --out=runs/protocols --report    (--record keeps the figures)
 

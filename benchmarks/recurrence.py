@@ -18,9 +18,9 @@ import _timing
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gru_pallas import pallas_gru
 
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
-from halp_jax.encoders.gru_pallas import pallas_gru
 from halp_jax.encoders.product import product
 
 QUICK = {"widths": "32,64", "batch": 8, "frames": 16, "repeats": 2, "cores": 1}

@@ -62,7 +62,6 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     # Of the recurrent layers' matrix products; states and sums stay float32. "tensorfloat32" and
     # "bfloat16" are for accelerators.
     train.precision = "float32"
-    train.recurrence = "scan"  # or "pallas": on TPUs, a kernel that keeps the weights on the chip
     train.parallel = "pmap"  # or "shard_map": the same step, the other driver
     train.num_devices = 0  # 0: all of them
     train.log_every = 20  # steps between two lines of metrics.jsonl

@@ -16,30 +16,26 @@ weights_only, so nothing in it is executed. Nothing that exists is overwritten.
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from halp_jax import datasets
-from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import UserError
 from halp_jax.methods import moco, released, torch_names
-from halp_jax.options import names_config_file, parse_config
+from halp_jax.options import make_parser, names_config_file, parse_config, run_command
 from halp_jax.skeletons.layout import describe_layout
 from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training import checkpoint, normalization, torch_files
 from halp_jax.training.torch_files import Content, naming
 
-DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
 
-
-def parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command's own options, and the rest: those of the config."""
-    parser = argparse.ArgumentParser(
-        "halp_jax.convert", description=__doc__.splitlines()[0], allow_abbrev=False,
-        epilog="--config=FILE[:VARIANT] and --config.field=value set what shapes do not tell",
-    )  # fmt: skip
+    more = "--config=FILE[:VARIANT] and --config.field=value set what shapes do not tell"
+    parser = make_parser("convert", __doc__, epilog=more)
     parser.add_argument("--workdir", required=True, help="folder of a run; new with --from")
     parser.add_argument("--from", dest="source", help="file to read: .pth.tar, .safetensors")
     parser.add_argument("--to", help="file to write: .safetensors, or any other name for torch's")
@@ -108,7 +104,7 @@ def start_config(
         with naming(Path(args.source)):
             checkpoint.save_config(folder, checkpoint.parse_config(content.ours["config"]))
     elif not from_file:
-        options = [f"--config={DEFAULT}", *options]
+        options = ["--config=configs/default.py", *options]
     named = names_config_file(options)
     config = parse_config(options, None if named else checkpoint.load_config(folder))
     config.unlock()
@@ -208,18 +204,14 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     return f"{path}: {len(arrays)} arrays, step {step}, {path.stat().st_size / 2**20:.1f} MiB"
 
 
-def main(argv: list[str] | None = None) -> int:
-    quiet_tensorflow()
-    try:
-        args, options = parse_args(sys.argv[1:] if argv is None else argv)
-        print((import_file if args.source else export_file)(args, options))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("convert: stopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+def convert(argv: Sequence[str]) -> None:
+    """Reads a file or writes one."""
+    args, options = parse_args(argv)
+    print((import_file if args.source else export_file)(args, options))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("convert", convert, argv)
 
 
 if __name__ == "__main__":

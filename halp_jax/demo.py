@@ -2,29 +2,32 @@
 
     python -m halp_jax.demo --workdir=runs/demo [--variant=halp_cmd] [--config.train.epochs=40 ...]
 
-It types the three commands that a user types (shown as it goes), so started again it goes on where
+It types the commands that a user types (shown as it goes), so started again it goes on where
 it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
 """
 
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halp_jax import datasets, evaluate, train
+from halp_jax import datasets, evaluate, table, train
 from halp_jax.core import hallucinate
 from halp_jax.datasets import pipeline
-from halp_jax.evaluation import features, table
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features
+from halp_jax.evaluation.result_files import ENCODERS
 from halp_jax.inspect.anchors import find_anchors
+from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons import augment, draw, draw_sphere
 from halp_jax.training import checkpoint
 
 NUM_CLIPS = 1200
-CONFIG = Path(__file__).parents[1] / "configs" / "demo.py"
 NEXT = """
 The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
@@ -47,7 +50,7 @@ def type_out(*arguments: str) -> None:
     print("\n$ python " + shlex.join(arguments), flush=True)
 
 
-def run_command(module, name: str, *arguments: str) -> None:
+def type_command(module, name: str, *arguments: str) -> None:
     """Runs a command in this process, as its command line would; ends the demo where it fails."""
     type_out("-m", f"halp_jax.{name}", *arguments)
     status = module.main(list(arguments))
@@ -110,40 +113,36 @@ def draw_pictures(workdir: Path) -> list[Path]:
     return paths
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else argv
-    workdir, variant = Path("runs/demo"), "halp"
-    overrides = []
-    for argument in arguments:
-        if argument.startswith("--workdir="):
-            workdir = Path(argument.removeprefix("--workdir="))
-        elif argument.startswith("--variant="):
-            variant = argument.removeprefix("--variant=")
-        elif argument.startswith("--config."):
-            overrides.append(argument)
-        else:
-            known = "--workdir=DIR, --variant=halp|halp_cmd and --config.x=y only"
-            message = f"unknown argument {argument!r}: {known}"
-            print(f"error: {message}", file=sys.stderr)
-            return 1
+def demo(argv: Sequence[str]) -> None:
+    """Types the commands one after the other."""
+    parser = make_parser("demo", __doc__, epilog="--config.field=value changes a setting")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--variant", default="halp", choices=("halp", "halp_cmd"))
+    args, overrides = parser.parse_known_args(argv)
+    if unknown := [each for each in overrides if not each.startswith("--config.")]:
+        raise UserError(f"unknown argument {unknown[0]!r}; --help lists the options")
+    workdir, variant = args.workdir, args.variant
     prepare_data(workdir / "data")
     where = f"--workdir={workdir}"
     data = f"--config.data.dir={workdir / 'data'}"
-    run_command(train, "train", f"--config={CONFIG}:{variant}", where, data, *overrides)
+    type_command(train, "train", f"--config=configs/demo.py:{variant}", where, data, *overrides)
     looks = {"knn": "joint,motion,bone,concat", "linear": "joint,motion,bone,ensemble"}
-    for encoder in table.ROWS:
+    for encoder in ENCODERS:
         for protocol in ("knn", "linear"):
             options = [where, f"--protocol={protocol}", f"--encoder={encoder}"]
             if variant == "halp_cmd" and encoder == "trained":
                 options.append(f"--stream={looks[protocol]}")
-            run_command(evaluate, "evaluate", *options)
-    rows = table.gather([workdir])
-    (workdir / "table.md").write_text(table.format_table(rows, markdown=True) + "\n")
+            type_command(evaluate, "evaluate", *options)
     paths = draw_pictures(workdir)
-    print("\nAccuracy on unseen subjects, per cent:\n\n" + table.format_table(rows))
+    print("\nAccuracy on unseen subjects:")
+    type_command(table, "table", str(workdir), f"--out={workdir / 'table.md'}")
+    type_command(table, "table", str(workdir))
     print("\nPictures: " + ", ".join(map(str, paths)))
     print(NEXT)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("demo", demo, argv, stopped="the same command goes on", sigterm=False)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ it, --join, --step and --config.field=value are those of `evaluate`.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ from halp_jax.datasets import pipeline
 from halp_jax.datasets.reading import NORMALIZERS
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
-from halp_jax.evaluation import classifier, classify, features, knn, load, stopping, streams
+from halp_jax.evaluation import classifier, classify, features, knn, load, streams
 from halp_jax.evaluation.inputs import read_clips
+from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint, normalization
@@ -47,11 +49,9 @@ READER_OPTIONS = {
 }
 
 
-def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
     """The command's options with those of `evaluate`, and the run's config as they change it."""
-    parser = argparse.ArgumentParser(
-        "halp_jax.embed", description=__doc__.splitlines()[0], allow_abbrev=False
-    )
+    parser = make_parser("embed", __doc__)
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--input", required=True, nargs="+", action="extend", metavar="FILE")
     about = "of the inputs that are no data set; default: told from each"
@@ -237,26 +237,22 @@ def format_clips(result: dict[str, np.ndarray]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    pipeline.quiet_tensorflow()
-    try:
-        with stopping.interruptible():
-            args, config = parse_args(sys.argv[1:] if argv is None else argv)
-            if args.out and Path(args.out).expanduser().exists():
-                raise UserError(f"{args.out} exists; choose another --out")
-            result = embed(args, config)
-            path = write(args.out, result) if args.out else None
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as error:
-        return stopping.report("embed", error, "nothing was written")
+def run(argv: Sequence[str]) -> None:
+    """Embeds, writes and prints."""
+    args, config = parse_args(argv)
+    if args.out and Path(args.out).expanduser().exists():
+        raise UserError(f"{args.out} exists; choose another --out")
+    result = embed(args, config)
+    path = write(args.out, result) if args.out else None
     if args.neighbours or "scores" in result:
         print(format_clips(result))
     shown = [name for name in ("features", "embeddings", "scores") if name in result]
     shapes = ", ".join(f"{name} {list(result[name].shape)}" for name in shown)
     print(f"{len(result['names'])} clips: {shapes}" + (f": {path}" if path else ""))
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("embed", run, argv)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,17 @@
-"""The one error a user is meant to read: it says what is wrong, where, and what to do."""
+"""The one error a user is meant to read, and the stop that is none."""
+
+import signal
+from pathlib import Path
 
 
 class UserError(ValueError):
     """Bad input, configuration or files. Commands print its one line and exit with status 1."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has saved its state; `exit_code` is the command's."""
+
+    def __init__(self, signum: int, step: int, workdir: Path):
+        name = signal.Signals(signum).name
+        super().__init__(f"{name}: saved step {step} in {workdir}; the same command goes on")
+        self.exit_code = 128 + signum

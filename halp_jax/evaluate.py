@@ -18,21 +18,21 @@ typed on every host (launch/README.md).
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import ml_collections
+import pandas as pd
 
-from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, protocols, stopping, table
-from halp_jax.options import names_config_file, parse_config
+from halp_jax.evaluation import features, protocols, result_files
+from halp_jax.options import make_parser, names_config_file, parse_config, run_command
 from halp_jax.training import checkpoint, cluster
-from halp_jax.training.loop import Stopped
 
 
-def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
     """The command's options, and the run's config as the --config options change it."""
     more = "--config.field=value changes a setting; --config=FILE[:VARIANT] replaces them all"
-    parser = argparse.ArgumentParser("halp_jax.evaluate", epilog=more, allow_abbrev=False)
+    parser = make_parser("evaluate", __doc__, epilog=more)
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--protocol", required=True, choices=protocols.PROTOCOLS)
     parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
@@ -55,38 +55,31 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     return args, parse_config(rest, checkpoint.load_config(args.workdir))
 
 
-def main(argv: list[str] | None = None) -> int:
-    pipeline.quiet_tensorflow()
-    args, rows = None, {}
-    try:
-        with stopping.interruptible():
-            args, config = parse_args(sys.argv[1:] if argv is None else argv)
-            cluster.join(config)
-            with cluster.together():
-                found = protocols.run(
-                    config, args.workdir, args.protocol, encoder=args.encoder, stream=args.stream,
-                    join=args.join, step=args.step, part=args.part,
-                )  # fmt: skip
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return cluster.leave(error)
-    except Stopped as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt as error:
-        tuning = args and args.protocol in protocols.TUNING
-        again = "goes on after the last save" if tuning else "begins again"
-        return stopping.report("evaluate", error, f"the same command {again}")
+def evaluate(argv: Sequence[str]) -> None:
+    """Evaluates, and prints the table of what it found."""
+    args, config = parse_args(argv)
+    cluster.join(config)
+    with cluster.together():
+        found = protocols.run(
+            config, args.workdir, args.protocol, encoder=args.encoder, stream=args.stream,
+            join=args.join, step=args.step, part=args.part,
+        )  # fmt: skip
+    if not cluster.is_first():
+        return
+    rows = {}
     for result, _ in found:
-        shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
-        rows[f"{table.row_name(result)}, {table.column_name(result)}"] = shown
-    if cluster.is_first():
-        print(table.format_table(rows))
-        clips = f"{result['num_test']} {args.part} clips of {result['split']}"
-        if result["unlabelled"]:
-            clips += f", {result['unlabelled']} without a label left out"
-        print(f"{clips}, {result['seconds']} s: {found[-1][1]}")
-    return 0
+        shown = {name: 100 * result[name] for name in ("top1", "top5", "best_top1")}
+        rows[f"{result_files.row_name(result)}, {result_files.column_name(result)}"] = shown
+    print(pd.DataFrame(rows).T.to_string(float_format="%.1f"))
+    clips = f"{result['num_test']} {args.part} clips of {result['split']}"
+    if result["unlabelled"]:
+        clips += f", {result['unlabelled']} without a label left out"
+    print(f"{clips}, {result['seconds']} s: {found[-1][1]}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    again = "the same command begins again; fine-tuning goes on after its last save"
+    return run_command("evaluate", evaluate, argv, stopped=again)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,135 @@
-"""The options of the commands that belong to a config: --config=FILE[:VARIANT], --config.x.y=value."""
+"""What all commands share: how their options are read, and how they end.
 
+--config=FILE[:VARIANT] --config.x.y=value   of the commands that have a config; a FILE of configs/ is
+                                             found wherever the command is typed
+--some-option=value                          --some_option=value is the same
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from halp_jax.errors import UserError
+from halp_jax.datasets.pipeline import quiet_tensorflow
+from halp_jax.errors import Stopped, UserError
+from halp_jax.training import cluster
+
+CONFIGS = Path(__file__).parent / "configs"  # a link in the repository, a copy in the wheel
 
 
-def names_config_file(options: list[str]) -> bool:
+class Parser(argparse.ArgumentParser):
+    """One that names what is wrong in the line of every other error, and takes `_` for `-`."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} (--help lists the options)")
+
+    def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_with_dashes(each) for each in args], namespace)
+
+
+def make_parser(command: str, about: str | None, **options: Any) -> Parser:
+    """The parser of `python -m halp_jax.COMMAND`; `about` is the module's docstring."""
+    layout = argparse.RawDescriptionHelpFormatter
+    return Parser(
+        f"halp_jax.{command}", description=about, allow_abbrev=False, formatter_class=layout,
+        **options,
+    )  # fmt: skip
+
+
+def _with_dashes(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    is_config = name == "--config" or name.startswith("--config.")
+    return (
+        argument
+        if not name.startswith("--") or is_config
+        else name.replace("_", "-") + equals + value
+    )
+
+
+def run_command(
+    command: str,
+    work: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str] | None,
+    *,
+    stopped: str = "nothing was written",
+    sigterm: bool = True,
+) -> int:
+    """Does `work(arguments)` -> the exit status, after one line on stderr where it failed.
+
+    0 when all is done, 1 after an error, 143 or 130 after SIGTERM or Ctrl-C. In a run of many
+    processes an error of one ends all of them.
+
+    Args:
+        stopped: what a user finds after a stop, and what to do.
+        sigterm: False where `work` takes care of SIGTERM itself.
+    """
+    quiet_tensorflow()
+    try:
+        with interruptible() if sigterm else contextlib.nullcontext():
+            return work(sys.argv[1:] if argv is None else argv) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return cluster.leave(error)
+    except Stopped as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        print(f"{command}: stopped; {stopped}", file=sys.stderr)
+        return cluster.leave(error, 128 + (error.args[0] if error.args else signal.SIGINT))
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        print(f"error: {cluster.describe(error)}", file=sys.stderr)
+        return cluster.leave(error)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, with its number as the argument."""
+
+    def interrupt(signum, frame):
+        raise KeyboardInterrupt(signum)
+
+    if threading.current_thread() is not threading.main_thread():  # Python gives it no signals
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def find_config(file: str) -> str:
+    """configs/demo.py:VARIANT or demo:VARIANT -> the same, of the copy that is installed with halp_jax.
+
+    A file that is there goes before it.
+    """
+    path, colon, variant = file.partition(":")
+    shipped = CONFIGS / f"{Path(path).stem}.py"
+    if not Path(path).exists() and Path(path).parent.name in ("", "configs") and shipped.exists():
+        path = str(shipped)
+    return path + colon + variant
+
+
+def names_config_file(options: Sequence[str]) -> bool:
     return any(option.split("=")[0] == "--config" for option in options)
 
 
 def parse_config(
-    options: list[str], default: ml_collections.ConfigDict | None = None
+    options: Sequence[str], default: ml_collections.ConfigDict | None = None
 ) -> ml_collections.ConfigDict:
     """The config that these options say: of a file, or `default` where none is named, with changes.
 
@@ -22,6 +139,10 @@ def parse_config(
     """
     values = flags.FlagValues()
     about = "Config file, e.g. configs/halp.py:ntu60_xsub; override with --config.x=y"
+    options = [
+        f"--config={find_config(option[9:])}" if option.startswith("--config=") else option
+        for option in options
+    ]
     arguments = ["halp_jax", *options]
     common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}
     try:

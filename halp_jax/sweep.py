@@ -23,6 +23,7 @@ from pathlib import Path
 from halp_jax import table, train
 from halp_jax.errors import UserError
 from halp_jax.evaluation.protocols import PROTOCOLS
+from halp_jax.options import make_parser, run_command
 from halp_jax.training import members as sweeping
 from halp_jax.training.members import Member
 
@@ -30,7 +31,7 @@ from halp_jax.training.members import Member
 def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command's options, and those of `train` that all members share."""
     more = "--config.field=value changes a setting of all members"
-    parser = argparse.ArgumentParser("halp_jax.sweep", epilog=more, allow_abbrev=False)
+    parser = make_parser("sweep", __doc__, epilog=more)
     parser.add_argument("--config", required=True, metavar="FILE", help="the variants' config file")
     parser.add_argument("--variants", default="", help="what follows the colon; default: nothing")
     parser.add_argument("--seeds", default="0", help="as in 0,1,2")
@@ -105,29 +106,30 @@ def show(members: Sequence[Member], failed: Sequence[tuple[Member, int]], with_t
     return status
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        args, shared = parse_args(sys.argv[1:] if argv is None else argv)
-        members = chosen = plan(args, shared)
-        if args.member is not None:
-            if not 0 <= args.member < len(members):
-                raise UserError(f"--member={args.member}; there are 0 to {len(members) - 1}")
-            chosen = [members[args.member]]
-        if args.list:
-            return show(members, [], with_table=False)
-        number, several = sweeping.find_place(os.environ)
-        with sweeping.Caller(number, args.show) as call:
-            failed = list(sweeping.run_all(chosen, call, number, several))
-        if stopped := call.stopped or next((s for _, s in failed if s in sweeping.STOPPED), 0):
-            print("sweep: stopped; the same command goes on", file=sys.stderr)
-            return stopped
-        status = show(members, failed, with_table=True) if number == 0 else 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def sweep(argv: Sequence[str]) -> int:
+    """Runs the members that are to run -> the exit status."""
+    args, shared = parse_args(argv)
+    members = chosen = plan(args, shared)
+    if args.member is not None:
+        if not 0 <= args.member < len(members):
+            raise UserError(f"--member={args.member}; there are 0 to {len(members) - 1}")
+        chosen = [members[args.member]]
+    if args.list:
+        return show(members, [], with_table=False)
+    number, several = sweeping.find_place(os.environ)
+    with sweeping.Caller(number, args.show) as call:
+        failed = list(sweeping.run_all(chosen, call, number, several))
+    if stopped := call.stopped or next((s for _, s in failed if s in sweeping.STOPPED), 0):
+        print("sweep: stopped; the same command goes on", file=sys.stderr)
+        return stopped
+    status = show(members, failed, with_table=True) if number == 0 else 0
     if failed:
         return failed[0][1] if args.member is not None else 1
     return status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("sweep", sweep, argv, stopped="the same command goes on")
 
 
 if __name__ == "__main__":

@@ -13,31 +13,27 @@ import argparse
 import logging
 import os
 import sys
-import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import ml_collections
 
 from halp_jax import datasets
-from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation.knn import make_knn_evaluator
-from halp_jax.options import parse_config
+from halp_jax.options import make_parser, parse_config, run_command
 from halp_jax.training import checks, cluster
-from halp_jax.training.loop import Stopped, train
+from halp_jax.training.loop import train
 
 CACHE = "~/.cache/halp_jax"
 log = logging.getLogger("halp_jax")  # the project's own messages
 
 
-def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
     """The command's options, and the config; UserError for what is unknown or of another type."""
     more = "--config=FILE[:VARIANT] names the settings, --config.field=value changes one"
-    parser = argparse.ArgumentParser(
-        "halp_jax.train", description=__doc__, epilog=more, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = make_parser("train", __doc__, epilog=more)
     parser.add_argument("--workdir", help="folder of the run")
     args, rest = parser.parse_known_args(argv)
     config = parse_config(rest)
@@ -59,38 +55,26 @@ def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> N
     train(config, workdir, dataset=dataset, evaluators=evaluators)
 
 
-def main(argv: list[str] | None = None) -> int:
-    pipeline.quiet_tensorflow()
+def start(argv: Sequence[str]) -> None:
+    """Reads the options, joins the other processes, trains."""
+    args, config = parse_args(argv)
+    cluster.join(config)
+    if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
+        # Restarts skip compilation. Not on CPUs: what was compiled for one may crash another.
+        jax.config.update("jax_compilation_cache_dir", str(Path(CACHE).expanduser()))
+    run(config, args.workdir)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     log.addHandler(handler := logging.StreamHandler())  # without date and file
     log.propagate = False  # libraries may have given the root logger a handler: once is enough
     try:
-        args, config = parse_args(sys.argv[1:] if argv is None else argv)
-        cluster.join(config)
-        if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
-            # Restarts skip compilation. Not on CPUs: what was compiled for one may crash another.
-            jax.config.update("jax_compilation_cache_dir", str(Path(CACHE).expanduser()))
-        run(config, args.workdir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return cluster.leave(error)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.exit_code
-    except KeyboardInterrupt as error:
-        print("interrupted: the newest checkpoint is the last one saved", file=sys.stderr)
-        return cluster.leave(error, 130)
-    except Exception as error:
-        if not jax.distributed.is_initialized():
-            raise
-        if not cluster.is_loss(error):
-            traceback.print_exc()
-        print(f"error: {cluster.describe(error)}", file=sys.stderr)
-        return cluster.leave(error)
+        stopped = "the newest checkpoint is the last one saved"
+        return run_command("train", start, argv, stopped=stopped, sigterm=False)
     finally:
         log.removeHandler(handler)
         log.propagate = True
-    return 0
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ Start it where train was started: paths of data sets hold from there. Ctrl-C end
 """
 
 import argparse
+import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 import webbrowser
@@ -21,14 +21,13 @@ from typing import Any
 
 from halp_jax.errors import UserError
 from halp_jax.inspect.live import files, page, sphere
+from halp_jax.options import make_parser, run_command
 
 HOST = "127.0.0.1"
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "halp_jax.watch", description=__doc__.splitlines()[0], allow_abbrev=False
-    )
+    parser = make_parser("watch", __doc__)
     about = "a run's workdir, or a folder that holds runs at any depth"
     parser.add_argument("folders", nargs="+", metavar="WORKDIR", help=about)
     parser.add_argument("--port", type=int, default=8051, help="default: 8051; 0: any free one")
@@ -65,29 +64,28 @@ def serve(app: Any, listener: socket.socket) -> Any:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(sys.argv[1:] if argv is None else argv)
+def watch(argv: Sequence[str]) -> None:
+    """Serves the page until Ctrl-C or SIGTERM."""
+    args = parse_args(argv)
     os.environ["JAX_PLATFORMS"] = "cpu"  # of the process that draws: the accelerator is a run's own
     spheres = sphere.Spheres()
     try:
         watcher = files.Watcher(args.folders)
         app = page.make_app(watcher, spheres, args.every)
         with bind(args.port) as listener:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             server = serve(app, listener)
             url = f"http://{HOST}:{listener.getsockname()[1]}"
             print(f"{url}  shows {len(watcher.look())} runs; Ctrl-C ends it", flush=True)
             if not args.no_browser:
                 webbrowser.open(url)
-            server.serve_forever()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
+            with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+                server.serve_forever()
     finally:
         spheres.close()
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command("watch", watch, argv)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ for step, degrees in zip(moves.step, moves.degrees, strict=True):
 # %%
 frames = anchors.read_clips(run, clips[:1])[0]
 name = run.names[clips[0]]
-strips.draw_views(frames, run.dataset.layout, anchors.read_view_settings(run), title=name)
+strips.draw_views(frames, run.dataset.layout, run.config.views, title=name)
 
 # %%
 HTML(strips.animate(frames, run.dataset.layout, name))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halp_jax import pack as pack_command
+from halp_jax import export
 from halp_jax.datasets import ArrayDataset, from_arrays, open_dataset, pack
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip
@@ -277,7 +277,7 @@ def test_bad_clips_are_refused_in_one_line(clips, labels, options, message):
 
 def test_a_packed_folder_is_the_folder(prepared, tmp_path, capsys):
     file = tmp_path / "sub" / "set.npz"
-    assert pack_command.main([f"--data={prepared.path}", f"--out={file}"]) == 0
+    assert export.main([f"--data={prepared.path}", f"--out={file}"]) == 0
     assert "23 clips, 276 frames" in capsys.readouterr().out
     assert [path.name for path in file.parent.iterdir()] == ["set.npz"]
     packed = open_dataset(file)
@@ -287,9 +287,9 @@ def test_a_packed_folder_is_the_folder(prepared, tmp_path, capsys):
     (batch,) = eval_batches(packed, np.arange(CLIPS), **options)
     (other,) = eval_batches(prepared, np.arange(CLIPS), **options)
     assert_same(batch, other)
-    assert pack_command.main([f"--data={prepared.path}", f"--out={file}"]) == 1
+    assert export.main([f"--data={prepared.path}", f"--out={file}"]) == 1
     assert "exists" in capsys.readouterr().err
-    assert pack_command.main([f"--data={file}", f"--out={file}", "--overwrite"]) == 0
+    assert export.main([f"--data={file}", f"--out={file}", "--overwrite"]) == 0
     assert_same_dataset(open_dataset(file), prepared)
 
 
@@ -382,7 +382,7 @@ def test_damaged_files_are_refused(dataset, tmp_path):
     with pytest.raises(UserError, match="is damaged or no packed"):
         open_dataset(file)
     file.unlink()
-    with pytest.raises(UserError, match="does not exist: write it with python -m halp_jax.pack"):
+    with pytest.raises(UserError, match="does not exist: write it with python -m halp_jax.export"):
         open_dataset(file)
 
 

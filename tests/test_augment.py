@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from _released import relative_error
 
+from configs import default
 from halp_jax.skeletons import augment
+
+VIEWS = default.get_config().views
 
 
 def ours(clip):
@@ -80,7 +83,7 @@ def draws(count=600):
     """Many views of one clip whose coordinates tell what was done to them."""
     frames = jnp.broadcast_to(jnp.array([1.0, 2.0, 4.0]), (80, 2, 25, 3))
     keys = jax.random.split(jax.random.key(0), count)
-    view = jax.jit(jax.vmap(lambda k: augment.random_view(k, frames, 80)))(keys)
+    view = jax.jit(jax.vmap(lambda k: augment.random_view(k, frames, 80, VIEWS)))(keys)
     return np.asarray(view), np.asarray(frames[0, 0, 0])
 
 

@@ -160,7 +160,7 @@ def test_any_name_of_a_workdir_will_do(tmp_path, name):
     state, step, _ = latest(tmp_path / name / "run")
     assert step == 20
     assert_bitwise(state, make_state(20))
-    state, _ = checkpoint.warm_start(make_state(5), tmp_path / name / "run", "all")
+    state, _ = checkpoint.warm_start(make_state(5), tmp_path / name / "run")
     assert_bitwise(state, make_state(20))
 
 

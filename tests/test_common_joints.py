@@ -6,7 +6,6 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 
 from halp_jax import prepare
 from halp_jax.datasets import from_arrays, open_source, pack
@@ -105,13 +104,13 @@ def test_coco_joints_are_found_among_those_of_openpose():
     ("source", "target", "message"),
     [
         (KINECT20, NTU25, "kinect20 has no joint that is ntu25's neck, left hand tip, left thumb, "
-         "right hand tip, right thumb; prepare both data sets with --as_layout=kinect20x2"),
+         "right hand tip, right thumb; prepare both data sets with --as-layout=kinect20x2"),
         (COCO17, OPENPOSE18, "coco17 has no joint that is openpose18's neck; prepare both data "
-         "sets with --as_layout=coco17"),
+         "sets with --as-layout=coco17"),
         (NTU25, COCO17, "ntu25 has joints of 3 coordinates and coco17 of 2"),
         (NTU25, own_layout(), "hand6's wrist, thumb, index, middle, ring, little; write a .json"),
         (own_layout(joints=[*KINECT20.joints[:6]], name="torso"), NTU25,
-         "--as_layout=FILE.json, that of torso, --max_bodies=2"),
+         "--as-layout=FILE.json, that of torso, --max-bodies=2"),
     ],
 )  # fmt: skip
 def test_joints_without_a_counterpart_are_named_in_one_line(source, target, message):
@@ -329,41 +328,25 @@ def test_what_is_lost_is_counted_and_what_cannot_be_is_refused_before_any_work(t
 
 
 @pytest.fixture
-def command(monkeypatch, tmp_path):
+def command(tmp_path):
     """Runs the command on two small files: command(name of the file, options...) -> exit code."""
-    monkeypatch.setattr(prepare.signal, "signal", lambda *_: None)
     split = {"xsub_train": ["c0", "c1"], "xsub_val": ["c2"]}
     for joints, bodies in ((25, 2), (20, 1)):
         clips = [annotation(f"c{n}", n, n, bodies=bodies, joints=joints) for n in range(3)]
         write_pyskl(tmp_path / f"{joints}.pkl", clips, split)
 
     def run(name, *options):
-        values = flags.FlagValues()
-        with monkeypatch.context() as patch:
-            for kind in (
-                "DEFINE_enum",
-                "DEFINE_string",
-                "DEFINE_integer",
-                "DEFINE_float",
-                "DEFINE_bool",
-            ):
-                define = getattr(flags, kind)
-                patch.setattr(
-                    prepare.flags, kind, lambda *a, d=define, **k: d(*a, flag_values=values, **k)
-                )
-            prepare.define_flags()
-        monkeypatch.setattr(prepare, "FLAGS", values)
         paths = [f"--source={tmp_path / name}.pkl", f"--out={tmp_path / name}"]
         paths.append(f"--layout={ {'25': 'ntu25', '20': 'kinect20'}[name] }")  # noise has no shape
-        arguments = ["prepare", "--format=pyskl", "--workers=1", *paths, *options]
-        return prepare.main(values(arguments))
+        arguments = ["--format=pyskl", "--workers=1", *paths, *options]
+        return prepare.main(arguments)
 
     return run
 
 
 def test_command_makes_one_layout_of_two_data_sets(command, tmp_path, capsys):
     for name in ("25", "20"):
-        assert command(name, "--as_layout=kinect20", "--max_bodies=2") == 0
+        assert command(name, "--as-layout=kinect20", "--max-bodies=2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "3 clips of 3 classes, kinect20x2; splits: xsub 2 train, 1 test" in lines[0]
     assert lines[1] == (
@@ -385,7 +368,7 @@ def test_command_takes_layouts_of_ones_own(command, tmp_path, capsys):
     joints = ["head", "left hand", "right hand", "spine base", "spine shoulder", "spine"]
     fields = {"joints": joints, "parents": [4, 4, 4, 5, 4, 4], "centre": 5, "spine": [3, 4]}
     file = write_layout(tmp_path / "six.json", name="six", **fields, shoulders=[2, 1])
-    assert command("25", f"--as_layout={file}", "--max_bodies=1") == 0
+    assert command("25", f"--as-layout={file}", "--max-bodies=1") == 0
     assert "spine middle as spine; without neck, left shoulder" in capsys.readouterr().out
     layouts._own.clear()  # as in a new process
     dataset = open_dataset(tmp_path / "25")
@@ -397,10 +380,10 @@ def test_command_takes_layouts_of_ones_own(command, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--as_layout=kinect"], "layout 'kinect' is not known; use one of kinect20"),
-        (["--as_layout=none.json"], "none.json: cannot be read .*; check --as_layout"),
-        (["--as_layout=ntu25"], "kinect20 has no joint that is ntu25's neck, left hand tip"),
-        (["--as_layout=coco17"], "kinect20 has joints of 3 coordinates and coco17 of 2"),
+        (["--as-layout=kinect"], "layout 'kinect' is not known; use one of kinect20"),
+        (["--as-layout=none.json"], "none.json: cannot be read .*; check --as-layout"),
+        (["--as-layout=ntu25"], "kinect20 has no joint that is ntu25's neck, left hand tip"),
+        (["--as-layout=coco17"], "kinect20 has joints of 3 coordinates and coco17 of 2"),
     ],
 )
 def test_command_refuses_in_one_line(command, tmp_path, capsys, options, message):
@@ -419,10 +402,10 @@ def test_command_refuses_in_one_line(command, tmp_path, capsys, options, message
     ("clips", "trained", "message"),
     [
         (NTU25, KINECT20X2, "trained on kinect20x2 and these clips are ntu25: prepare them again"
-         " with --as_layout=kinect20x2"),
+         " with --as-layout=kinect20x2"),
         (KINECT20, KINECT20X2, "these clips are kinect20: prepare them again"),
         (KINECT20, NTU25, "trained on ntu25: kinect20 has no joint that is ntu25's neck"),
-        (own_layout(joints=HAND["joints"][::-1]), own_layout(name="other"), "--max_bodies=2"),
+        (own_layout(joints=HAND["joints"][::-1]), own_layout(name="other"), "--max-bodies=2"),
     ],
 )  # fmt: skip
 def test_an_encoder_refuses_clips_of_another_layout(monkeypatch, clips, trained, message):

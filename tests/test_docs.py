@@ -97,8 +97,10 @@ def test_settings_are_those_of_the_config():
 
 
 def test_commands_and_notebooks_are_found():
-    assert {"train", "evaluate", "prepare", "table"} <= set(generate.find_commands())
-    assert generate.ask_for_help(["table"])["table"].startswith("usage: halp_jax.table")
+    commands = generate.find_commands()
+    assert {"train", "evaluate", "prepare", "table"} <= set(commands)
+    for name, said in generate.ask_for_help(commands).items():
+        assert said.startswith(f"usage: halp_jax.{name}")
     pages = generate.make_notebooks()
     assert len(pages) == 1 + len(list((ROOT / "notebooks").glob("[0-9]*.ipynb")))
     text = pages["notebooks/02_inspect_positives.md"]

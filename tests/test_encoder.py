@@ -11,6 +11,7 @@ from halp_jax.encoders.bigru import BiGRU, flatten_clips, make_encoder
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 from halp_jax.encoders.norm import BatchNorm
 from halp_jax.encoders.product import product
+from halp_jax.methods import common
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.skeletons.streams import make_stream
 
@@ -177,3 +178,11 @@ def test_batch_statistics_are_those_of_the_global_batch():
     np.testing.assert_allclose(spread[0].reshape(y.shape), y, atol=1e-5)
     for leaf in jax.tree.leaves(jax.tree.map(lambda a, b: a - b[None], spread[1], new)):
         assert float(jnp.max(jnp.abs(leaf))) < 1e-5
+
+
+def test_flops_are_those_that_xla_counts_where_nothing_loops():
+    """One frame: the scan's body, which XLA counts once, is run once."""
+    encoder = BiGRU(128, 3)
+    ours, xlas = encoder.count_flops(1, 150), common.xla_flops(encoder, 1, 2, 25)
+    assert ours == pytest.approx(xlas, rel=0.02)
+    assert common.xla_flops(encoder, 64, 2, 25) < 0.7 * encoder.count_flops(64, 150)

@@ -9,7 +9,7 @@ from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 
 from halp_jax import datasets, evaluate
 from halp_jax.errors import UserError
-from halp_jax.evaluation import load, protocols, table
+from halp_jax.evaluation import load, protocols, result_files
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -75,11 +75,6 @@ def test_encoders_and_protocols_and_their_table(workdir, capsys):
     for name in ("top1", "top5", "confusion"):
         assert read(workdir, "knn")[name] == read(workdir, "knn_random")[name]
     assert read(workdir, "knn_random")["step"] == 0 and read(workdir, "knn_raw")["step"] is None
-
-    rows = table.gather([workdir])
-    assert list(rows) == ["raw coordinates", "random encoder", "pre-trained"]
-    assert rows["pre-trained"]["linear"] == (result["top1"], None, 1)
-    assert table.format_table(rows).splitlines()[0].split() == ["1-NN", "linear"]
 
 
 def test_clips_without_a_label_are_left_out_with_their_count(workdir, capsys, monkeypatch):
@@ -171,44 +166,15 @@ def result(top1, **changes):
     return {**fields, "top1": top1, "config": CONFIG, **changes}
 
 
-def test_gather_gives_mean_and_deviation_over_runs(tmp_path):
-    runs = [tmp_path / str(seed) for seed in range(3)]
-    for path, top1 in zip(runs, (0.5, 0.6, 0.7), strict=True):
-        table.write_result(path, result(top1))
-        table.write_result(path, result(0.25, encoder="raw"))
-    table.write_result(runs[0], result(0.9, protocol="linear"))
-    rows = table.gather(runs)
-    assert rows["pre-trained"]["1-NN"] == pytest.approx((0.6, 0.1, 3))
-    assert rows["raw coordinates"]["1-NN"] == pytest.approx((0.25, 0, 3))
-    assert rows["pre-trained"]["linear"] == (0.9, None, 1)
-    assert table.format_table(rows).splitlines() == [
-        "                        1-NN  linear",
-        "raw coordinates   25.0 ± 0.0       -",
-        "pre-trained      60.0 ± 10.0    90.0",
-    ]
-    assert table.format_table({"a": {"x": 0.123}, "b": {"y": 1.0}}, markdown=True) == (
-        "|   |    x |     y |\n| - | ---: | ----: |\n| a | 12.3 |     - |\n| b |    - | 100.0 |"
-    )
-
-
-def test_gather_refuses_to_mix_splits_and_empty_runs(tmp_path):
-    table.write_result(tmp_path / "a", result(0.5))
-    table.write_result(tmp_path / "b", result(0.5, split="xview"))
-    with pytest.raises(UserError, match="evaluate them alike"):
-        table.gather([tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(UserError, match="no eval/"):
-        table.gather([tmp_path / "c"])
-
-
 def test_an_interrupted_write_leaves_the_old_result(tmp_path):
-    table.write_result(tmp_path, result(0.5))
+    result_files.write_result(tmp_path, result(0.5))
     with pytest.raises(TypeError):
-        table.write_result(tmp_path, result(object()))
+        result_files.write_result(tmp_path, result(object()))
     assert read(tmp_path, "knn")["top1"] == 0.5
 
 
 def test_a_class_without_test_clips_has_no_accuracy():
-    figures = table.summarize(np.array([0, 2, 2]), np.array([0, 0, 2]), 3, top5=1.0)
+    figures = result_files.summarize(np.array([0, 2, 2]), np.array([0, 0, 2]), 3, top5=1.0)
     assert figures["per_class"] == [0.5, None, 1.0]
     np.testing.assert_array_equal(figures["confusion"], [[1, 0, 1], [0, 0, 0], [0, 0, 1]])
     assert figures["top1"] == pytest.approx(2 / 3)

@@ -10,7 +10,7 @@ from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 from halp_jax import datasets, evaluate
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, finetune, linear, table, tune
+from halp_jax.evaluation import features, finetune, linear, tune
 from halp_jax.methods.probe import init_probe
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
@@ -184,4 +184,3 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
     assert names == ["semi_0.5.json", "transfer.json"]
     result = json.loads((tmp_path / "eval" / "semi_0.5.json").read_text())
     assert result["fraction"] == 0.5 and len(result["top1_runs"]) == 2
-    assert table.gather([tmp_path])["pre-trained"].keys() == {"semi 50 %", "transfer"}

@@ -1,7 +1,6 @@
 """Every reader keeps one contract; what goes out comes in again; layouts of one's own travel along."""
 
 import dataclasses
-import functools
 import gc
 import inspect
 import pickle
@@ -29,7 +28,6 @@ from _formats import (
     write_nwucla,
 )
 from _motion import write_motion
-from absl import flags
 
 from halp_jax import export, prepare
 from halp_jax.datasets import READERS, from_arrays, open_dataset, open_source, pack
@@ -691,30 +689,17 @@ def test_layout_files_that_are_none_and_sides_by_name(tmp_path):
     assert HAND["joints"][0] == "wrist"
 
 
-def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing(monkeypatch):
-    values = flags.FlagValues()
-    with monkeypatch.context() as patch:
-        for name in (
-            "DEFINE_enum",
-            "DEFINE_string",
-            "DEFINE_integer",
-            "DEFINE_float",
-            "DEFINE_bool",
-        ):
-            define = functools.partial(getattr(flags, name), flag_values=values)
-            patch.setattr(prepare.flags, name, define)
-        prepare.define_flags()
-    monkeypatch.setattr(prepare, "FLAGS", values)
+def test_prepare_takes_the_layout_and_refuses_it_where_it_means_nothing():
     for format in READERS:
-        values(["prepare", f"--format={format}", "--out=x", "--layout=coco17"])
+        args = prepare.parse_args([f"--format={format}", "--out=x", "--layout=coco17"])
         if "layout" in inspect.signature(READERS[format]).parameters:
-            assert prepare.reader_options() == {"layout": "coco17"}
+            assert prepare.reader_options(args) == {"layout": "coco17"}
         else:
             with pytest.raises(UserError, match=f"means nothing to --format={format}"):
-                prepare.reader_options()
-    assert values.normalize is None
-    values(["prepare", "--format=text", "--out=x", "--columns=sbu"])
-    assert prepare.reader_options()["columns"] == "sbu"
+                prepare.reader_options(args)
+    assert args.normalize is None
+    args = prepare.parse_args(["--format=text", "--out=x", "--columns=sbu"])
+    assert prepare.reader_options(args)["columns"] == "sbu"
 
 
 # --- out and in again -----------------------------------------------------------------------------
@@ -772,7 +757,7 @@ def test_pyskl_goes_out_and_comes_in_the_same(tmp_path, layout, capsys):
 def test_npz_goes_out_and_comes_in_the_same(tmp_path, layout):
     dataset = make_dataset(layout)
     packed, out = pack(dataset, tmp_path / "set.npz"), tmp_path / "NTU60_CS.npz"
-    command = [f"--data={packed}", "--format=npz", f"--out={out}", "--split=mine"]
+    command = [f"--data={packed}", "--format=ctrgcn", f"--out={out}", "--split=mine"]
     assert export.main(command) == 0
     with np.load(out) as arrays:
         assert set(arrays) == {"x_train", "y_train", "x_test", "y_test"}
@@ -794,9 +779,9 @@ def test_export_says_what_is_wrong_and_leaves_nothing(tmp_path, capsys, monkeypa
     packed = pack(make_dataset(NTU25), tmp_path / "set.npz")
     (tmp_path / "there.pkl").write_text("")
     for arguments, message in (
-        (["--format=npz", "--out=a.npz"], "has the splits mine, rest; give one as --split"),
-        (["--format=npz", "--out=a.npz", "--split=no"], "no split 'no'"),
-        (["--format=npz", "--out=a.zip", "--split=mine"], "does not end in .npz"),
+        (["--format=ctrgcn", "--out=a.npz"], "has the splits mine, rest; give one as --split"),
+        (["--format=ctrgcn", "--out=a.npz", "--split=no"], "no split 'no'"),
+        (["--format=ctrgcn", "--out=a.zip", "--split=mine"], "does not end in .npz"),
         (["--format=pyskl", "--out=there.pkl"], "exists; choose another --out, or --overwrite"),
         (["--format=pyskl", "--out=a.pkl", "--split=mine"], "means nothing"),
         (["--format=pyskl", "--out=there.pkl/a.pkl"], "cannot write"),
@@ -827,7 +812,7 @@ def test_a_prepared_folder_goes_out_too(tmp_path):
     np.testing.assert_array_equal(pack_frames(again, tmp_path), pack_frames(prepared, tmp_path))
     assert again.class_names == prepared.class_names
     assert prepared.metadata["normalize"] == again.metadata["normalize"] == "upright"
-    arrays = ["--format=npz", "--split=xsub", f"--out={tmp_path / 'a.npz'}"]
+    arrays = ["--format=ctrgcn", "--split=xsub", f"--out={tmp_path / 'a.npz'}"]
     assert export.main([f"--data={tmp_path / 'set'}", *arrays]) == 0
     third = prepare_source(open_source("ctrgcn", tmp_path / "a.npz"), tmp_path / "third")
     assert third.metadata["normalize"] == "upright"

@@ -8,6 +8,7 @@ import pytest
 from _steps import change, create_state
 from matplotlib.collections import LineCollection
 
+from configs import default
 from halp_jax import datasets
 from halp_jax.errors import UserError
 from halp_jax.inspect import anchors, classes, figures, figures3d, history, maps, page, strips
@@ -323,7 +324,9 @@ def test_poses_stand_upright_even_in_a_shaken_view(layout):
     index = synthetic.CLASS_NAMES.index("wave")
     frames = synthetic.make_clip(0, index)[:, : layout.bodies, : layout.num_joints]
     for seed in (0, 2):
-        figure = strips.draw_views(frames, layout, seed=seed, count=4, title="wave", up="y")
+        figure = strips.draw_views(
+            frames, layout, default.get_config().views, seed=seed, count=4, title="wave", up="y"
+        )
         axes = figure.axes[0]
         (low, high), heads = (
             axes.get_ylim(),

@@ -156,13 +156,14 @@ def test_a_run_of_before_is_read(tmp_path):
     for field in (
         "method",
         "checkpoint.every_minutes",
-        "train.recurrence",
         "finetune.save_minutes",
     ):
         section, _, name = field.rpartition(".")
         holder = config[section] if section else config
         with config.unlocked():
             del holder[name]
+    with config.unlocked():
+        config.train.recurrence = "pallas"  # a choice that is gone
     checkpoint.save_config(tmp_path, config)
     assert "method" not in json.loads((tmp_path / "config.json").read_text())
     with checkpoint.open_manager(tmp_path, small_config()) as manager:
@@ -172,7 +173,7 @@ def test_a_run_of_before_is_read(tmp_path):
     for path, leaf in flatten(state).items():
         np.testing.assert_array_equal(flatten(restored)[path], leaf, err_msg=path)
     loaded = checkpoint.load_config(tmp_path)
-    assert (loaded.method, loaded.train.recurrence) == ("moco", "scan")
+    assert loaded.method == "moco" and "recurrence" not in loaded.train
     assert (loaded.checkpoint.every_minutes, loaded.finetune.save_minutes) == (0.0, 5.0)
     warm, _ = checkpoint.warm_start(
         create_state(small_config()), tmp_path, methods.find_method(loaded).ENCODER

@@ -9,7 +9,7 @@ from _formats import HAND, write_folder
 from _people import HEAD_FIRST, move, stand
 from PIL import Image
 
-from halp_jax import draw as command
+from halp_jax import export as command
 from halp_jax.datasets import from_arrays, looks, open_source, pack
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.errors import UserError
@@ -288,7 +288,7 @@ def test_command_draws_any_clips_and_says_what_is_wrong(tmp_path, capsys):
         (["--clips=9"], "has no clip '9'; give names, or numbers from 0 to 1"),
         (["--clips=clip 1,walk"], "has no clip 'walk'"),
         (["--clips=" + "0," * 60 + "0"], "61 clips in one picture; give up to 48"),
-        (["--out=a.gif"], "--out=a.gif does not end in .png, .pdf, .svg"),
+        (["--out=a.gif"], "--out=a.gif does not end in .npz, .pkl, .png, .pdf, .svg"),
         (["--out=/dev/null/a.png"], "cannot write /dev/null/a.png (File exists)"),
         (["--data=nowhere"], "nowhere does not exist"),
     ],

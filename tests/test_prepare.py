@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from _files import annotation, write_pyskl
 from _formats import write_nwucla
-from absl import flags
 
 from halp_jax import prepare
 from halp_jax.datasets import open_source, pipeline
@@ -447,27 +446,9 @@ def test_opening_needs_no_tensorflow(small):
 
 
 @pytest.fixture
-def command(monkeypatch):
+def command():
     """Runs the command's main in this process: command("--format=..", ..) -> exit code."""
-    monkeypatch.setattr(prepare.signal, "signal", lambda *_: None)
-
-    def run(*arguments: str) -> int:
-        values = flags.FlagValues()
-        with monkeypatch.context() as patch:
-            for name in (
-                "DEFINE_enum",
-                "DEFINE_string",
-                "DEFINE_integer",
-                "DEFINE_float",
-                "DEFINE_bool",
-            ):
-                define = functools.partial(getattr(flags, name), flag_values=values)
-                patch.setattr(prepare.flags, name, define)
-            prepare.define_flags()
-        monkeypatch.setattr(prepare, "FLAGS", values)
-        return prepare.main(values(["prepare", "--workers=1", *arguments]))
-
-    return run
+    return lambda *arguments: prepare.main(["--workers=1", *arguments])
 
 
 def test_command_prepares_the_embedded_data_set(command, tmp_path, capsys):
@@ -492,6 +473,14 @@ def test_command_tells_the_format_of_the_source(command, tmp_path, capsys):
     assert "3 clips of 10 classes, kinect20; splits: xsub 2 train, 1 test; xview" in output.out
 
 
+def test_options_are_typed_with_dashes_or_underscores():
+    dashes, underscores = (
+        prepare.parse_args(["--out=a_b", "--max-gap=3", "--as_layout=x_y".replace("_", mark, 1)])
+        for mark in "-_"
+    )
+    assert dashes == underscores and (dashes.out, dashes.as_layout) == ("a_b", "x_y")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -500,7 +489,7 @@ def test_command_tells_the_format_of_the_source(command, tmp_path, capsys):
         ([], "give --source=PATH, or --format=synthetic"),
         (["--source=nowhere"], "nowhere does not exist; check the path"),
         (["--format=pyskl", "--source=x", "--clips=5"], "--clips means nothing to --format=pyskl"),
-        (["--format=synthetic", "stray"], "'stray' is no option"),
+        (["--format=synthetic", "stray"], "unrecognized arguments: stray"),
     ],
 )
 def test_command_says_what_is_wrong_in_one_line(command, tmp_path, capsys, arguments, message):
@@ -527,12 +516,11 @@ def test_terminate_signal_is_taken_as_an_interrupt():
     code = (
         "import os, signal, sys\n"
         "from halp_jax import prepare\n"
-        "prepare.define_flags(); prepare.FLAGS(['prepare', '--format=synthetic', '--out=x'])\n"
         "prepare.open_source = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "sys.exit(prepare.main(['prepare']))"
+        "sys.exit(prepare.main(['--format=synthetic', '--out=x']))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 130 and result.stderr.startswith("prepare: stopped"), result
+    assert result.returncode == 143 and result.stderr.startswith("prepare: stopped"), result
 
 
 # --- progress -------------------------------------------------------------------------------------
@@ -543,21 +531,27 @@ class Terminal(io.StringIO):
         return True
 
 
-def run_progress(stream: io.StringIO, interval: float | int) -> str:
-    now = [0.0]
-    with Progress(400, "train", start=100, stream=stream, interval=interval,
-                  clock=lambda: now[0]) as progress:  # fmt: skip
-        for step in range(20):
-            now[0] += 0.5
-            progress.update(loss=4.0 - step / 10)
-            if step == 10:
-                progress.note("look")
-    return stream.getvalue()
+@pytest.fixture
+def run_progress(monkeypatch):
+    """Twenty of 400 steps, half a second each, on a stream -> what was written there."""
+
+    def run(stream: io.StringIO) -> str:
+        now = [0.0]
+        monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+        monkeypatch.setattr("halp_jax.progress.LOG_INTERVAL", 4.0)
+        with Progress(400, "train", start=100, stream=stream) as progress:
+            for step in range(20):
+                now[0] += 0.5
+                progress.update(loss=4.0 - step / 10)
+                if step == 10:
+                    progress.note("look")
+        return stream.getvalue()
+
+    return run
 
 
-def test_log_gets_a_plain_line_every_few_seconds():
-    lines = run_progress(io.StringIO(), 4.0).splitlines()
-    assert lines == [
+def test_log_gets_a_plain_line_every_few_seconds(run_progress):
+    assert run_progress(io.StringIO()).splitlines() == [
         "train 108/400 steps (27 %), 2/s, 2m26s left, loss 3.3",
         "look",
         "train 116/400 steps (29 %), 2/s, 2m22s left, loss 2.5",
@@ -565,10 +559,10 @@ def test_log_gets_a_plain_line_every_few_seconds():
     ]
 
 
-def test_terminal_gets_one_live_line_and_notes_above_it():
-    text = run_progress(Terminal(), 4.0)
-    assert text.count("\n") == 2 and text.endswith("loss 2.1\n")
-    assert "\rlook" in text.replace(" ", "") and text.count("\r") == 5
+def test_terminal_gets_one_live_line_and_notes_above_it(run_progress):
+    text = run_progress(Terminal())
+    assert text.count("\n") == 2 and text.endswith("2m20s left, loss 2.1\n")
+    assert "\rlook\n" in text and "train 101/400 steps (25 %) " in text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What must not cost a run anything: kills, a full disk, a clock that jumps."""
 
-import asyncio
 import contextlib
 import gc
 import io
@@ -51,7 +50,8 @@ def ignore_lost(test):
 
 
 def make_state(step=0):
-    return {"weights": jax.random.normal(jax.random.key(step), (300, 70)), "step": jnp.int32(step)}
+    weights = jax.random.normal(jax.random.key(step), (300, 70))
+    return {"params": {"weights": weights}, "step": jnp.int32(step)}
 
 
 def restore(workdir):
@@ -60,7 +60,7 @@ def restore(workdir):
 
 
 @ignore_lost
-def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(tmp_path, capfd):
+def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(tmp_path):
     with checkpoint.open_manager(tmp_path, small_config()) as manager:
         checkpoint.save(manager, 10, make_state(10))
     with pytest.raises(UserError) as failed:
@@ -73,35 +73,13 @@ def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(tmp_
     said = str(failed.value)
     assert re.search(r"cannot write a checkpoint to .*checkpoints \(.*File too large.*\)", said)
     assert "the newest good one is of step 10. Make room" in said and "\n" not in said
-    assert "Traceback" not in capfd.readouterr().err
     state, step, _ = restore(tmp_path)
     assert step == 10
-    np.testing.assert_array_equal(state["weights"], make_state(10)["weights"])
+    np.testing.assert_array_equal(*(each["params"]["weights"] for each in (state, make_state(10))))
     with checkpoint.open_manager(tmp_path, small_config()) as manager:
         # Not 20: threads of the save that failed may still write there; a new process has none.
         checkpoint.save(manager, 30, make_state(30))
     assert restore(tmp_path)[1] == 30
-
-
-@pytest.mark.parametrize(("file", "told"), [("orbax/checkpoint/a.py", False), ("a.py", True)])
-def test_of_the_arrays_of_a_failed_save_asyncio_is_silent(tmp_path, caplog, file, told):
-    """It would print a history for each that fails after the first, when it forgets their tasks."""
-
-    async def write():
-        raise OSError(28, "No space left on device")
-
-    async def save():
-        tasks = [asyncio.ensure_future(write()) for _ in range(3)]
-        await asyncio.wait(tasks)
-        await tasks[0]
-
-    write.__code__ = write.__code__.replace(co_filename=file)
-    with checkpoint.open_manager(tmp_path, small_config()), pytest.raises(OSError, match="space"):
-        asyncio.run(save())
-    gc.collect()
-    assert [r.getMessage().split("\n")[0] for r in caplog.records if r.name == "asyncio"] == (
-        ["Task exception was never retrieved"] * 2 if told else []
-    )
 
 
 @ignore_lost

@@ -19,8 +19,11 @@ import contextlib, io, json, runpy, sys
 answers = {}
 for name in sys.argv[1:]:
     sys.argv, said = [f"halp_jax/{name}.py", "--help"], io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        runpy.run_module(f"halp_jax.{name}", run_name="__main__", alter_sys=True)
+    with contextlib.redirect_stdout(said):
+        try:
+            runpy.run_module(f"halp_jax.{name}", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            assert not end.code, name
     answers[name] = said.getvalue()
 print(json.dumps(answers))
 """
@@ -125,27 +128,26 @@ def make_commands() -> str:
         "An error is one line that says what is wrong, where, and what to do; the exit status is then 1.",
     ]
     for name, said in ask_for_help(find_commands()).items():
-        parts += [f"## {name}", _escape_prose(_docstring(PACKAGE / f"{name}.py"))]
-        if said:
-            parts += [
-                f'??? abstract "python -m halp_jax.{name} --help"',
-                textwrap.indent(f"```text\n{said}```", "    "),
-            ]
+        about = _docstring(PACKAGE / f"{name}.py")
+        options = said.replace(about.strip() + "\n\n", "")
+        parts += [
+            f"## {name}",
+            _escape_prose(about),
+            f'??? abstract "python -m halp_jax.{name} --help"',
+            textwrap.indent(f"```text\n{options}```", "    "),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def ask_for_help(names: list[str]) -> dict[str, str]:
-    """What each command prints for --help, at a fixed width; "" where it knows no --help."""
+    """What each command prints for --help, at a fixed width. All end with status 0."""
     environment = os.environ | {"COLUMNS": "88", "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-c", ASK, *names], capture_output=True, text=True, cwd=ROOT,
         env=environment, check=True, timeout=300,
     )  # fmt: skip
     answers = json.loads(result.stdout.splitlines()[-1].replace(f"{ROOT}/", ""))
-    return {
-        name: text.rstrip() + "\n" if "usage:" in text or "flags:" in text else ""
-        for name, text in answers.items()
-    }
+    return {name: text.rstrip() + "\n" for name, text in answers.items()}
 
 
 def _escape_prose(text: str) -> str:

@@ -105,7 +105,7 @@ def load(file: str | os.PathLike[str]) -> ArrayDataset:
     except OSError as error:
         what = "does not exist" if not path.exists() else f"cannot be read ({error})"
         raise UserError(
-            f"{path} {what}: write it with python -m halp_jax.pack --out={path}"
+            f"{path} {what}: write it with python -m halp_jax.export --out={path}"
         ) from error
     except DAMAGE as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())

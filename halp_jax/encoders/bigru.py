@@ -8,8 +8,6 @@ backward, and the feature joins the final states of both. `pooling="mean"` (not 
 the mean over all frames instead of the last one: every frame has a short way to the loss.
 """
 
-import functools
-
 import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
@@ -20,8 +18,6 @@ from halp_jax.encoders.heads import MLPHead, torch_uniform
 from halp_jax.encoders.norm import BatchNorm
 from halp_jax.encoders.product import Precision, product
 
-RECURRENCES = ("scan", "pallas")
-
 
 class GRULayer(nn.Module):
     """Two GRU streams of `width` on the same input: [time, batch, in] -> two [time, batch, width]."""
@@ -29,7 +25,6 @@ class GRULayer(nn.Module):
     width: int
     backward: bool = False  # the second stream runs backward in time
     precision: Precision = "float32"
-    recurrence: str = "scan"
 
     @nn.compact
     def __call__(
@@ -44,12 +39,6 @@ class GRULayer(nn.Module):
         b_ih = self.param("b_ih", default, (2, gates))
         b_hh = self.param("b_hh", default, (2, gates))
 
-        recur = scan_gru
-        if self.recurrence == "pallas":
-            # Imported here: it takes 0.3 s, more than all else of this room.
-            from halp_jax.encoders.gru_pallas import must_interpret, pallas_gru
-
-            recur = functools.partial(pallas_gru, interpret=must_interpret())
         streams = []
         # The gradient of a split is one concatenation; of two indices it is a padded sum.
         halves = [jnp.split(w, 2) for w in (w_ih, w_hh, b_ih, b_hh)]
@@ -59,7 +48,7 @@ class GRULayer(nn.Module):
             # The product with the input needs no recurrence: all frames at once, outside the scan.
             frames = x[::-1] if reverse else x
             projected = product(frames, w_ih, self.precision) + b_ih
-            hidden = recur(projected, w_hh, b_hh, self.precision)
+            hidden = scan_gru(projected, w_hh, b_hh, self.precision)
             streams.append(hidden[::-1] if reverse else hidden)
         return streams
 
@@ -83,7 +72,6 @@ class BiGRU(nn.Module):
     dim: int = 128
     pooling: str = "last"
     precision: Precision = "float32"  # of the recurrent layers' products
-    recurrence: str = "scan"  # or "pallas": the same from a kernel for TPUs
     axis_name: str | None = None
 
     @property
@@ -115,16 +103,12 @@ class BiGRU(nn.Module):
             raise ValueError(f"unknown direction {self.direction!r}: forward or bidirectional")
         if self.pooling not in ("last", "mean"):
             raise ValueError(f"unknown pooling {self.pooling!r}: last or mean")
-        if self.recurrence not in RECURRENCES:
-            raise ValueError(f"unknown recurrence {self.recurrence!r}: {' or '.join(RECURRENCES)}")
         backward = self.direction == "bidirectional"
         x = flatten_clips(clips)
         x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
         x = jnp.swapaxes(x, 0, 1)
         for i in range(self.num_layers):
-            layer = GRULayer(
-                self.width, backward, self.precision, self.recurrence, name=f"layer{i}"
-            )
+            layer = GRULayer(self.width, backward, self.precision, name=f"layer{i}")
             first, second = layer(x)
             x = jnp.concatenate([first, second], axis=-1)
         self.sow("intermediates", "frames", x)  # for tests and for looking inside
@@ -145,6 +129,4 @@ def flatten_clips(
 def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
     """The encoder of config.encoder; `axis_name`: the mapped axis over which a batch is spread."""
     e, t = config.encoder, config.train
-    return BiGRU(
-        e.width, e.num_layers, e.direction, e.dim, e.pooling, t.precision, t.recurrence, axis_name
-    )
+    return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, t.precision, axis_name)

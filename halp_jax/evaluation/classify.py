@@ -108,9 +108,7 @@ def make_scorer(
 
     `variables` are the frozen encoder's; a fine-tuned classifier uses its own.
     """
-    own = ml_collections.ConfigDict(config)
-    with own.unlocked():
-        own.streams = found.streams
+    own = streams.with_streams(config, found.streams)
     needed = streams.find_needed([part.look for part in found.parts], found.streams)
     embed = feats.make_embedding("trained", own, layout, needed)
     extract = feats.make_extractor(embed, crop=found.crop, num_frames=found.num_frames)

@@ -24,13 +24,14 @@ from jaxtyping import Array, Float, Int, PyTree
 from halp_jax import methods
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
+from halp_jax.evaluation.streams import with_streams
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import Spec
 from halp_jax.methods.common import full_length
 from halp_jax.progress import Progress
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import Layout
-from halp_jax.training import cluster
+from halp_jax.training import cluster, parallel
 
 Embedding = Callable[[PyTree, Array], Array]
 
@@ -86,9 +87,7 @@ def make_embedding(
     """
     names = tuple(config.streams)
     streams = streams or names[:1]
-    chosen = ml_collections.ConfigDict(config)
-    with chosen.unlocked():
-        chosen.streams = streams
+    chosen = with_streams(config, streams)
     places = np.array([names.index(stream) for stream in streams])
     method = None if kind == "raw" else methods.make_method(chosen, Spec(layout))
     if points and method.embed is None:
@@ -166,7 +165,7 @@ def make_extractor(
         return jax.device_put(tuple(leaves), NamedSharding(mesh, rows))
 
     def extract(variables, batches, num_clips):
-        variables = jax.device_put(_local(variables), NamedSharding(mesh, everywhere))
+        variables = jax.device_put(parallel.local_view(variables), NamedSharding(mesh, everywhere))
         store = _Store(num_clips)
         waiting = None  # the next batch is read and sent while the device works on this one
         for batch in batches:
@@ -291,12 +290,3 @@ def check_memory(shape: tuple[int, ...], available: int, owner: str) -> None:
 
 def _host_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _local(variables: PyTree) -> PyTree:
-    """Copies that this process can address, of arrays replicated over all processes."""
-
-    def local(leaf):
-        return leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-
-    return jax.tree.map(local, variables)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.errors import UserError
-from halp_jax.evaluation import classifier, linear, table, tune
+from halp_jax.evaluation import classifier, linear, result_files, tune
 from halp_jax.evaluation import features as feats
 
 DRAWS = ("plain", "balanced")
@@ -180,7 +180,7 @@ def evaluate_semi(
         return mean | {
             "fraction": fraction, "top1_runs": top1,
             "top1_sd": float(np.std(top1, ddof=1)) if len(top1) > 1 else None,
-            "per_class": table.class_accuracies(confusion), "confusion": confusion,
+            "per_class": result_files.class_accuracies(confusion), "confusion": confusion,
             "num_train": draws[0][1], "num_test": len(labels),
         }  # fmt: skip
 

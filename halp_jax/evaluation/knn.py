@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from halp_jax.core.sphere import normalize
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
-from halp_jax.evaluation import streams, table
+from halp_jax.evaluation import result_files, streams
 
 
 @functools.partial(jax.jit, static_argnames=("k", "train_block", "test_block"))
@@ -80,7 +80,7 @@ def score(
     num_classes: int,
     k: int = 1,
 ) -> dict[str, Any]:
-    """Classifies `test` by its neighbours in `train` -> the figures of `table.summarize`.
+    """Classifies `test` by its neighbours in `train` -> the figures of `result_files.summarize`.
 
     top5 is the share of test clips of which the right label is among those of the 5 nearest
     neighbours (a vote has no fifth place). Raises UserError when there are fewer than k neighbours.
@@ -90,7 +90,7 @@ def score(
     labels = train_labels.astype(np.int32)[found]
     predictions = np.asarray(vote(jnp.asarray(labels[:, :k]), num_classes))
     top5 = np.mean(np.any(labels[:, :5] == test_labels[:, None], axis=1))
-    return table.summarize(predictions, test_labels, num_classes, top5=float(top5))
+    return result_files.summarize(predictions, test_labels, num_classes, top5=float(top5))
 
 
 def _check_k(k: int, count: int) -> None:

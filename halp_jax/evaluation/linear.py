@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
-from halp_jax.evaluation import streams, table
+from halp_jax.evaluation import result_files, streams
 from halp_jax.evaluation.classifier import Classifier, Part
 from halp_jax.methods.probe import Probe, apply_probe, init_probe, probe_loss
 
@@ -146,7 +146,7 @@ def score(
     labels: Int[np.ndarray, "queries"],
     epochs: Sequence[int],
 ) -> dict[str, Any]:
-    """Test logits after each of `epochs` -> the figures of `table.summarize`, best_top1, history.
+    """Test logits after each of `epochs` -> the figures of `result_files.summarize`, best_top1, history.
 
     top1 is of the last look. top5: the right label is among the 5 largest logits. history: [epochs
     done, top1] of every look.
@@ -155,7 +155,7 @@ def score(
     history = [[epoch, float(top1)] for epoch, top1 in zip(epochs, right, strict=True)]
     largest = np.argsort(-logits[-1], axis=1, kind="stable")[:, :5]
     top5 = np.mean(np.any(largest == labels[:, None], axis=1))
-    figures = table.summarize(largest[:, 0], labels, logits.shape[-1], top5=float(top5))
+    figures = result_files.summarize(largest[:, 0], labels, logits.shape[-1], top5=float(top5))
     return figures | {"best_top1": max(top1 for _, top1 in history), "history": history}
 
 

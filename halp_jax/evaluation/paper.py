@@ -1,19 +1,16 @@
-"""The figures of the paper (HaLP, CVPR 2023, pages 18846-18856), to stand beside one's own.
+"""The numbers of the paper (HaLP, CVPR 2023, pages 18846-18856), to stand beside one's own.
 
 All are top-1 in per cent of the joint stream, as the authors' slides of the paper give them (which
-tables of the paper they stand in was not to be had): LINEAR, KNN and TRANSFER are those of linear
-probe, retrieval and transfer to PKU-MMD II, AIMCLR and GRAPHCL those of HaLP in other learners.
-The authors report the best of 16 looks at the test set, so theirs is our `best_top1` rather than
-our `top1` of the last epoch.
+tables of the paper they stand in was not to be had). The authors report the best of 16 evaluations on
+the test set, so theirs is our `best_top1` rather than our `top1` of the last epoch.
 
-`find_figure` decides by what a result records. A data set is the paper's where split, number of
+`find_number` decides by what a result records. A data set is the paper's where split, number of
 classes and number of test clips (within TOLERANCE: readers leave out other damaged clips) are
 those of SETS; the folder's name says nothing there, a few NTU files in data/ntu60 are not NTU-60, and
 PKU-MMD I has the classes of PKU-MMD II but other clips. Of the set of pre-training a transfer
-records only the folder and the split: the name must say it (data/ntu60, NTU_120), and the split be
-xsub. Encoders without training, other streams, fractions of the labels and k other than 1 have no
-figure. A run of other settings than the paper's has one, as it is what the run aims at: tables
-name its departures from SETTINGS in the row.
+records only the folder and the split: the name must say it (data/ntu60, NTU_120). A run of other
+settings than the paper's has a number too, as it is what the run aims at: tables name its departures
+from SETTINGS in the row.
 """
 
 import re
@@ -21,9 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from halp_jax.evaluation.experiments import METHODS, data_name
-
-# (data set, split) -> a figure for each of METHODS.
+METHODS = ("baseline", "HaLP", "CMD", "HaLP+CMD")
+# (data set, split) -> a number for each of METHODS.
 LINEAR = {
     ("NTU-60", "xsub"): (78.0, 79.7, 79.8, 82.1),
     ("NTU-60", "xview"): (85.5, 86.8, 86.9, 88.6),
@@ -39,15 +35,6 @@ KNN = {
 }
 # Fine-tuned on PKU-II xsub after pre-training on this set.
 TRANSFER = {"NTU-60": (53.3, 54.8, 56.0, 56.6), "NTU-120": (53.4, 55.4, 57.0, 57.3)}
-# Linear probe on NTU-60 xsub, ST-GCN.
-AIMCLR = {"AimCLR": 74.3, "AimCLR+HaLP": 75.2}
-# TU graphs: (mean, standard deviation) of GraphCL and of GraphCL+HaLP.
-GRAPHCL = {
-    "NCI1": ((77.87, 0.41), (78.88, 0.41)),
-    "PROTEINS": ((74.39, 0.45), (74.65, 0.70)),
-    "DD": ((78.62, 0.40), (79.20, 0.60)),
-    "MUTAG": ((86.80, 1.3), (89.35, 1.2)),
-}
 
 # (data set, split) -> how many classes readers may count (PKU-II labels 41 of the 51 of PKU-I) and
 # the test clips there are without those that the sets' authors list as damaged.
@@ -62,9 +49,9 @@ TOLERANCE = 0.05
 
 # The released scripts' values, the first that of NTU where PKU-II has another.
 SETTINGS = {
-    "encoder.width": (1024,), "encoder.num_layers": (3,), "encoder.direction": ("forward",),
+    "encoder.width": ("1024",), "encoder.num_layers": ("3",), "encoder.direction": ("forward",),
     "encoder.pooling": ("last",), "halp.solver": ("pairwise",), "halp.estimator": ("sampled",),
-    "halp.draw": ("released",), "train.epochs": (451, 1001),
+    "halp.draw": ("released",), "train.epochs": ("451", "1001"),
 }  # fmt: skip
 
 
@@ -77,39 +64,28 @@ def find_set(split: str, num_classes: int, num_test: int) -> str | None:
     return None
 
 
-def find_source(data_dir: str | None, split: str) -> str | None:
-    """ "NTU-60" or "NTU-120" if the folder that a transferred encoder comes from says so."""
-    found = re.search(r"ntu[a-z+_.\- ]*(60|120)(?!\d)", Path(data_dir or "").name.lower())
-    return f"NTU-{found[1]}" if found and split == "xsub" else None
-
-
-def find_figure(
+def find_number(
     result: Mapping[str, Any], method: str, source: Mapping[str, Any], measure: str = "top1"
 ) -> float | None:
-    """The paper's figure for a result of `evaluate`, as a share in [0, 1], or None.
+    """The paper's number for a result of `evaluate`, as a share in [0, 1], or None.
 
     Args:
-        method: one of METHODS; others have no figure.
+        method: one of METHODS; others have no number.
         source: the `data` section of the run's own config: what the encoder was trained on.
         measure: top1 or best_top1; the paper has no top5.
     """
     plain = result["encoder"] == "trained" and result["stream"] == "joint"
-    if not plain or measure not in ("top1", "best_top1") or method not in METHODS:
+    if not plain or measure == "top5" or method not in METHODS:
         return None
-    split, protocol = result["split"], result["protocol"]
+    split, protocol, here = result["split"], result["protocol"], result["config"]["data"]
     name = find_set(split, len(result["per_class"]), result["num_test"])
-    figures = None
-    if protocol == "transfer":
-        figures = TRANSFER.get(find_source(source["dir"], source["split"]))
-        figures = figures if name == "PKU-II" else None
-    elif data_name(source) == data_name(result["config"]["data"]):
+    numbers = None
+    if protocol == "transfer" and name == "PKU-II" and source["split"] == "xsub":
+        found = re.search(r"ntu[a-z+_.\- ]*(60|120)(?!\d)", Path(source["dir"] or "").name.lower())
+        numbers = found and TRANSFER[f"NTU-{found[1]}"]
+    elif (Path(source["dir"] or "").name, source["split"]) == (Path(here["dir"] or "").name, split):
         if protocol == "linear":
-            figures = LINEAR.get((name, split))
+            numbers = LINEAR.get((name, split))
         elif protocol == "knn" and result["config"]["knn"]["k"] == 1:
-            figures = KNN.get((name, split))
-    return round(figures[METHODS.index(method)] / 100, 4) if figures else None
-
-
-def departures(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of SETTINGS in which a run (field -> value) is not the paper's."""
-    return tuple(f for f, known in SETTINGS.items() if f in settings and settings[f] not in known)
+            numbers = KNN.get((name, split))
+    return round(numbers[METHODS.index(method)] / 100, 4) if numbers else None

@@ -24,8 +24,8 @@ from halp_jax.evaluation import (
     knn,
     linear,
     load,
+    result_files,
     streams,
-    table,
     unfinished,
 )  # fmt: skip
 from halp_jax.training import cluster, normalization
@@ -69,9 +69,9 @@ def run(
     for result, own in _evaluate(
         config, workdir, protocol, encoder, stream, list(join), step, part
     ):
-        path = table.result_path(workdir, result)
+        path = result_files.result_path(workdir, result)
         if cluster.is_first():
-            table.write_result(workdir, result)
+            result_files.write_result(workdir, result)
             if protocol in classifier.PROTOCOLS and encoder == "trained":
                 classifier.replace(path.with_suffix(".npz"), own)
         written.append((result, path))
@@ -120,7 +120,7 @@ def _evaluate(
             result = {
                 "protocol": protocol, "encoder": encoder, "stream": look,
                 "split": config.data.split, "part": part, "unlabelled": unlabelled,
-                **table.name_classes(figures, dataset.class_names),
+                **result_files.name_classes(figures, dataset.class_names),
                 "step": step, "seed": config.seed, "joined": join,
                 "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
             }  # fmt: skip

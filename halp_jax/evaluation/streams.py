@@ -50,6 +50,16 @@ def select(
     return parts[..., streams.index(look), :]
 
 
+def with_streams(
+    config: ml_collections.ConfigDict, names: Sequence[str]
+) -> ml_collections.ConfigDict:
+    """The config of a run with these streams; the original stays as it is."""
+    config = ml_collections.ConfigDict(config)
+    with config.unlocked():
+        config.streams = tuple(names)
+    return config
+
+
 def join(
     runs: Sequence[tuple[ml_collections.ConfigDict, PyTree]],
 ) -> tuple[ml_collections.ConfigDict, Any]:
@@ -58,7 +68,7 @@ def join(
     The config is the first run's, with all streams. Raises UserError where two runs have the same
     stream or encoders of other settings.
     """
-    config = ml_collections.ConfigDict(runs[0][0])
+    config = runs[0][0]
     names = tuple(name for other, _ in runs for name in other.streams)
     if len(set(names)) < len(names):
         raise UserError(
@@ -70,7 +80,7 @@ def join(
                 f"the run of {', '.join(other.streams)} has an encoder of other settings: runs that "
                 "are joined need the same config.encoder"
             )
-    with config.unlocked():
-        config.streams = names
     variables = [variables for _, variables in runs]
-    return config, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *variables)
+    return with_streams(config, names), jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves), *variables
+    )

@@ -1,191 +1,246 @@
-"""From predictions to figures, and from the figures of many runs to the tables of the results.
+"""Joins the evaluations of many runs: rows of a data frame, named by what tells experiments apart.
 
-Accuracies are shares in [0, 1] in files and functions; tables print them in percent, as papers do.
+Runs are one experiment when their configs differ in nothing but the seed, in where things lie (the
+folder of the data, the numbers in `init_from`), in bookkeeping, and in the evaluations' sections,
+which must be alike within a cell. HaLP's and CMD's settings count where the term is on. Encoders
+without training are told apart by what they are made of alone, in whichever run's folder they lie.
 """
 
 import json
-import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from jaxtyping import Int
+import ml_collections
+import pandas as pd
 
 from halp_jax.errors import UserError
+from halp_jax.evaluation import paper
+from halp_jax.evaluation.result_files import ENCODERS, column_name, row_name, walk
 from halp_jax.evaluation.streams import COMBINED
+from halp_jax.methods.upgrade import upgrade_config
 
-# Rows of the results, the cheapest claim first: an encoder has to beat the ones above it.
-ROWS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
+PROTOCOLS = ("knn", "linear", "finetune", "semi", "transfer")
+NO_EXPERIMENT = (
+    "seed", "method", "streams", "data.dir", "data.split", "train.log_every", "train.num_devices",
+    "train.parallel", "train.tensorboard", "train.wandb", "checkpoint.",
+    "cluster.", "knn.", "linear.", "finetune.", "semi.",
+)  # fmt: skip
+# Of the evaluations' sections, what changes no result.
+NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights")
+RAW = ("data.max_frames", "views.num_frames", "views.min_frames")
+UNTRAINED = {
+    "raw": RAW,
+    "random": (*RAW, *(f"encoder.{f}" for f in ("width", "num_layers", "direction", "pooling"))),
+}
 
 
-class Figure(NamedTuple):
-    """A result over `count` runs; sd is the sample standard deviation, None for a single run."""
+def find_runs(folders: Iterable[str]) -> tuple[list[Path], list[Path]]:
+    """(runs with eval/*.json in or under the folders, runs or folders without any)."""
+    found: dict[Path, Path] = {}
+    empty: list[Path] = []
+    for top in map(Path, folders):
+        if not top.is_dir():
+            raise UserError(f"{top} is no folder; give runs, or folders that hold runs")
+        runs = [path for path in walk(top) if (path / "config.json").exists() or _results(path)]
+        found |= {path.resolve(): path for path in runs if _results(path)}
+        empty += [path for path in runs or [top] if not _results(path)]
+    return list(found.values()), list(dict.fromkeys(empty))
 
-    mean: float
-    sd: float | None
-    count: int
+
+def _results(workdir: Path) -> list[Path]:
+    return sorted((workdir / "eval").glob("*.json"))
 
 
-Rows = Mapping[str, Mapping[str, Figure | float]]
+def read_results(runs: Iterable[Path], measure: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """(a record of each evaluation of the runs, for each file left out a line with the reason)."""
+    records, skipped = [], []
+    for path in (path for run in runs for path in _results(run)):
+        try:
+            records.append(read_result(path, measure))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            skipped.append(f"{path}: damaged, or not of halp_jax.evaluate ({reason})")
+        except LookupError as error:
+            skipped.append(f"{path}: not of halp_jax.evaluate (no {error})")
+    return records, skipped
 
 
-def summarize(
-    predictions: Int[np.ndarray, "clips"],
-    labels: Int[np.ndarray, "clips"],
-    num_classes: int,
-    *,
-    top5: float,
-) -> dict[str, Any]:
-    """top1, top5, per_class (accuracy a class, None for one without clips) and confusion counts.
-
-    confusion[i, j] counts the clips of class i that were taken for class j.
-    """
-    confusion = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(confusion, (labels, predictions), 1)
+def read_result(path: Path, measure: str) -> dict[str, Any]:
+    """What a table needs of one file of eval/. Raises what reading another file may raise."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    config = upgrade_config(ml_collections.ConfigDict(result["config"])).to_dict()
+    encoder, own = result["encoder"], config
+    if encoder == "trained" and (run := path.parents[1] / "config.json").exists():
+        own = json.loads(run.read_text(encoding="utf-8"))  # what it was trained on, its own seed
+    method = name_method(config) if encoder == "trained" else ""
+    data = dict.fromkeys(data_name(each["data"]) for each in (own, config))
+    stream = f", {result['stream']}" if result["stream"] != "joint" else ""
+    draws = result.get("top1_sd") is not None and measure == "top1"
+    order = {"knn": result["config"]["knn"]["k"]}.get(result["protocol"], result.get("fraction", 0))
     return {
-        "top1": float(np.trace(confusion) / confusion.sum()),
-        "top5": top5,
-        "per_class": class_accuracies(confusion),
-        "confusion": confusion,
-    }
+        "path": path, "workdir": str(path.parents[1]), "encoder": encoder,
+        "method": method + name_streams(method, config["streams"]),
+        "data": " to ".join(data), "stream": result["stream"], "kind": row_name(result).split(", ")[0] + stream,
+        "protocol": column_name(result), "order": (PROTOCOLS.index(result["protocol"]), order),
+        "seed": int(own["seed"] if encoder == "trained" else result["seed"]),
+        "value": float(result[measure]), "paper": paper.find_number(result, method, own["data"], measure),
+        "draws": len(result["top1_runs"]) if draws else 0,
+        "sd_draws": result["top1_sd"] if draws else None,
+        "settings": experiment_settings(config, result, method),
+        "evaluated": evaluation_settings(config, result),
+    }  # fmt: skip
 
 
-def class_accuracies(confusion: Int[np.ndarray, "classes classes"]) -> list[float | None]:
-    """The share of each class that was right, None for one without clips."""
-    totals, right = confusion.sum(axis=1), np.diag(confusion)
-    return [float(r / n) if n else None for r, n in zip(right, totals, strict=True)]
+def name_method(config: Mapping[str, Any]) -> str:
+    """ "baseline" for MoCo alone, "HaLP+CMD", "simclr"; HaLP that would start after the end is none."""
+    halp, cmd = config.get("halp", {}), config.get("cmd", {})
+    has_halp = halp.get("mu", 0) > 0 and halp.get("start_epoch", 0) < config["train"]["epochs"]
+    has_cmd = cmd.get("nu", 0) > 0 and len(config["streams"]) > 1
+    host = [] if config["method"] == "moco" else [config["method"]]
+    return "+".join(host + ["HaLP"] * has_halp + ["CMD"] * has_cmd) or "baseline"
 
 
-def name_classes(figures: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The figures of `summarize`, ready for a file: accuracies by class name, plain numbers."""
-    return {
-        **figures,
-        "per_class": dict(zip(names, figures["per_class"], strict=True)),
-        "confusion": {"class_names": list(names), "counts": figures["confusion"].tolist()},
-    }
+def name_streams(method: str, streams: Sequence[str]) -> str:
+    """ " of bone", and nothing for the paper's: joint alone, or all three under CMD."""
+    usual = ["joint", "motion", "bone"][: 3 if "CMD" in method else 1]
+    return "" if not method or list(streams) == usual else f" of {'+'.join(streams)}"
 
 
-def read_results(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The contents of every WORKDIR/eval/*.json, in the order of their names."""
-    paths = sorted((Path(workdir) / "eval").glob("*.json"))
-    if not paths:
-        raise UserError(f"{workdir} has no eval/*.json; run halp_jax.evaluate on it first")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+def data_name(data: Mapping[str, Any]) -> str:
+    """data/ntu60 or ntu60.npz of split xsub -> "ntu60 xsub"."""
+    name = Path(data["dir"] or "?")
+    return f"{name.stem if name.suffix == '.npz' else name.name} {data['split']}"
 
 
-def result_path(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
-    """WORKDIR/eval/PROTOCOL.json, where a result belongs.
+def flatten(config: Mapping[str, Any]) -> dict[str, str]:
+    """{"encoder": {"width": 128}} -> {"encoder.width": "128"}: values as names show them."""
 
-    Encoders without training, other streams than a run's first, and fractions of the labels have
-    files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json; so has
-    another part than test: knn_val.json.
+    def show(value):
+        if isinstance(value, list | tuple):
+            return "+".join(map(str, value)) or "none"
+        return (
+            f"{value:g}" if isinstance(value, float) else str(value or 0 if value != "" else "none")
+        )
+
+    return {name: show(v) for name, v in pd.json_normalize(config).iloc[0].items()}
+
+
+def experiment_settings(
+    config: Mapping[str, Any], result: Mapping[str, Any], method: str
+) -> dict[str, str]:
+    """What two results must have alike to be of one experiment; `num_test` guards the data set."""
+    flat = flatten(config)
+    counts = {"num_classes": str(len(result["per_class"])), "num_test": str(result["num_test"])}
+    if not method:
+        kept = UNTRAINED[result["encoder"]] + ("streams",) * (result["stream"] in COMBINED)
+        return {field: flat[field] for field in kept if field in flat} | counts
+    out = NO_EXPERIMENT + ("halp.",) * ("HaLP" not in method) + ("cmd.",) * ("CMD" not in method)
+    # runs/halp_1/checkpoints/400 -> runs/halp@400: the run's number left out.
+    start, _, step = (config.get("init_from") or "").partition("/checkpoints/")
+    start = re.sub(r"(^|[_.\-/])(s|seed)?\d+(?=/|$)", "", start)
+    flat["init_from"] = (start + (f"@{step}" if step else "")) or "none"
+    return {field: value for field, value in flat.items() if not field.startswith(out)} | counts
+
+
+def evaluation_settings(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, str]:
+    """What two results must have alike besides, to stand in one cell: how they were evaluated."""
+    protocol = result["protocol"]
+    section = {"semi": "finetune", "transfer": "finetune"}.get(protocol, protocol)
+    out = NO_EVALUATION + (("batch_size",) if protocol == "knn" else ())
+    flat = {f: v for f, v in flatten(config[section]).items() if f not in out}
+    if result["stream"] != "ensemble":
+        flat = {f: v for f, v in flat.items() if not f.startswith("weights.")}
+    flat = {f"{section}.{field}": value for field, value in flat.items()}
+    if protocol == "semi":
+        flat |= {f"semi.{f}": str(config["semi"].get(f)) for f in ("draw", "runs")}
+    return flat | ({"step": str(result["step"])} if result["encoder"] == "trained" else {})
+
+
+def tabulate(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
+    """A line for each cell, in the order of the table, and notes on what the names do not say.
+
+    Lines have row, method, data, encoder, stream, protocol, mean, sd, count, sd_over (seeds, or draws
+    of the labels for a single seed), seeds, paper, workdirs. Raises UserError where a seed of an
+    experiment is there twice.
     """
-    ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
-    ending += f"_{result['stream']}" if _is_other_stream(result) else ""
-    ending += f"_{part}" if (part := result.get("part", "test")) != "test" else ""
-    if "fraction" in result:
-        ending = f"_{result['fraction']:g}{ending}"
-    return Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
+    frame = pd.DataFrame(records)
+    settings = pd.DataFrame(frame.pop("settings").tolist())
+    settings = settings[sorted(settings)]
+    evaluated = pd.DataFrame(frame.pop("evaluated").tolist())
+    evaluated = evaluated[sorted(evaluated)]
+    # A field that runs of the same method have, and an older one of them not.
+    for _, rows in frame.groupby(["encoder", "method"]):
+        has = settings.loc[rows.index].notna().any()
+        columns = has.index[has]
+        settings.loc[rows.index, columns] = settings.loc[rows.index, columns].fillna("unset")
+    host = (
+        frame.method.where(frame.method == "", frame.method + ", ") + frame.data + ", " + frame.kind
+    )
+    differing = _differ(settings, [frame.data, frame.encoder])
+    row = host + _describe(settings, differing)
+    beside_paper = frame.paper.notna().groupby(row).transform("any")
+    departing = settings.apply(lambda column: ~column.isin(paper.SETTINGS.get(column.name, column)))
+    shown = differing | departing.mul(beside_paper, axis=0)
+    unlike = _differ(evaluated, [row, frame.protocol])
+    frame["row"] = host + _describe(settings, shown) + _describe(evaluated, unlike)
 
-
-def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
-    """Writes the result to its file, whole or not at all -> its path."""
-    path = result_path(workdir, result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
-    return path
-
-
-def row_name(result: Mapping[str, Any]) -> str:
-    """The row a result belongs to: the encoder, and the stream where it is not the run's first."""
-    name = ROWS[result["encoder"]]
-    return f"{name}, {result['stream']}" if _is_other_stream(result) else name
-
-
-def _is_other_stream(result: Mapping[str, Any]) -> bool:
-    return result["stream"] != result["config"]["streams"][0]
-
-
-def _row_order(result: Mapping[str, Any]) -> tuple[int, int]:
-    looks = [*result["config"]["streams"], *COMBINED]
-    return list(ROWS).index(result["encoder"]), looks.index(result["stream"])
-
-
-def column_name(result: Mapping[str, Any]) -> str:
-    """The column a result belongs to: "1-NN", "semi 5 %" or the protocol's own name."""
-    if result["protocol"] == "knn":
-        return f"{result['config']['knn']['k']}-NN"
-    if "fraction" in result:
-        return f"{result['protocol']} {100 * result['fraction']:g} %"
-    return result["protocol"]
-
-
-def gather(
-    workdirs: Iterable[str | os.PathLike[str]], measure: str = "top1"
-) -> dict[str, dict[str, Figure]]:
-    """Mean and standard deviation over runs (one workdir a seed): row name -> column -> Figure.
-
-    Rows come in the order of ROWS, an encoder's further streams after its first. Raises UserError
-    where the runs' results are not of the same split.
-    """
-    results = [(workdir, result) for workdir in workdirs for result in read_results(workdir)]
-    values: dict[str, dict[str, list[float]]] = {}
-    splits: dict[tuple[str, str], str] = {}
-    for workdir, result in sorted(results, key=lambda pair: _row_order(pair[1])):
-        row, column = row_name(result), column_name(result)
-        known = splits.setdefault((row, column), result["split"])
-        if known != result["split"]:
-            raise UserError(
-                f"{workdir}/eval: {row}, {column} is of split {result['split']}, another run's "
-                f"of {known}; evaluate them alike"
-            )
-        values.setdefault(row, {}).setdefault(column, []).append(result[measure])
-    return {
-        row: {column: _figure(numbers) for column, numbers in columns.items()}
-        for row, columns in values.items()
-    }
-
-
-def _figure(numbers: list[float]) -> Figure:
-    sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-    return Figure(float(np.mean(numbers)), sd, len(numbers))
-
-
-def format_table(rows: Rows, *, markdown: bool = False) -> str:
-    """`rows`: name -> column -> accuracy in [0, 1] or Figure; a cell that is missing prints "-".
-
-    Columns come in the order in which they first appear. Ends without a newline.
-    """
-    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
-    lines = [["", *columns]]
-    for name, cells in rows.items():
-        lines.append([name, *(format_figure(cells.get(column)) for column in columns)])
-    return align(lines, markdown=markdown)
-
-
-def align(lines: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
-    """Header and rows with columns of one width, the first flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        [line[0].ljust(widths[0])]
-        + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        for line in lines
+    untold = _differ(evaluated, [frame.data, frame.protocol]) & ~unlike
+    untold = [field for field in evaluated if field != "step" and untold[field].any()]
+    notes = [f"not all rows were evaluated alike: {', '.join(untold)}"] if untold else []
+    frame["place"] = [
+        _place(line.data, line.encoder, line.method, line.row) for line in frame.itertuples()
     ]
-    if not markdown:
-        return "\n".join("  ".join(line).rstrip() for line in padded)
-    rule = ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
+    frame = frame.sort_values(["place", "order", "seed"], kind="stable", ignore_index=True)
+    return _average(frame), notes
 
 
-def format_figure(value: Figure | float | None) -> str:
-    """Per cent with one digit: "79.1 ± 0.3", "79.1", or "-"."""
-    if value is None:
-        return "-"
-    if not isinstance(value, Figure):
-        return f"{100 * value:.1f}"
-    if value.sd is None:
-        return f"{100 * value.mean:.1f}"
-    return f"{100 * value.mean:.1f} ± {100 * value.sd:.1f}"
+def _differ(settings: pd.DataFrame, groups: list[pd.Series]) -> pd.DataFrame:
+    """Where a field has several values within a group."""
+    return settings.groupby(groups).transform("nunique") > 1
+
+
+def _describe(settings: pd.DataFrame, shown: pd.DataFrame) -> pd.Series:
+    """ ", encoder.width=128, ..." for each line: the fields that are to be shown."""
+    lines = [
+        "".join(f", {field}={value}" for field, value in line.dropna().items())
+        for _, line in settings.where(shown).iterrows()
+    ]
+    return pd.Series(lines, settings.index, dtype=object)
+
+
+def _place(data: str, encoder: str, method: str, row: str) -> tuple:
+    """Rows in order: data, encoder, method as in the paper, then numbers in names by their size."""
+    methods = {name: f"{i}" for i, name in enumerate(paper.METHODS)}
+    parts = re.split(r"(\d+(?:\.\d+)?)", row)
+    parts[1::2] = map(float, parts[1::2])
+    place = methods.get(method.split(" of ")[0], method)
+    return data, list(ENCODERS).index(encoder), place, method, tuple(parts)
+
+
+def _average(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean and deviation over the seeds of each cell."""
+    cell = ["row", "protocol"]
+    # Encoders without training may lie in many runs' folders: any where all agree.
+    copy = frame.duplicated([*cell, "seed", "value"]) & (frame.method == "")
+    frame = frame[~copy]
+    if (twice := frame.duplicated([*cell, "seed"], keep=False)).any():
+        first, second = (
+            frame[twice].itertuples() if twice.sum() == 2 else list(frame[twice].itertuples())[:2]
+        )
+        raise UserError(
+            f"{first.path} and {second.path} are both of seed {first.seed} of '{first.row}, "
+            f"{first.protocol}'; leave one of these runs out"
+        )
+    cells = frame.groupby(cell, sort=False).agg(
+        **{name: (name, "first") for name in ("method", "data", "encoder", "stream", "order", "paper")},
+        mean=("value", "mean"), sd=("value", "std"), count=("value", "size"),
+        draws=("draws", "first"), sd_draws=("sd_draws", "first"),
+        seeds=("seed", lambda seeds: " ".join(map(str, seeds))), workdirs=("workdir", ";".join),
+    )  # fmt: skip
+    drawn = (cells["count"] == 1) & (cells.draws > 1)
+    cells["sd"] = cells.sd.where(~drawn, cells.sd_draws)
+    cells["sd_over"] = cells.sd.notna().map({True: "seeds", False: ""}).mask(drawn, "draws")
+    cells["draws"] = cells.draws.where(drawn, 0)
+    return cells.reset_index().drop(columns="sd_draws")

@@ -19,8 +19,9 @@ from jaxtyping import Float
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
+from halp_jax.evaluation.streams import with_streams
 from halp_jax.methods.probe import Probe, apply_probe
-from halp_jax.training import cluster
+from halp_jax.training import cluster, parallel
 from halp_jax.training.loop import train
 from halp_jax.training.stored import CHECKPOINTS
 
@@ -67,11 +68,8 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     is saved when it is asked to stop, then raising Stopped, and resumes; without one nothing is kept.
     `keep`: the folder of a finished run keeps its weights.
     """
-    single = ml_collections.ConfigDict(config)
-    with single.unlocked():
-        single.streams = (stream,)
     extract = feats.make_extractor(
-        feats.make_embedding("trained", single, dataset.layout),
+        feats.make_embedding("trained", with_streams(config, (stream,)), dataset.layout),
         crop=config.finetune.test_crop, num_frames=config.views.num_frames,
     )  # fmt: skip
     looks = linear.look_epochs(config.finetune)
@@ -119,8 +117,8 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
             if not keep and cluster.is_first():
                 shutil.rmtree(folder / CHECKPOINTS)
         weights, batch_stats = jax.tree.map(
-            lambda leaf: np.asarray(leaf.addressable_data(0))[0],
-            (state.params, state.extra["batch_stats"]),
+            lambda leaf: np.asarray(leaf)[0],
+            parallel.local_view((state.params, state.extra["batch_stats"])),
         )
         return Tuned(np.stack([seen[epoch] for epoch in looks]), (weights, batch_stats))
 

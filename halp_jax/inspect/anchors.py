@@ -28,9 +28,7 @@ from halp_jax.core.sphere import similarities, slerp_weights
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, load
-from halp_jax.methods.common import view_settings
 from halp_jax.methods.halp import default_config
-from halp_jax.skeletons.augment import ViewSettings
 from halp_jax.training import checkpoint, normalization
 
 _find_targets = jax.jit(halp.walk_targets, static_argnums=1)
@@ -263,11 +261,6 @@ def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
     )  # fmt: skip
     frames = [f[:n] for f, n in zip(batch["frames"], batch["length"], strict=True)]
     return [frames[different.index(clip)] for clip in clips]
-
-
-def read_view_settings(run: Inspected) -> ViewSettings:
-    """How the run makes the views that it trains on."""
-    return view_settings(run.config)
 
 
 def _embed(config, stream, dataset, numbers, variables) -> features.Features:

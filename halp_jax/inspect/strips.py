@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def _add_body(axes, points, there, layout: Layout, body: int, width: float) -> N
 def draw_views(
     frames: Frames,
     layout: Layout,
-    settings: augment.ViewSettings = augment.ViewSettings(),  # noqa: B008 (an immutable tuple)
+    settings: ml_collections.ConfigDict,
     *,
     seed: int = 0,
     count: int = 8,
@@ -97,7 +98,7 @@ def draw_views(
     """A clip and two views of it, as the query and the key encoder would get them.
 
     They are drawn from the same side, so that a shear shows; joints that a view has set to zero are
-    gone, with their bones.
+    gone, with their bones. `settings`: config.views of a run.
     """
     keys = jax.random.split(jax.random.key(seed))
     views = [

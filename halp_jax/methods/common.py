@@ -1,8 +1,10 @@
 """What methods of clips share: the views of the released code, the encoder, SGD."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -10,37 +12,26 @@ import optax
 from jaxtyping import Array, Key
 
 from halp_jax.core.sphere import normalize
-from halp_jax.encoders.bigru import RECURRENCES, BiGRU, make_encoder
+from halp_jax.encoders.bigru import BiGRU, make_encoder
 from halp_jax.encoders.product import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
 from halp_jax.methods.schedule import Schedule, step_decay
-from halp_jax.skeletons.augment import ViewSettings, random_view
+from halp_jax.skeletons.augment import random_view
 from halp_jax.skeletons.streams import STREAMS
 
 CHOICES = {
     "encoder.direction": ("forward", "bidirectional"),
     "encoder.pooling": ("last", "mean"),
     "train.precision": PRECISIONS,
-    "train.recurrence": RECURRENCES,
 }
-
-
-def view_settings(config: ml_collections.ConfigDict) -> ViewSettings:
-    """The section `views` as `skeletons.augment` takes it."""
-    v = config.views
-    return ViewSettings(
-        v.num_frames, tuple(v.crop), v.min_frames, v.shear_probability, v.shear,
-        v.num_corrupted_joints,
-    )  # fmt: skip
 
 
 def make_view(config: ml_collections.ConfigDict) -> Callable[[Key[Array, ""], Batch], Batch]:
     """-> view(key, batch): each clip cropped and corrupted at random, all its frames valid."""
-    settings = view_settings(config)
 
     def view(key, batch):
-        return map_clips(random_view, key, batch, settings)
+        return map_clips(random_view, key, batch, config.views)
 
     return view
 
@@ -96,10 +87,27 @@ def make_inference(config: ml_collections.ConfigDict) -> tuple[Callable, Callabl
 
 
 def forward_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
-    """Model FLOPs of one forward pass of the global batch through the encoders of all streams."""
-    inputs = spec.layout.bodies * spec.layout.num_joints * 3
-    clip = make_encoder(config).count_flops(config.views.num_frames, inputs)
+    """Model FLOPs of one forward pass of the global batch through the encoders of all streams.
+
+    XLA counts those of an encoder without loops; of a loop it counts the body once, so an encoder
+    that has one counts for itself (`count_flops`).
+    """
+    encoder, layout = make_encoder(config), spec.layout
+    if hasattr(encoder, "count_flops"):
+        inputs = layout.bodies * layout.num_joints * 3
+        clip = encoder.count_flops(config.views.num_frames, inputs)
+    else:
+        clip = xla_flops(encoder, config.views.num_frames, layout.bodies, layout.num_joints)
     return len(config.streams) * config.train.batch_size * clip
+
+
+def xla_flops(encoder: nn.Module, num_frames: int, bodies: int, joints: int) -> float:
+    """What XLA counts for the forward pass of one clip, elementwise operations included."""
+    clip = jax.ShapeDtypeStruct((1, num_frames, bodies, joints, 3), jnp.float32)
+    infer = functools.partial(encoder.apply, train=False)
+    init = functools.partial(encoder.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), clip)
+    return jax.jit(infer).lower(variables, clip).cost_analysis()["flops"]
 
 
 def make_optimizer(

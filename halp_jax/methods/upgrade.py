@@ -8,14 +8,16 @@ from halp_jax.methods.base import TrainState
 
 # Fields that configs of before lack, with the value that such a run had.
 SETTINGS = {
-    "method": "moco", "train.precision": "float32", "train.recurrence": "scan",
+    "method": "moco", "train.precision": "float32", "encoder.pooling": "last",
     "checkpoint.every_minutes": 0.0, "finetune.save_minutes": 5.0, "finetune.keep_weights": True,
 }  # fmt: skip
+# Fields that changed nothing a run computes.
+GONE = ("train.recurrence",)
 FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
 
 
 def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config with the fields that an older run does not have yet."""
+    """The config with the fields that an older run does not have yet, and without those that are gone."""
     with config.unlocked():
         for field, value in SETTINGS.items():
             section, _, name = field.rpartition(".")
@@ -23,6 +25,10 @@ def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
                 continue
             holder = config[section] if section else config
             holder[name] = holder.get(name, value)
+        for field in GONE:
+            section, _, name = field.rpartition(".")
+            if name in config.get(section, ()):
+                del config[section][name]
     return config
 
 

@@ -4,22 +4,10 @@ Source: feeder/augmentations.py of CMD and HaLP. One clip, one key -> one view; 
 A clip is [time, bodies, joints, 3] of which the first `length` frames are valid.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
+import ml_collections
 from jaxtyping import Array, Float, Int, Key
-
-
-class ViewSettings(NamedTuple):
-    """Settings of a training view; the defaults are the released ones."""
-
-    num_frames: int = 64
-    crop: tuple[float, float] = (0.1, 1.0)
-    min_frames: int = 64
-    shear_probability: float = 0.5
-    shear: float = 1.0
-    num_corrupted_joints: int = 15
 
 
 def crop(
@@ -96,25 +84,23 @@ def random_view(
     key: Key[Array, ""],
     frames: Float[Array, "time bodies joints xyz"],
     length: Int[Array, ""] | int,
-    settings: ViewSettings = ViewSettings(),  # noqa: B008 (an immutable tuple)
+    views: ml_collections.ConfigDict,
 ) -> Float[Array, "new_time bodies joints xyz"]:
     """A random crop, then exactly one of: shear; joints set to 0; joints shaken by a random matrix.
 
     Shear comes with `shear_probability`, the other two share the rest evenly. Joints and matrices are
-    the same in all frames and for both bodies.
+    the same in all frames and for both bodies. `views`: the section of that name of a config.
     """
     key_crop, key_kind, key_shear, key_joints, key_shake = jax.random.split(key, 5)
-    view = random_crop(
-        key_crop, frames, length, *settings.crop, settings.num_frames, settings.min_frames
-    )
+    view = random_crop(key_crop, frames, length, *views.crop, views.num_frames, views.min_frames)
     kind = jax.random.uniform(key_kind)
-    sheared = kind < settings.shear_probability
-    zeroed = kind > (1.0 + settings.shear_probability) / 2
+    sheared = kind < views.shear_probability
+    zeroed = kind > (1.0 + views.shear_probability) / 2
 
-    drawn = random_joints(key_joints, frames.shape[2], settings.num_corrupted_joints)
+    drawn = random_joints(key_joints, frames.shape[2], views.num_corrupted_joints)
     shake = jax.random.uniform(key_shake, (3, 3), minval=-1.0, maxval=1.0)
     # All three are "multiply some joints by a matrix": one product serves whichever is drawn.
-    matrix = jnp.where(sheared, random_shear(key_shear, settings.shear), shake)
+    matrix = jnp.where(sheared, random_shear(key_shear, views.shear), shake)
     matrix = jnp.where(zeroed, 0.0, matrix)
     touched = jnp.where(sheared, 1.0, drawn)[:, None]
     return jnp.where(touched > 0, transform(view, matrix), view)

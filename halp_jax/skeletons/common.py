@@ -35,7 +35,7 @@ def match_joints(source: Layout, target: Layout) -> tuple[int, ...]:
     missing = [joint for joint in target.joints if joint not in found]
     if missing:
         # Then perhaps all joints of the source are in the target, and both can have those.
-        way = "write a .json layout of joints that both have, for --as_layout"
+        way = "write a .json layout of joints that both have, for --as-layout"
         if len(_pair_names(target, source)) == source.num_joints:
             shared = with_bodies(source, max(source.bodies, target.bodies))
             way = f"prepare both data sets with {name_option(shared)}"
@@ -145,5 +145,5 @@ def tell_conversion(record: dict[str, Any]) -> str:
 def name_option(layout: Layout) -> str:
     """How the option of `prepare` names this layout."""
     if is_known(layout):
-        return f"--as_layout={layout.name}"
-    return f"--as_layout=FILE.json, that of {layout.name}, --max_bodies={layout.bodies}"
+        return f"--as-layout={layout.name}"
+    return f"--as-layout=FILE.json, that of {layout.name}, --max-bodies={layout.bodies}"

@@ -20,14 +20,14 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from jax._src import distributed  # the coordination service has no public name
 from jax.experimental import multihost_utils
 from jaxtyping import Shaped
+from orbax.checkpoint import multihost
 
 from halp_jax.errors import UserError
-from halp_jax.training.ending import AgreedError, check_count, describe, is_loss, leave, listen
+from halp_jax.training.ending import AgreedError, describe, leave, listen
 
-__all__ = ["AgreedError", "describe", "is_loss", "leave"]  # of `ending`, for the commands
+__all__ = ["AgreedError", "describe", "leave"]  # of `ending`, for the commands
 VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",
@@ -122,8 +122,8 @@ def join(config: ml_collections.ConfigDict) -> None:
                 f"cannot join the cluster ({reason}); check that all processes run, with the same "
                 "coordinator and number of processes"
             ) from error
+        jax.process_index()  # all meet here
         listen()
-        check_count()
     if cluster:
         cluster.coordinator, cluster.num_processes, cluster.process_id = "", 0, -1
 
@@ -187,18 +187,18 @@ def exchange(text: str) -> list[str]:
 def leave_to_first(work: Callable[[], Any]) -> Any:
     """`work()`, done by process 0 alone; the others wait, for days if need be, and get None.
 
-    No device is touched. Where process 0 fails, all end, as `leave` has it.
+    Where process 0 fails, all end, as `leave` has it.
     """
-    if not jax.distributed.is_initialized():
+    if jax.process_count() == 1:
         return work()
-    state = distributed.global_state
-    if state.process_id == 0:
+    client = multihost.get_jax_distributed_client()
+    if is_first():
         result = work()
-        state.client.key_value_set(_DONE, "")
+        client.key_value_set(_DONE, "")
         return result
     while True:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # not there yet
-            return state.client.key_value_try_get(_DONE) or None
+            return client.key_value_try_get(_DONE) or None
         time.sleep(_LOOK_EVERY)
 
 

@@ -25,6 +25,7 @@ from jaxtyping import Int
 
 from halp_jax import methods
 from halp_jax.datasets import pipeline
+from halp_jax.errors import Stopped
 from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
@@ -37,15 +38,6 @@ USED = ("frames", "length", "label")  # leaves of a batch that a step may read
 log = logging.getLogger("halp_jax")
 
 Evaluator = Callable[[Any], dict[str, float]]  # state -> figures, as evaluation.knn makes them
-
-
-class Stopped(Exception):
-    """The run was asked to stop and has saved its state; `exit_code` is the command's."""
-
-    def __init__(self, signum: int, step: int, workdir: Path):
-        name = signal.Signals(signum).name
-        super().__init__(f"{name}: saved step {step} in {workdir}; the same command goes on")
-        self.exit_code = 128 + signum
 
 
 def train(
@@ -214,7 +206,7 @@ def train(
                     save(state, step, figures)
                     raise leave(step) from None
             journal.write(step, figures | results)
-            progress.figures |= {name: figures[name] for name in shown if name in figures} | results
+            progress.metrics |= {name: figures[name] for name in shown if name in figures} | results
             if not warned and (warning := method.find_trouble(journal.records)):
                 progress.note(f"warning: {warning}")
                 warned = True

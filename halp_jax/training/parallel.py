@@ -77,7 +77,7 @@ def replicate(tree: Any, num_devices: int = 0, local: bool = False) -> Any:
 
 def local_view(tree: Any) -> Any:
     """A replicated tree as plain arrays on this process's first device, without a copy."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
 
 def make_placer(
@@ -161,7 +161,8 @@ def compile_step(
         if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
             batch = place(batch)
         count, now = (len(jax.tree.leaves(x)[0].sharding.device_set) for x in (batch, state))
-        if count != now:  # an epoch's last, smaller batch, or the one after it
+        # An epoch's last, smaller batch, or the one after it. With several processes there is none.
+        if count != now and (jax.process_count() == 1 or local):
             state = jax.device_put(state, _everywhere(devices[:count]))
         return compiled(count)(state, batch)
 

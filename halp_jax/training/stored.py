@@ -4,17 +4,12 @@ In a run of many processes one of them writes, and each that reads does so by it
 for that, never waits for the others. So what one process cannot do leaves none hanging.
 """
 
-import functools
 import glob
-import logging
 import os
-import re
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,11 +50,6 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
         registry.add("state", kind, handler)
     for kind in (ocp.args.JsonSave, ocp.args.JsonRestore):
         registry.add("info", kind, ocp.JsonCheckpointHandler(multiprocessing_options=alone))
-    loggers = absl.logging.get_absl_logger(), logging.getLogger("asyncio")
-    if _is_news not in loggers[0].filters:
-        for logger in loggers:
-            logger.addFilter(_is_news)
-        sys.unraisablehook = functools.partial(_tell, sys.unraisablehook)
     return Manager(
         directory,
         options=ocp.CheckpointManagerOptions(
@@ -70,23 +60,6 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
         ),
         handler_registry=registry,
     )
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Orbax logs an error with its whole history, then raises it: once is enough.
-
-    So does asyncio, whose task it was, for each array after the first that failed.
-    """
-    return not (record.exc_info and "orbax" in record.pathname + record.getMessage())
-
-
-def _tell(hook: Callable[[Any], None], lost: Any) -> None:
-    """Of a checkpoint that fails the first array is told; what befalls the others finds nobody.
-
-    Tensorstore's threads hand it to this hook of `sys`, which would print each with its history.
-    """
-    if not (lost.exc_type is RuntimeError and str(lost.exc_value) == "Event loop is closed"):
-        hook(lost)
 
 
 def list_steps(directory: str | os.PathLike[str]) -> list[int]:
@@ -174,8 +147,6 @@ def read(
 
 
 def one_line(error: BaseException) -> str:
-    """Why orbax or tensorstore failed: what the system said, or the begin of their message."""
-    text = " ".join(str(error).split())
-    if number := re.search(r"os_error_code='(\d+)'", text):
-        return os.strerror(int(number[1]))
-    return text.split("[source locations")[0][:200] or type(error).__name__
+    """Why orbax or tensorstore failed: the end of their message, where what the system said stands."""
+    text = " ".join(str(error).split()).split(" [source locations")[0] or type(error).__name__
+    return text if len(text) < 200 else f"... {text[-200:]}"

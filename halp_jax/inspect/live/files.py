@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from halp_jax.errors import UserError
-from halp_jax.evaluation.gather import walk
+from halp_jax.evaluation.result_files import walk
 from halp_jax.training.report import METRICS
 
 CONFIG, CHECKPOINTS, EVALUATIONS = "config.json", "checkpoints", "eval"

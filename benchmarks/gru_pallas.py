@@ -14,12 +14,11 @@ Not for GPUs: a block of threads there has 228 KiB of shared memory (H100, H200)
 weights. They would have to be spread over all multiprocessors, in one persistent kernel whose blocks
 exchange the state behind a barrier of the whole grid in every frame, and Pallas has no such barrier.
 
-On a CPU the kernels are interpreted (`interpret=True`), which is for tests. `scan_gru` is their
-reference (tests/test_gru_pallas.py). Set by `config.train.recurrence`.
+No TPU has run them: they are interpreted on a CPU (`interpret=True`), equal `scan_gru` there
+(tests/test_gru_pallas.py), and lower for TPUs. `benchmarks/recurrence.py` times them where there is one.
 """
 
 import functools
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -66,27 +65,6 @@ def pallas_gru(
     w_hh = jnp.pad(w_hh, ((0, columns - width), (0, 0)))
     projected, w_hh, b_hh = (_pad_gates(x, columns) for x in (projected, w_hh, b_hh))
     return _gru(projected, w_hh, b_hh, precision, interpret)[:, :batch, :width]
-
-
-def must_interpret() -> bool:
-    """Whether the kernel has to be interpreted on this machine; refused on GPUs."""
-    backend = jax.default_backend()
-    if backend == "gpu":
-        raise UserError(
-            "config.train.recurrence='pallas' is a kernel for TPUs and jax runs on a GPU: "
-            "set --config.train.recurrence=scan (the results are the same)"
-        )
-    if backend == "cpu":
-        _warn()
-    return backend == "cpu"
-
-
-@functools.cache  # once a process
-def _warn():
-    logging.getLogger("halp_jax").warning(
-        "config.train.recurrence='pallas' on a CPU: the kernel is interpreted, slowly, for tests; "
-        "--config.train.recurrence=scan gives the same results"
-    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -235,8 +213,8 @@ class _Call:
         count = resident + 4 * self.rows * (2 * frames + scratch_and_values)
         if count > MOST_VMEM:
             raise UserError(
-                f"train.recurrence='pallas' needs {count / 2**20:.0f} MiB of a TPU's VMEM at width "
-                f"{self.width}, there are 128 at most: set --config.train.recurrence=scan"
+                f"pallas_gru needs {count / 2**20:.0f} MiB of a TPU's VMEM at width {self.width}, there "
+                "are 128 at most: use scan_gru"
             )
         return count
 

@@ -1,0 +1,112 @@
+"""From predictions to metrics, and the files of results that `evaluate` writes and others read.
+
+Accuracies are shares in [0, 1] in files and functions; tables print them in per cent, as papers do.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from halp_jax.datasets.whole_file import open_whole
+
+# Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
+ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
+
+
+def summarize(
+    predictions: Int[np.ndarray, "clips"],
+    labels: Int[np.ndarray, "clips"],
+    num_classes: int,
+    *,
+    top5: float,
+) -> dict[str, Any]:
+    """top1, top5, per_class (accuracy a class, None for one without clips) and confusion counts.
+
+    confusion[i, j] counts the clips of class i that were taken for class j.
+    """
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (labels, predictions), 1)
+    return {
+        "top1": float(np.trace(confusion) / confusion.sum()),
+        "top5": top5,
+        "per_class": class_accuracies(confusion),
+        "confusion": confusion,
+    }
+
+
+def class_accuracies(confusion: Int[np.ndarray, "classes classes"]) -> list[float | None]:
+    """The share of each class that was right, None for one without clips."""
+    totals, right = confusion.sum(axis=1), np.diag(confusion)
+    return [float(r / n) if n else None for r, n in zip(right, totals, strict=True)]
+
+
+def name_classes(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The metrics of `summarize`, ready for a file: accuracies by class name, plain numbers."""
+    return {
+        **metrics,
+        "per_class": dict(zip(names, metrics["per_class"], strict=True)),
+        "confusion": {"class_names": list(names), "counts": metrics["confusion"].tolist()},
+    }
+
+
+def result_path(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
+    """WORKDIR/eval/PROTOCOL.json, where a result belongs.
+
+    Encoders without training, other streams than a run's first, and fractions of the labels have
+    files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json; so has
+    another part than test: knn_val.json.
+    """
+    ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
+    ending += f"_{result['stream']}" if _is_other_stream(result) else ""
+    ending += f"_{part}" if (part := result.get("part", "test")) != "test" else ""
+    if "fraction" in result:
+        ending = f"_{result['fraction']:g}{ending}"
+    return Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
+
+
+def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
+    """Writes the result to its file, whole or not at all -> its path."""
+    path = result_path(workdir, result)
+    text = json.dumps(result, indent=1) + "\n"
+    with open_whole(path, "make room, or choose another --workdir") as stream:
+        stream.write(text.encode())
+    return path
+
+
+def row_name(result: Mapping[str, Any]) -> str:
+    """The encoder, and the stream where it is not the run's first."""
+    name = ENCODERS[result["encoder"]]
+    return f"{name}, {result['stream']}" if _is_other_stream(result) else name
+
+
+def column_name(result: Mapping[str, Any]) -> str:
+    """The protocol as a column of a table: "1-NN", "semi 5 %" or its own name."""
+    if result["protocol"] == "knn":
+        return f"{result['config']['knn']['k']}-NN"
+    if "fraction" in result:
+        return f"{result['protocol']} {100 * result['fraction']:g} %"
+    return result["protocol"]
+
+
+def _is_other_stream(result: Mapping[str, Any]) -> bool:
+    return result["stream"] != result["config"]["streams"][0]
+
+
+def walk(top: Path) -> Iterator[Path]:
+    """`top` and the folders under it that may be runs, in order of their names, each once."""
+    seen = set()
+    for folder, inside, _ in os.walk(top, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # a link back up
+            inside.clear()
+            continue
+        seen.add(place)
+        inside[:] = sorted(
+            name for name in inside if name[0] != "." and name not in ("eval", "checkpoints")
+        )
+        yield Path(folder)
