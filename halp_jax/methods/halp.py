@@ -19,6 +19,7 @@ import ml_collections
 from jaxtyping import Array, Bool, Float
 
 from halp_jax.core import hallucinate, kmeans
+from halp_jax.core.sphere import normalize
 from halp_jax.methods import check
 from halp_jax.methods.base import AXIS, sample_keys
 from halp_jax.methods.schedule import ramp
@@ -27,6 +28,7 @@ CHOICES = {
     "halp.solver": get_args(hallucinate.Solver),
     "halp.estimator": get_args(hallucinate.Estimator),
     "halp.draw": get_args(hallucinate.Draw),
+    "halp.prototypes": ("kmeans", "points", "random"),
     "halp.kmeans_mean": kmeans.CHOICES["mean"],
 }
 FIXED = ("halp.num_prototypes",)  # a run cannot resume when it changes
@@ -48,6 +50,9 @@ def default_config() -> ml_collections.ConfigDict:
     halp.lam = 0.8  # lambda of either draw
     halp.num_positives = 100  # G, a sample
     halp.num_prototypes = 20  # M
+    # What a walk leads to: centroids of k-means, or, to see what these are good for, as many "points"
+    # drawn from those that it would cluster, or "random" directions.
+    halp.prototypes = "kmeans"
     halp.update_every = 10  # steps between two k-means
     halp.queue_entries = 256  # newest keys that k-means clusters
     # "released" is geomstats' early-stopped mean; "frechet": the exact one; "chordal"
@@ -80,14 +85,14 @@ def make_term(
     temperature: float,
     steps_per_epoch: int,
     *,
-    streams_axis: str | None = None,
+    axes: Sequence[str] = (),
     halp_loss: Callable = hallucinate.halp_loss,
 ) -> Term:
     """The term as config.halp sets it.
 
     Args:
         dim, temperature: of the host's embeddings and its contrastive loss.
-        streams_axis: the mapped axis of the streams, where the host has any.
+        axes: mapped axes of the host, of its streams for instance, whose steps renew prototypes at once.
         halp_loss: a parameter so that a test can replay recorded draws.
     """
     mu_at = ramp(h.mu, h.start_epoch, h.ramp_epochs, steps_per_epoch)
@@ -98,7 +103,7 @@ def make_term(
 
     def anywhere(condition):
         """One answer for all streams: a condition that differs would run both of its branches."""
-        return jax.lax.pmax(condition, streams_axis) if streams_axis else condition
+        return jax.lax.pmax(condition, tuple(axes)) if axes else condition
 
     def init():
         return jnp.zeros((h.num_prototypes, dim))
@@ -134,6 +139,11 @@ def make_term(
                 max_iter=h.kmeans_max_iterations,
             ).centroids
 
+        shape = h.num_prototypes, dim
+        if h.prototypes == "points":
+            return jax.random.choice(key, points, shape[:1], replace=False)
+        if h.prototypes == "random":
+            return normalize(jax.random.normal(key, shape))
         if not h.kmeans_warm_start:
             return run(None)
         return jax.lax.cond(anywhere(jnp.any(last != 0)), lambda: run(last), lambda: run(None))

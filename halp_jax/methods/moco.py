@@ -7,6 +7,8 @@ step the key encoder moves first, keys are encoded, then come loss, queue, and t
 queue with the new keys in it.
 """
 
+from collections.abc import Sequence
+
 import jax
 import ml_collections
 
@@ -59,14 +61,21 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         check.refuse(config, "moco.queue_size", advice)
 
 
-def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> Method:
-    """The method in all streams of the config. `halp_loss`: as `halp.make_term` has it."""
+def make(
+    config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss, axes: Sequence[str] = ()
+) -> Method:
+    """The method in all streams of the config.
+
+    Args:
+        halp_loss: as `halp.make_term` has it.
+        axes: mapped axes around the step, for instance of several seeds that are trained at once.
+    """
     encoder = make_encoder(config, AXIS)
     m, tau, dim = config.moco.momentum, config.moco.temperature, config.encoder.dim
     view = common.make_view(config)
     entries = min(config.halp.queue_entries, config.moco.queue_size)  # fewer without HaLP alone
     pull = halp.make_term(
-        config.halp, dim, tau, spec.steps_per_epoch, streams_axis=st.AXIS, halp_loss=halp_loss
+        config.halp, dim, tau, spec.steps_per_epoch, axes=(st.AXIS, *axes), halp_loss=halp_loss
     )
 
     def init(key):

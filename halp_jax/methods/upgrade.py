@@ -9,7 +9,8 @@ from halp_jax.methods.base import TrainState
 # Fields that configs of before lack, with the value that such a run had.
 SETTINGS = {
     "method": "moco", "train.precision": "float32", "encoder.pooling": "last",
-    "checkpoint.every_minutes": 0.0, "finetune.save_minutes": 5.0, "finetune.keep_weights": True,
+    "halp.prototypes": "kmeans", "checkpoint.every_minutes": 0.0, "finetune.save_minutes": 5.0,
+    "finetune.keep_weights": True,
 }  # fmt: skip
 # Fields that changed nothing a run computes.
 GONE = ("train.recurrence",)
