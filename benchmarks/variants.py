@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--encoder-width", type=int, default=512)
     quick = {"width": 64, "encoder_width": 32, "batch": 8, "frames": 8, "repeats": 1, "cores": 1}
     args = _timing.parse(parser, quick)
+    jax.config.update("jax_default_matmul_precision", "float32")  # of `@`, as of `scan_gru`
     machine, rates = _timing.start("ways to write the recurrence", args)
     rng = np.random.default_rng(0)
 
@@ -196,7 +197,7 @@ def main() -> None:
         found = [np.asarray(leaf) for leaf in run(x, w, b)]
         reference = reference or found
         for ours, kept in zip(found, reference, strict=True):
-            np.testing.assert_allclose(ours, kept, rtol=1e-3, atol=1e-4 * np.abs(kept).max())
+            np.testing.assert_allclose(ours, kept, rtol=1e-3, atol=1e-3 * np.abs(kept).max())
         members[name] = functools.partial(run, x, w, b)
     times = _timing.time_in_turn(members, repeats=args.repeats, min_seconds=0.05)
     kept = times["kept: own backward pass"].wall

@@ -2,21 +2,24 @@
 
     python benchmarks/value/train.py --data=packed --out=runs/value [--minutes=5]
 
---data holds files of `python -m halp_jax.export`, one a task. For each task and row the features of
-all clips go to OUT/TASK_ROW.npz, [seeds, streams, clips, features] in float16, at the end of the row;
-rows whose file is there are left out, and so is what does not fit into --minutes.
+--data holds files of `python -m halp_jax.export`, one a task. At the end of a row its features are
+evaluated, and each seed's figures are lines of OUT/results.jsonl; rows that are there are left out,
+and so is what does not fit into --minutes.
 """
 
 import argparse
 import functools
+import json
 import runpy
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout will do, it need not be installed
 
@@ -26,6 +29,8 @@ from halp_jax.skeletons import augment  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "configs" / "small.py"
 START, STEPS = 1190, 3570  # HaLP comes on; the end
+CS, FOLDS = (0.001, 0.01, 0.1, 1.0), 5  # of the logistic regression
+RESULTS = "results.jsonl"
 ROWS = {
     "moco": {"mu": 0.0},
     "halp": {},
@@ -49,7 +54,7 @@ def make_config(row: str, streams: tuple[str, ...]):
 class Data:
     """A task's clips on the device, and the order in which each seed sees those of training."""
 
-    def __init__(self, file: Path, split: str, config, num_seeds: int):
+    def __init__(self, file: Path, split: str, config, args: argparse.Namespace):
         self.dataset = open_dataset(file)
         self.lengths = np.minimum(self.dataset.lengths, config.data.max_frames).astype(np.int32)
         shape = (len(self.lengths), config.data.max_frames, *self.dataset.frames.shape[1:])
@@ -59,7 +64,7 @@ class Data:
         self.arrays = jnp.asarray(frames), jnp.asarray(self.lengths)
         self.train = self.dataset.indices(split, "train")
         self.test = self.dataset.indices(split, "test")
-        self.order = np.stack([self.shuffle(seed, config) for seed in range(num_seeds)])
+        self.order = np.stack([self.shuffle(seed, config) for seed in range(args.seeds)])
 
     def shuffle(self, seed: int, config) -> np.ndarray:
         """Clip numbers [steps, batch], a permutation an epoch, the rest of it left out."""
@@ -115,10 +120,132 @@ def make_runner(config, layout):
     encode = jax.jit(jax.vmap(encode, (0, 0, None, None)))
 
     def features(state, frames, lengths):
-        found = encode(state.params, state.extra["batch_stats"], frames, lengths)
-        return np.asarray(found, np.float16)
+        return encode(state.params, state.extra["batch_stats"], frames, lengths)
 
     return jax.jit(jax.vmap(create)), jax.jit(run), features
+
+
+def combine(features, train):
+    """Streams [streams, clips, features] side by side, each centred and scaled to unit mean norm."""
+    centred = features - features[:, train].mean(1, keepdims=True)
+    norm = jnp.linalg.norm(centred[:, train], axis=-1).mean(1)
+    return jnp.concatenate(list(centred / norm[:, None, None]), axis=-1)
+
+
+def nearest(x, y, train, test):
+    """Cosine 1-NN: share of the test clips whose class it finds."""
+    unit = x / jnp.linalg.norm(x, axis=1, keepdims=True)
+    return jnp.mean(y[train][jnp.argmax(unit[test] @ unit[train].T, axis=1)] == y[test])
+
+
+def fit(x, y, chosen, c, num_classes, iterations=150):
+    """Logistic regression of the `chosen` rows (1 or 0): min |w|^2 / 2 + c sum of losses, by L-BFGS."""
+
+    def objective(p):
+        losses = optax.softmax_cross_entropy_with_integer_labels(x @ p["w"] + p["b"], y)
+        return jnp.sum(p["w"] ** 2) / 2 + c * jnp.sum(chosen * losses)
+
+    solver = optax.lbfgs()
+    value_and_grad = optax.value_and_grad_from_state(objective)
+
+    def step(carry, _):
+        p, state = carry
+        value, grad = value_and_grad(p, state=state)
+        updates, state = solver.update(
+            grad, state, p, value=value, grad=grad, value_fn=objective
+        )  # fmt: skip
+        return (optax.apply_updates(p, updates), state), value
+
+    start = {"w": jnp.zeros((x.shape[1], num_classes)), "b": jnp.zeros(num_classes)}
+    return jax.lax.scan(step, (start, solver.init(start)), length=iterations)[0][0]
+
+
+def logistic(x, y, train, test, folds, num_classes):
+    """Share of right test clips; features standardised, C by cross-validation over `folds` [train]."""
+    x = (x - x[train].mean(0)) / (x[train].std(0) + 1e-6)
+    inside, labels, cs = x[train], y[train], jnp.array(CS)
+
+    def right(c, fold):
+        p = fit(inside, labels, folds != fold, c, num_classes)
+        found = jnp.argmax(inside @ p["w"] + p["b"], axis=1)
+        return jnp.sum((found == labels) & (folds == fold))
+
+    pairs = jnp.repeat(cs, FOLDS), jnp.tile(jnp.arange(FOLDS), len(CS))
+    best = cs[jnp.argmax(jax.vmap(right)(*pairs).reshape(len(CS), FOLDS).sum(1))]
+    p = fit(inside, labels, jnp.ones(len(labels)), best, num_classes)
+    return jnp.mean(jnp.argmax(x[test] @ p["w"] + p["b"], axis=1) == y[test]), best
+
+
+@functools.partial(jax.jit, static_argnames="num_classes")
+@functools.partial(jax.vmap, in_axes=(0, None, None, None, None, None))
+def measure(features, y, train, test, folds, num_classes):
+    """Of one seed's features [streams, clips, features]."""
+    found = {}
+    for name, chosen in {"joint": features[:1], "all": features}.items():
+        x = combine(chosen, train)
+        found[f"{name} 1-NN"] = nearest(x, y, train, test)
+        found[f"{name} logistic"], found[f"{name} C"] = logistic(
+            x, y, train, test, folds, num_classes
+        )
+    return found
+
+
+class Task:
+    """One data set and split: its start, which all rows share, and its compiled rows."""
+
+    def __init__(self, task: str, args: argparse.Namespace):
+        name, split = task.split(":")
+        self.name, self.args = task, args
+        self.data = Data(args.data / f"{name}.npz", split, make_config("moco", args.streams), args)
+        self.start = None
+
+    def compile(self, row: str):
+        """-> (create, run, encode), `run` compiled; many of them at once, in threads."""
+        config = make_config(row, self.args.streams)
+        create, run, encode = make_runner(config, self.data.dataset.layout)
+        seeds = jnp.arange(self.args.seeds)
+        state = jax.eval_shape(create, seeds).replace(step=None)
+        chunk = jnp.asarray(self.data.order[:, : self.args.chunk])
+        lowered = run.lower(state, jnp.int32(0), seeds, chunk, *self.data.arrays)
+        return create, lowered.compile(), encode
+
+    def train(self, row: str, compiled, start_at: int) -> str:
+        create, run, encode = compiled
+        args, data, seeds = self.args, self.data, jnp.arange(self.args.seeds)
+        state, first = self.start, start_at
+        if state is None:
+            state, first = create(seeds).replace(step=None), 0
+            self.evaluate("untrained", encode(state, *data.arrays), {})
+        begin = time.monotonic()
+        for number in range(first, args.steps, args.chunk):
+            chunk = jnp.asarray(data.order[:, number : number + args.chunk])
+            state, metrics = run(state, jnp.int32(number), seeds, chunk, *data.arrays)
+            state = state.replace(step=None)
+            if number + args.chunk == start_at and self.start is None:
+                self.start = state
+        jax.block_until_ready(metrics)
+        rate = 1e3 * (time.monotonic() - begin) / (args.steps - first)
+        found = self.evaluate(row, encode(state, *data.arrays), metrics)
+        return f"{self.name} {row}: {found}; {rate:.2f} ms a step of {args.seeds} seeds"
+
+    def evaluate(self, row: str, features, metrics: dict) -> str:
+        """Adds a line a seed to results.jsonl; returns the means."""
+        y, data = np.asarray(self.data.dataset.labels), self.data
+        folds = np.random.default_rng(0).permutation(len(data.train)) % FOLDS
+        found = measure(features, y, data.train, data.test, folds, int(y.max()) + 1)
+        found = {name: np.asarray(value, float) for name, value in (found | metrics).items()}
+        with open(self.args.out / RESULTS, "a") as file:
+            for seed in range(self.args.seeds):
+                line = {"task": self.name, "row": row, "seed": seed, "steps": self.args.steps}
+                line |= {name: round(float(value[seed]), 6) for name, value in found.items()}
+                file.write(json.dumps(line) + "\n")
+        names = [name for name in found if name.endswith(("1-NN", "logistic"))]
+        return ", ".join(f"{name} {100 * found[name].mean():.2f}" for name in names)
+
+
+def read_results(folder: Path) -> list[dict]:
+    path = folder / RESULTS
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def main() -> int:
@@ -129,63 +256,29 @@ def main() -> int:
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--streams", default="joint,motion,bone")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--minutes", type=float, default=1e9, help="no row is begun after these")
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer: does it run?")
     parser.add_argument("--chunk", type=int, default=119, help="steps of one call")
+    parser.add_argument("--threads", type=int, default=4, help="rows that are compiled at once")
     args = parser.parse_args()
+    args.streams = tuple(args.streams.split(","))
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
-    seeds, streams = jnp.arange(args.seeds), tuple(args.streams.split(","))
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {args.seeds} seeds", flush=True)
-    start_at = (
-        min(START, args.steps // 3 // args.chunk * args.chunk) if args.steps < STEPS else START
-    )
-
-    for task in args.tasks.split(","):
-        name, split = task.split(":")
-        data = Data(args.data / f"{name}.npz", split, make_config("moco", streams), args.seeds)
-        start = None
-        for row in args.rows.split(","):
-            file = args.out / f"{name}_{split}_{row}.npz"
-            if file.exists():
+    start_at = START if args.steps == STEPS else args.steps // 3 // args.chunk * args.chunk
+    tasks = [Task(task, args) for task in args.tasks.split(",")]
+    with ThreadPoolExecutor(args.threads) as pool:
+        jobs = [(row, task) for row in args.rows.split(",") for task in tasks]
+        done = {(line["task"], line["row"]) for line in read_results(args.out)}
+        jobs = [(row, task) for row, task in jobs if (task.name, row) not in done]
+        compiled = [pool.submit(task.compile, row) for row, task in jobs]
+        for (row, task), program in zip(jobs, compiled, strict=True):
+            if time.monotonic() - begin > 60 * args.minutes:
+                print(f"{task.name} {row}: no time left", flush=True)
+                program.cancel()
                 continue
-            create, run, encode = make_runner(make_config(row, streams), data.dataset.layout)
-            state, first = start, start_at
-            if state is None:
-                state, first = create(seeds), 0
-                untrained = encode(state, *data.arrays)
-            row_begin = time.monotonic()
-            for number in range(first, args.steps, args.chunk):
-                chunk = data.order[:, number : number + args.chunk]
-                state, metrics = run(
-                    state.replace(step=None),
-                    jnp.int32(number), seeds, jnp.asarray(chunk), *data.arrays,
-                )  # fmt: skip
-                if number == first:
-                    jax.block_until_ready(metrics)
-                    compiled = time.monotonic()
-                if number + args.chunk == start_at and start is None:
-                    start = jax.tree.map(jnp.copy, state)
-                if time.monotonic() - begin > 60 * args.minutes:
-                    print("the time is over", flush=True)
-                    return 1
-            features = encode(state, *data.arrays)
-            if row == "moco":
-                np.savez(
-                    args.out / f"{name}_{split}_untrained.npz",
-                    features=untrained,
-                )
-            np.savez(
-                file, features=features, labels=np.asarray(data.dataset.labels), train=data.train,
-                test=data.test, **{k: np.asarray(v) for k, v in metrics.items()},
-            )  # fmt: skip
-            done = time.monotonic()
-            steps = args.steps - first - args.chunk
-            print(
-                f"{file.name}: loss {np.mean(metrics['loss']):.3f}, compiled and first chunk "
-                f"{compiled - row_begin:.1f} s, then {1e3 * (done - compiled) / max(steps, 1):.2f} ms "
-                f"a step of {args.seeds} seeds, at {done - begin:.0f} s", flush=True,
-            )  # fmt: skip
+            line = task.train(row, program.result(), start_at)
+            print(f"{line}, at {time.monotonic() - begin:.0f} s", flush=True)
     return 0
 
 
