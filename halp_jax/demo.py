@@ -113,6 +113,19 @@ def draw_pictures(workdir: Path) -> list[Path]:
     return paths
 
 
+def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
+    """MoCo, and HaLP for the last third of the same epochs, from MoCo's state at its start."""
+    where = f"--workdir={workdir / 'moco'}"
+    type_command(train, "train", "--config=configs/demo.py:moco", where, data, *overrides)
+    config, info = checkpoint.load_config(workdir / "moco"), checkpoint.load_info(workdir / "moco")
+    start = config.halp.start_epoch * info["steps_per_epoch"]
+    kept = workdir / "moco" / "checkpoints" / str(start)
+    options = (f"--workdir={workdir}", data, *overrides)
+    if kept.exists():  # not where epochs or saves were changed: HaLP then begins by itself
+        options += (f"--config.init_from={kept}",)
+    type_command(train, "train", "--config=configs/demo.py", *options)
+
+
 def demo(argv: Sequence[str]) -> None:
     """Types the commands one after the other."""
     parser = make_parser("demo", __doc__, epilog="--config.field=value changes a setting")
@@ -125,13 +138,24 @@ def demo(argv: Sequence[str]) -> None:
     prepare_data(workdir / "data")
     where = f"--workdir={workdir}"
     data = f"--config.data.dir={workdir / 'data'}"
-    type_command(train, "train", f"--config=configs/demo.py:{variant}", where, data, *overrides)
-    looks = {"knn": "joint,motion,bone,concat", "linear": "joint,motion,bone,ensemble"}
-    for encoder in ENCODERS:
-        for protocol in ("knn", "linear"):
-            options = [where, f"--protocol={protocol}", f"--encoder={encoder}"]
+    if variant == "halp":
+        train_pair(workdir, data, overrides)
+    else:
+        config = f"--config=configs/demo.py:{variant}"
+        type_command(train, "train", config, where, data, *overrides)
+    fused = {"knn": "joint,motion,bone,concat", "linear": "joint,motion,bone,ensemble"}
+    for protocol in ("knn", "linear"):
+        protocol_option = f"--protocol={protocol}"
+        if variant == "halp":
+            joint = (f"--workdir={workdir / 'raw_joint'}", "--config=configs/demo.py:moco", data)
+            joint += ("--config.streams=('joint',)", *overrides)
+            type_command(evaluate, "evaluate", *joint, protocol_option, "--encoder=raw")
+            moco = f"--workdir={workdir / 'moco'}"
+            type_command(evaluate, "evaluate", moco, protocol_option)
+        for encoder in ENCODERS:
+            options = [where, protocol_option, f"--encoder={encoder}"]
             if variant == "halp_cmd" and encoder == "trained":
-                options.append(f"--stream={looks[protocol]}")
+                options.append(f"--stream={fused[protocol]}")
             type_command(evaluate, "evaluate", *options)
     paths = draw_pictures(workdir)
     print("\nAccuracy on unseen subjects:")

@@ -1,5 +1,7 @@
 """The demo from end to end, on few clips: the commands it types, its table and its pictures."""
 
+import json
+
 import jax
 import pytest
 
@@ -10,7 +12,8 @@ SMALL = {
     "moco.queue_size": 40, "halp.start_epoch": 1, "halp.queue_entries": 40,
     "halp.num_prototypes": 4, "halp.update_every": 2, "views.num_frames": 8,
     "linear.epochs": 2, "linear.num_crops": 1, "linear.batch_size": 20,
-    "cmd.topk": 20, "train.num_devices": 1, "checkpoint.every_epochs": 1, "knn.every_epochs": 0,
+    "cmd.topk": 20, "train.num_devices": 1, "checkpoint.every_epochs": 1, "checkpoint.keep": 5,
+    "knn.every_epochs": 0,
 }  # fmt: skip
 
 
@@ -24,7 +27,12 @@ def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys,
     assert demo.main([f"--workdir={tmp_path}", f"--variant={variant}", *arguments]) == 0
     shown = capsys.readouterr().out
     rows = ["raw coordinates", "random encoder", "pre-trained"]
-    if variant == "halp_cmd":
+    if variant == "halp":
+        rows = ["raw coordinates"] + [f"{row}, motion" for row in rows]
+        steps = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        assert json.loads(steps[0])["step"] > 3  # from MoCo's state after its first epoch
+        assert "--config.init_from=" in shown
+    else:
         rows += ["pre-trained, motion", "pre-trained, bone"]
         assert "pre-trained, concat" in shown and "pre-trained, ensemble" in shown
     for row in rows:
