@@ -19,22 +19,24 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
+from halp_jax.datasets.graphs import GraphLayout
 from halp_jax.methods.schedule import Schedule
 from halp_jax.skeletons.layout import Layout
 
 AXIS = "data"  # the mapped axis over which the batch is spread
 
 # {"frames": [batch, time, bodies, joints, xyz], "length": [batch], and "label": [batch] of a method
-# that learns from labels}. A view is a batch again, perhaps with other frames.
+# that learns from labels}; of graphs what datasets/graph_batches.py says. A view is a batch again, perhaps with other frames.
 Batch = dict[str, Array]
 
 
 class Spec(NamedTuple):
     """What a data set tells a method."""
 
-    layout: Layout
+    layout: Layout | GraphLayout
     steps_per_epoch: int = 1
     num_classes: int = 0
+    mean_length: float = 0.0  # frames of a clip, nodes of a graph
 
 
 class Method(NamedTuple):

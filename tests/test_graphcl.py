@@ -1,0 +1,344 @@
+"""GraphCL against the released code: every view with its draws, encoder, steps, Adam, trajectory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from _graphs import (
+    SHARED,
+    cast,
+    config,
+    dataset_of,
+    from_torch,
+    make_update,
+    recorded_view,
+    shard_of,
+    start,
+    to_list,
+    whole,
+)
+
+from halp_jax.core import hallucinate
+from halp_jax.core.sphere import normalize
+from halp_jax.encoders.gin import make_encoder
+from halp_jax.methods import graph_views
+
+TRAJECTORY = SHARED / "golden_graphcl" / "trajectory_mutag.npz"
+MUTAG_VIEWS = SHARED / "golden_graphcl" / "augment_mutag.npz"
+
+
+def error(ours, theirs):
+    """Against the largest entry."""
+    theirs = np.asarray(theirs)
+    return float(np.max(np.abs(np.asarray(ours) - theirs)) / max(np.max(np.abs(theirs)), 1e-30))
+
+
+def tree_error(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    return max(jax.tree.leaves(jax.tree.map(error, ours, theirs)))
+
+
+def batch(arrays, prefix="input/", **options):
+    names = ("x", "edges", "graph_of_node")
+    dataset = dataset_of(*(arrays[prefix + name] for name in names))
+    return dataset.layout, shard_of(dataset, **options)
+
+
+# --- views ------------------------------------------------------------------------------------------
+
+
+def replay_view(arrays, name):
+    """The view of one recorded draw -> (nodes that stay, their edges, their x)."""
+    i = name.split("/")[0]
+    x, edges = arrays[f"{i}/x"], arrays[f"{i}/edges"]
+    dataset = dataset_of(x, edges, np.zeros(len(x), int))
+    g = whole(shard_of(dataset), dataset.layout)
+    draw = {k.split("draw/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/draw/")}
+    nodes, kept, loops, features = np.asarray(g.nodes).copy(), None, g.loops, g.x
+    if "dropped" in draw:
+        nodes[draw["dropped"]] = False
+    if "start" in draw:
+        nodes[:] = False
+        nodes[[int(draw["start"]), *draw["picks"]]] = True
+    if "masked" in draw:
+        features = features.at[draw["masked"]].set(draw["values"].astype(np.float32))
+    if "kept_edges" in draw:
+        left = edges[:, draw["kept_edges"]]
+        pairs = {tuple(pair) for pair in left.T}
+        own = zip(np.asarray(g.senders), np.asarray(g.receivers), strict=True)
+        kept = jnp.array([pair in pairs for pair in own])
+        loops = jnp.array([(n, n) in pairs for n in range(len(nodes))])
+    view = graph_views.keep(g, features, jnp.asarray(nodes), kept, loops, "released")
+    stay = np.flatnonzero(view.nodes)
+    there = view.nodes[g.senders] & view.nodes[g.receivers] & (True if kept is None else kept)
+    there &= g.senders != g.receivers
+    pairs = np.stack([g.senders, g.receivers])[:, np.asarray(there)]
+    assert not np.any(view.loops)
+    return stay, pairs, np.asarray(view.x)[stay]
+
+
+@pytest.mark.parametrize("file", ["synthetic", "mutag"])
+def test_every_view_is_that_of_its_draws(golden, file):
+    if file == "mutag" and not MUTAG_VIEWS.exists():
+        pytest.skip("../shared/golden_graphcl is not here")
+    arrays = golden("graphcl/augment_synthetic" if file == "synthetic" else MUTAG_VIEWS.with_suffix(""))
+    names = [k.removesuffix("/loop/kept_nodes") for k in arrays if k.endswith("/loop/kept_nodes")]
+    assert len(names) == 6 * (4 * 2 + 3 * 3)
+    for name in names:
+        nodes, edges, x = replay_view(arrays, name)
+        kept = arrays[f"{name}/loop/kept_nodes"]
+        np.testing.assert_array_equal(nodes, np.sort(kept), err_msg=name)
+        theirs = kept[arrays[f"{name}/loop/edges"]]
+        assert {tuple(e) for e in edges.T} == {tuple(e) for e in theirs.reshape(2, -1).T}, name
+        np.testing.assert_allclose(x, arrays[f"{name}/loop/x"][np.argsort(kept)], rtol=1e-6)
+
+
+def draw_views(arrays, kinds, subgraph="released", seed=0, as_list=False, **options):
+    layout, shard = batch(arrays, "", **options)
+    shard = {n: jnp.asarray(leaf) for n, leaf in (to_list(shard) if as_list else shard).items()}
+    g = graph_views.whole(shard, layout, "released")
+
+    def draw(key):
+        one = lambda _: graph_views.augment(key, shard, g, kinds, subgraph, "released")  # noqa: E731
+        return jax.vmap(one, axis_name="data")(jnp.arange(1))
+
+    return shard, g, jax.tree.map(lambda leaf: leaf[0], jax.jit(draw)(jax.random.key(seed)))
+
+
+@pytest.mark.parametrize("subgraph", graph_views.SUBGRAPHS)
+@pytest.mark.parametrize("kind", graph_views.KINDS)
+def test_drawn_views_are_what_their_names_say(golden, kind, subgraph):
+    if subgraph == "textbook" and kind != "subgraph":
+        pytest.skip("the same")
+    shard, g, view = draw_views(golden("graphcl/encoder"), (kind,), subgraph)
+    edges = np.stack([g.senders, g.receivers], 1)
+    for i, size in enumerate(np.asarray(shard["num_nodes"])):
+        own = np.flatnonzero((np.asarray(g.graph_of_node) == i) & np.asarray(g.nodes))
+        stay = np.flatnonzero(np.asarray(view.nodes) & np.isin(np.arange(len(view.nodes)), own))
+        mine = edges[np.isin(edges[:, 0], own) & np.asarray(shard["edge_mask"])]
+        if kind == "drop_nodes":
+            # the last node has no loop, and goes where its neighbours do
+            assert size - size // 10 - 1 <= len(stay) <= size - size // 10
+        elif kind == "subgraph":
+            neighbours = [set(mine[mine[:, 0] == n, 1]) for n in stay]
+            assert 1 <= len(stay) <= size // 5 + 1
+            if subgraph == "released":  # all but the start are its neighbours
+                best = max(neighbours, key=lambda near: len(near & set(stay)))
+                assert len(best & set(stay)) == len(stay) - 1
+                degrees = [len(near) for near in neighbours]
+                assert len(stay) - 1 in [min(size // 5, degree) for degree in degrees]
+            else:
+                assert len(stay) == size // 5 + 1  # these graphs are connected
+        elif kind == "mask_nodes":
+            changed = np.any(np.asarray(view.x) != np.asarray(g.x), axis=1)[own]
+            assert changed.sum() == size // 10
+            assert len(stay) >= size - 1
+        else:
+            there = np.asarray(view.edges)[np.isin(edges[:, 0], own) & np.asarray(shard["edge_mask"])]
+            total = len(mine) + int(np.asarray(g.loops)[own].sum())
+            assert 0 <= len(mine) - there.sum() <= total // 10
+            assert len(mine) - there.sum() > 0
+
+
+@pytest.mark.parametrize("kinds", ["random2", "random4"])
+def test_padding_and_the_way_of_adding_up_change_no_draw(golden, kinds):
+    kinds = graph_views.AUGMENTATIONS[kinds]
+    arrays = golden("graphcl/encoder")
+    _, g, view = draw_views(arrays, kinds, seed=3)
+    count = len(g.nodes) - 1
+    for options in ({"padding": 2.0}, {"as_list": True}, {"size": 16}):
+        _, _, other = draw_views(arrays, kinds, seed=3, **options)
+        np.testing.assert_array_equal(view.nodes[:count], other.nodes[:count])
+        np.testing.assert_array_equal(view.x[:count], other.x[:count])
+        if view.edges is not None:
+            np.testing.assert_array_equal(view.edges, other.edges[: len(view.edges)])
+
+
+# --- encoder ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["table", "list", "padded"])
+def test_encoder_layer_by_layer(golden, way):
+    arrays = golden("graphcl/encoder")
+    layout, shard = batch(arrays, "", padding=2.0 if way == "padded" else 1.0)
+    g = whole(to_list(shard) if way == "list" else shard, layout)
+    params, stats = from_torch(golden("graphcl/state"))
+    encoder = make_encoder(config())
+    nodes = len(arrays["x"])
+    for mode in ("eval", "train"):
+        ((z, features), new) = jax.jit(
+            lambda g, train=mode == "train": encoder.apply(
+                {"params": params, "batch_stats": stats}, g, train=train,
+                mutable=["batch_stats", "intermediates"], capture_intermediates=True,
+            )
+        )(g)  # fmt: skip
+        seen = new["intermediates"]
+        assert error(features, arrays[f"{mode}/embedding"]) < 1e-4
+        assert error(z, arrays[f"{mode}/projection"]) < 1e-4
+        for i in range(3):
+            mlp = seen[f"layer{i}_out"]["__call__"][0][:nodes]
+            norm = seen[f"layer{i}_norm"]["__call__"][0][:nodes]
+            assert error(mlp, arrays[f"{mode}/layer{i}/mlp"]) < 1e-4
+            assert error(norm, arrays[f"{mode}/layer{i}/norm"]) < 1e-4
+    _, wanted = from_torch(
+        {k: v for k, v in arrays.items()} | {k: v for k, v in golden("graphcl/state").items()}
+        | {k.removeprefix("after_train_forward/"): v for k, v in arrays.items() if "after" in k}
+    )  # fmt: skip
+    assert tree_error(new["batch_stats"], wanted) < 1e-5
+
+
+# --- steps ------------------------------------------------------------------------------------------
+
+
+def views_of(arrays, step, layout, shard, dtype=np.float32):
+    g = cast(whole(shard, layout), dtype)
+    aug = {k: arrays[f"{step}/aug/{k}"] for k in ("kept_nodes", "edges")}
+    x = arrays.get(f"{step}/aug/x")
+    return g, recorded_view(g, aug["kept_nodes"], aug["edges"], None if x is None else x.astype(dtype))
+
+
+def gradients(arrays, step):
+    return from_torch({k: v for k, v in arrays.items() if "/grad/" in k}, f"{step}/grad/")[0]
+
+
+@pytest.mark.parametrize("padding", [1.0, 2.0])
+def test_a_step_in_single_precision(golden, padding):
+    arrays = golden("graphcl/step")
+    layout, shard = batch(arrays, padding=padding)
+    method, optimizer, state = start(config(), layout, golden("graphcl/state"))
+    state, metrics = make_update(method, optimizer)(state, views_of(arrays, "step0", layout, shard))
+    assert abs(float(metrics["loss"]) - arrays["step0/loss"]) < 1e-4
+    adam = state.opt_state[0]
+    for ours, name in ((adam.mu, "adam_m"), (adam.nu, "adam_v")):
+        theirs, _ = from_torch(arrays, f"step0/{name}/")
+        assert tree_error(ours, theirs) < 1e-4
+    ours = jax.tree.map(lambda m: m / 0.1, adam.mu)  # of the first step: (1 - beta1) g
+    assert tree_error(ours, gradients(arrays, "step0")) < 1e-4
+
+
+@pytest.mark.parametrize("way", ["table", "list"])
+def test_two_steps_in_double_precision(golden, way):
+    inputs, arrays = golden("graphcl/step"), golden("graphcl/step_float64")
+    with jax.enable_x64(True):
+        layout, shard = batch(inputs)
+        shard = to_list(shard) if way == "list" else shard
+        method, optimizer, state = start(
+            config(), layout, golden("graphcl/state"), dtype=np.float64
+        )
+        update = make_update(method, optimizer)
+        for step in ("step0", "step1"):
+            recorded = inputs | {k: v for k, v in arrays.items() if "/aug/" in k}
+            state, metrics = update(state, views_of(recorded, step, layout, shard, np.float64))
+            assert abs(float(metrics["loss"]) - arrays[f"{step}/loss"]) < 1e-10
+            params, stats = from_torch(arrays, f"{step}/after/")
+            assert tree_error(state.params, params) < 1e-7
+            assert tree_error(state.extra["batch_stats"], stats) < 1e-7
+
+
+def test_a_step_with_halp(golden):
+    inputs = golden("graphcl/step_halp")
+    for dtype, name, tolerance in (
+        (np.float32, "step_halp", 1e-4), (np.float64, "step_halp_float64", 1e-10)
+    ):  # fmt: skip
+        arrays = golden(f"graphcl/{name}")
+        with jax.enable_x64(dtype == np.float64):
+            layout, shard = batch(inputs)
+            c = config("own+halp", halp_num_positives=10)
+            prototypes = jnp.asarray(inputs["prototypes"], dtype)
+
+            def replayed(keys, queries, anchors, _, *, temperature, lam, **options):
+                """The loss of the recorded draws and prototypes."""
+                s = anchors @ prototypes.T
+                c = prototypes @ prototypes.T
+                r = jax.vmap(lambda s: hallucinate.reach(s, s, c, "pairwise"))(s)  # noqa: B023
+                share = 1 - lam + lam * jnp.asarray(arrays["step0/halp/u"])  # noqa: B023
+                place = jax.vmap(
+                    lambda r, s, i, u: hallucinate.place_positives(r, s, c, i, u, "pairwise")
+                )
+                z = place(r, s, jnp.asarray(arrays["step0/halp/selected"]), share)  # noqa: B023
+                toward = z.a * jnp.sum(queries * anchors, 1)[:, None]
+                toward += z.b * jnp.take_along_axis(queries @ prototypes.T, z.selected, 1)  # noqa: B023
+                total = jnp.sum(jnp.where(z.kept, toward, 0)) / jnp.sum(z.kept)
+                figures = {"t": jnp.sum(z.t), "kept": jnp.mean(z.kept)}
+                return -total / temperature, figures
+
+            method, optimizer, state = start(
+                c, layout, golden("graphcl/state"), dtype=dtype, halp_loss=replayed
+            )
+            views = views_of(inputs, "step0", layout, shard, dtype)
+            state, metrics = make_update(method, optimizer)(state, views)
+            assert abs(float(metrics["loss_halp"]) - arrays["step0/halp/loss"]) < tolerance
+            assert abs(float(metrics["loss"]) - arrays["step0/loss_total"]) < tolerance
+            assert error(metrics["t"], np.sum(arrays["step0/halp/t"])) < tolerance
+            assert error(metrics["kept"], np.mean(arrays["step0/halp/kept"])) < 1e-6
+            ours = jax.tree.map(lambda m: m / 0.1, state.opt_state[0].mu)
+            assert tree_error(ours, gradients(arrays, "step0")) < tolerance
+
+
+def test_six_steps_of_mutag():
+    if not TRAJECTORY.exists():
+        pytest.skip("../shared/golden_graphcl is not here")
+    from halp_jax.datasets import graph_batches, tu
+
+    arrays = dict(np.load(TRAJECTORY))
+    dataset = tu.read(SHARED / "data" / "tu_MUTAG.zip")
+    with jax.enable_x64(True):
+        batches = graph_batches.make_batches(dataset, arrays["order"], 128)
+        method, optimizer, state = start(
+            config(), dataset.layout, arrays, "state/", dtype=np.float64
+        )
+        update = make_update(method, optimizer)
+        for step in range(6):
+            shard = {n: leaf[0] for n, leaf in batches[step % 2].items()}
+            views = views_of(arrays, f"step{step}", dataset.layout, shard, np.float64)
+            state, metrics = update(state, views)
+            assert abs(float(metrics["loss"]) - arrays["losses_float64"][step]) < 1e-8, step
+        encode = jax.jit(method.encode)
+        found = [encode(state.params, state.extra, b)[0][b["graph_mask"][0]] for b in batches]
+        assert error(np.concatenate(found), arrays["embedding_after_float64"]) < 1e-6
+
+
+# --- HaLP -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [5, 30])
+def test_halp_on_padded_rows_is_halp_without_them(count):
+    """Fewer anchors than prototypes (each is one), and more: padding changes no number."""
+    from halp_jax.methods import base, halp
+
+    c = config("own+halp").halp
+    rows = normalize(jax.random.normal(jax.random.key(0), (2, count, 16)))
+
+    def run(padding):
+        pull = halp.make_term(c, 16, 0.2, 1)
+        queries, anchors = jnp.pad(rows, ((0, 0), (0, padding), (0, 0)), constant_values=0.3)
+        there = jnp.arange(count + padding) < count
+        one = jax.vmap(
+            lambda _: pull.fresh(queries, anchors, there, jax.random.key(1), jnp.int32(0)),
+            axis_name=base.AXIS,
+        )
+        loss, metrics = one(jnp.arange(1))
+        return {"loss": loss} | metrics
+
+    plain, padded = run(0), run(40)
+    if count < c.num_prototypes:  # k-means draws another start where there is more to draw from
+        for name in plain:
+            np.testing.assert_allclose(plain[name], padded[name], rtol=1e-5, err_msg=name)
+    assert float(padded["prototypes_used"][0]) <= min(count, 20)
+    assert 0.5 < float(padded["kept"][0]) <= 1
+    assert np.isfinite(padded["loss"]).all()
+
+
+def test_the_control_pulls_to_the_anchor_alone():
+    from halp_jax.methods import base, halp
+
+    c = config("own+halp", halp_lam=0.0, halp_draw="slide").halp
+    queries, anchors = normalize(jax.random.normal(jax.random.key(0), (2, 30, 16)))
+    pull = halp.make_term(c, 16, 0.2, 1)
+    one = jax.vmap(
+        lambda _: pull.fresh(queries, anchors, jnp.ones(30, bool), jax.random.key(1), jnp.int32(0)),
+        axis_name=base.AXIS,
+    )
+    loss, metrics = one(jnp.arange(1))
+    wanted = -0.5 * float(jnp.mean(jnp.sum(queries * anchors, 1))) / 0.2
+    assert abs(float(loss[0]) - wanted) < 1e-5 and float(metrics["kept"][0]) == 1
