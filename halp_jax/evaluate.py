@@ -9,6 +9,7 @@ The classifier of linear, finetune and transfer is written beside it, PROTOCOL.n
     python -m halp_jax.evaluate --workdir=runs/joint --join=runs/bone --protocol=knn --stream=concat
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=semi --config.semi.fractions=0.05,0.1
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=transfer --config.data.dir=data/pku2
+    python -m halp_jax.evaluate --workdir=runs/mutag --protocol=svm
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
 --config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
@@ -34,7 +35,7 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, ml_collections.Conf
     more = "--config.field=value changes a setting; --config=FILE[:VARIANT] replaces them all"
     parser = argparse.ArgumentParser("halp_jax.evaluate", epilog=more, allow_abbrev=False)
     parser.add_argument("--workdir", required=True, help="folder of the training run")
-    parser.add_argument("--protocol", required=True, choices=protocols.PROTOCOLS)
+    parser.add_argument("--protocol", required=True, choices=protocols.NAMES)
     parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
     about = "one or more of joint, motion, bone, mean, concat, ensemble; default: the first there"
     parser.add_argument("--stream", default="", help=about)
@@ -78,11 +79,12 @@ def main(argv: list[str] | None = None) -> int:
         again = "goes on after the last save" if tuning else "begins again"
         return stopping.report("evaluate", error, f"the same command {again}")
     for result, _ in found:
-        shown = {name: result[name] for name in ("top1", "top5", "best_top1")}
+        shown = {name: result[name] for name in ("top1", "top5", "best_top1") if name in result}
         rows[f"{table.row_name(result)}, {table.column_name(result)}"] = shown
     if cluster.is_first():
         print(table.format_table(rows))
-        clips = f"{result['num_test']} {args.part} clips of {result['split']}"
+        unit = "graphs" if result["stream"] == "graph" else "clips"
+        clips = f"{result['num_test']} {args.part} {unit} of {result['split']}"
         if result["unlabelled"]:
             clips += f", {result['unlabelled']} without a label left out"
         print(f"{clips}, {result['seconds']} s: {found[-1][1]}")

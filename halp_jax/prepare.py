@@ -6,6 +6,7 @@
     python -m halp_jax.prepare --format=ctrgcn --source=NTU60_CS.npz --out=data/ntu60_cs
     python -m halp_jax.prepare --format=folder --source=my_clips --layout=mine.json --out=data/mine
     python -m halp_jax.prepare --format=synthetic --out=data/demo --clips=1200
+    python -m halp_jax.prepare --format=tu --source=MUTAG.zip --out=data/mutag
     python -m halp_jax.prepare --format=pyskl --source=pku.pkl --out=data/pku20 \\
         --as_layout=kinect20 --max_bodies=2
 
@@ -42,12 +43,21 @@ import sys
 import ml_collections
 from absl import app, flags
 
-from halp_jax.datasets import READERS, check_options, guess_format, ntu, open_source
+from halp_jax.datasets import (
+    GRAPH_READERS,
+    READERS,
+    check_options,
+    graphs,
+    guess_format,
+    ntu,
+    open_dataset,
+    open_source,
+)
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import MAX_RATE
 from halp_jax.datasets.looks import PICTURE
 from halp_jax.datasets.pipeline import quiet_tensorflow
-from halp_jax.datasets.prepared import METADATA, PreparedDataset
+from halp_jax.datasets.prepared import METADATA, Dataset
 from halp_jax.datasets.reading import NORMALIZERS, Repair
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import tell_conversion
@@ -59,13 +69,14 @@ from halp_jax.training import cluster
 FLAGS = flags.FLAGS
 READER_OPTIONS = (
     "missing", "classes", "bodies", "clips", "seed", "layout", "columns", "keypoints",
+    "attributes",
 )  # fmt: skip
 
 
 def define_flags() -> None:
     """The command's flags; not defined on import, so that they meet no other program's."""
     about = "What the files are; told from their names and first bytes if not given."
-    flags.DEFINE_enum("format", None, sorted(READERS), about)
+    flags.DEFINE_enum("format", None, sorted(READERS | GRAPH_READERS), about)
     flags.DEFINE_string("source", None, "Folder or file to read.")
     flags.DEFINE_string("out", None, "Folder to write.", required=True)
     flags.DEFINE_integer("workers", len(os.sched_getaffinity(0)), "Reader processes.", 0)
@@ -105,6 +116,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "keypoints", None, "pyskl: folder of key points that lie in files of their own."
     )
+    about = "tu: the encoder sees the attributes of nodes, too."
+    flags.DEFINE_bool("attributes", None, about)
     flags.DEFINE_string("as_layout", None, "Skeleton to take the clips to, a name or a .json file.")
     about = "Bodies of a clip; by default those of the layout."
     flags.DEFINE_integer("max_bodies", None, about, 1, MAX_BODIES)
@@ -129,10 +142,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def prepare() -> PreparedDataset:
+def prepare() -> Dataset:
     """What the flags ask for."""
+    if find_format() in GRAPH_READERS:
+        if not FLAGS.source:
+            raise UserError(f"format {FLAGS.format} needs its files; give --source=PATH")
+        dataset = GRAPH_READERS[FLAGS.format](FLAGS.source, **reader_options())
+        return open_dataset(graphs.save(dataset, FLAGS.out, overwrite=FLAGS.overwrite))
     layout = find_layout(FLAGS.as_layout, "--as_layout") if FLAGS.as_layout else None
-    source = open_source(find_format(), FLAGS.source, **reader_options())
+    source = open_source(FLAGS.format, FLAGS.source, **reader_options())
     if FLAGS.max_bodies is not None:
         layout = with_bodies(layout or source.layout, FLAGS.max_bodies)
     return prepare_source(
@@ -166,21 +184,22 @@ def reader_options() -> dict[str, object]:
     return given
 
 
-def summary(dataset: PreparedDataset) -> str:
+def summary(dataset: Dataset) -> str:
     """What was written and what was not, in a few lines."""
     splits = "; ".join(
         f"{benchmark} " + ", ".join(f"{len(chosen)} {part}" for part, chosen in parts.items())
         for benchmark, parts in sorted(dataset.splits.items())
     )
     lines = [
-        f"{dataset.path}: {len(dataset)} clips of {dataset.num_classes} classes,"
+        f"{dataset.path}: {len(dataset)} {dataset.unit} of {dataset.num_classes} classes,"
         f" {dataset.layout.name}; splits: {splits or 'none'}"
     ]
     if converted := dataset.metadata.get("converted_from"):
         lines.append(tell_conversion(converted))
     notes = dataset.metadata["notes"]
     lines += [f"{name}: {value}" for name, value in notes.items() if value]
-    lines.append(f"look at some of them: {dataset.path / PICTURE}")
+    if (picture := dataset.path / PICTURE).exists():
+        lines.append(f"look at some of them: {picture}")
     damaged = dataset.metadata["damaged"]
     if damaged:
         lines.append(f"{len(damaged)} damaged, left out, named above and in {METADATA}")

@@ -62,21 +62,40 @@ def make_batches(
     batch_size: int,
     num_shards: int = 1,
     *,
+    sizes: tuple[int, int] | None = None,
     padding: float = 1.0,
 ) -> list[Batch]:
-    """The graphs in this order, as batches of one size. `padding`: times as large as need be."""
-    slots = -(-batch_size // num_shards)
-    groups = [
-        [numbers[begin : begin + batch_size][s * slots : (s + 1) * slots] for s in range(num_shards)]
-        for begin in range(0, len(numbers), batch_size)
-    ]
-    shards = [group for batch in groups for group in batch]
-    num_edges = np.diff(dataset.first_edge)
-    nodes = max(int(dataset.lengths[group].sum()) for group in shards)
-    edges = max(int(num_edges[group].sum()) for group in shards)
+    """The graphs in this order, as batches of one size.
+
+    Args:
+        sizes: nodes and edges of a shard; by default of the largest of these, as `find_sizes` has them.
+        padding: times as large as need be.
+    """
+    groups = _group(numbers, batch_size, num_shards)
+    nodes, edges = sizes or find_sizes(dataset, numbers, batch_size, num_shards)
+    shape = (-(-batch_size // num_shards), int(padding * nodes) + 1, max(int(padding * edges), 1))
     columns = _count_columns(dataset, numbers)
-    sizes = (slots, int(padding * nodes) + 1, max(int(padding * edges), 1), columns)
-    return [_stack([_make_shard(dataset, group, *sizes) for group in batch]) for batch in groups]
+    return [
+        _stack([_make_shard(dataset, group, *shape, columns) for group in shards])
+        for shards in groups
+    ]
+
+
+def find_sizes(
+    dataset: Any, numbers: Int[np.ndarray, "chosen"], batch_size: int, num_shards: int = 1
+) -> tuple[int, int]:
+    """The most nodes, and the most edges, of a shard when the graphs come in this order."""
+    shards = [shard for batch in _group(numbers, batch_size, num_shards) for shard in batch]
+    counts = dataset.lengths.astype(np.int64), np.diff(dataset.first_edge)
+    nodes, edges = (max(int(count[shard].sum()) for shard in shards) for count in counts)
+    return nodes, edges
+
+
+def _group(numbers: np.ndarray, batch_size: int, num_shards: int) -> list[list[np.ndarray]]:
+    """For each batch the graphs of each shard, of which the last may have fewer, or none."""
+    slots = -(-batch_size // num_shards)
+    batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+    return [[b[s * slots : (s + 1) * slots] for s in range(num_shards)] for b in batches]
 
 
 def _stack(shards: Sequence[Batch]) -> Batch:
