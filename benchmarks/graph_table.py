@@ -7,13 +7,15 @@
 Rows: an untrained encoder, GraphCL, GraphCL+HaLP, and the control that pulls toward the anchor alone (t = 0).
 Each result is a line of --out; what is there already is not done again, so the same command goes on.
 --change=halp.mu=1.0 (several, separated by commas) trains other settings, kept apart. `--first=5` starts
-at seed 5. A set's seeds are padded alike, so each row compiles once; --together=S trains S in one program.
+at seed 5. A set's seeds are padded alike, so each row compiles once. Two commands with other --sets or
+seeds may run side by side and write to one file.
+
+Seeds side by side under vmap are no faster on a CPU: a gather with a batch axis leaves XLA's fast path.
 """
 
 import argparse
 import json
 import os
-import platform
 import runpy
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from halp_jax.datasets import graph_batches, tu
@@ -47,7 +50,6 @@ def parse_args():
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--together", type=int, default=1)
     parser.add_argument("--change", default="")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "graph_table.jsonl")
     parser.add_argument("--show", action="store_true")
@@ -66,43 +68,41 @@ def make_config(name, row, change):
     return config
 
 
-def train(dataset, config, seeds, sizes, cache):
-    """The state of each seed after all epochs, side by side -> (states, seconds, without compiling)."""
-    numbers, size = np.arange(len(dataset)), config.train.batch_size
-    orders = [numbers[epoch_order(len(numbers), seed, 0)] for seed in seeds]
-    each = [graph_batches.make_batches(dataset, order, size, sizes=sizes) for order in orders]
-    batches = [
-        jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *step)
-        for step in zip(*each, strict=True)
-    ]
-    spec = Spec(dataset.layout, len(batches), dataset.num_classes)
-    method = graphcl.make(config, spec)
-    optimizer, _ = graphcl.make_optimizer(config, len(batches))
+def make_run(dataset, config, num_steps):
+    """(create, step, method): seed -> state, and (seed, state, batch) -> (state, loss), compiled once."""
+    method = graphcl.make(config, Spec(dataset.layout, num_steps, dataset.num_classes))
+    optimizer, _ = graphcl.make_optimizer(config, num_steps)
 
     def create(seed):
         params, extra = method.init(jax.random.key(seed))
         return base.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), extra)
 
-    def one(seed, state, batch):
-        step = base.make_step(method, optimizer, seed)
-        step = jax.vmap(step, (None, 0), axis_name=AXIS, axis_size=1)
-        state, metrics = step(state, jax.tree.map(lambda leaf: leaf[None], batch))
-        return jax.tree.map(lambda leaf: leaf[0], (state, metrics["loss"]))
+    def step(seed, state, batch):
+        state, metrics = base.make_step(method, optimizer, seed)(state, batch)
+        return state, metrics["loss"]
 
-    wanted = jnp.asarray(seeds)
-    states = jax.jit(jax.vmap(create))(wanted)
-    if not config.train.epochs:
-        return states, 0.0
-    if len(seeds) not in cache:
-        run = jax.jit(jax.vmap(one), donate_argnums=1)
-        cache[len(seeds)] = run.lower(wanted, states, batches[0]).compile()
+    mesh, same = Mesh(np.array(jax.devices()[:1]), (AXIS,)), PartitionSpec()
+    step = jax.shard_map(step, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)
+    place = NamedSharding(mesh, same)  # of all, lest the second step be compiled anew
+    create, step = (
+        jax.jit(f, in_shardings=place, out_shardings=place, donate_argnums=d)
+        for f, d in ((create, ()), (step, 1))
+    )
+    return create, step, method
+
+
+def train(config, create, step, seed, batches):
+    """The state after all epochs, and the seconds that they took."""
+    seed, loss = jnp.int32(seed), 0.0
+    state = create(seed)
+    batches = jax.block_until_ready(jax.tree.map(jnp.asarray, batches))
     begin = time.perf_counter()
     for _ in range(config.train.epochs):
         for batch in batches:
-            states, loss = cache[len(seeds)](wanted, states, batch)
-    if not np.isfinite(np.asarray(loss)).all():
-        raise SystemExit(f"the loss is not finite: seeds {seeds}")
-    return states, time.perf_counter() - begin
+            state, loss = step(seed, state, batch)
+    if not np.isfinite(loss):
+        raise SystemExit(f"the loss is not finite: seed {seed}")
+    return state, time.perf_counter() - begin
 
 
 def run_row(dataset, name, row, seeds, args, write):
@@ -110,36 +110,32 @@ def run_row(dataset, name, row, seeds, args, write):
     if row == "untrained":
         config.train.epochs = 0
     numbers, size = np.arange(len(dataset)), config.train.batch_size
-    every = [numbers[epoch_order(len(numbers), s, 0)] for s in range(args.first + args.seeds)]
-    sizes = tuple(
-        np.max([graph_batches.find_sizes(dataset, o, size) for o in every], axis=0).tolist()
-    )
-    cache = {}
-    for begin in range(0, len(seeds), args.together):
-        group = seeds[begin : begin + args.together]
-        states, seconds = train(dataset, config, group, sizes, cache)
-        values, draws = [], []
-        for i, seed in enumerate(group):
-            state = jax.tree.map(lambda leaf: leaf[i], states)  # noqa: B023
-            variables = (state.params, state.extra["batch_stats"])
-            values.append(graphs.extract(config, dataset, numbers, variables))
-            config.seed = seed
-            draws.append(graphs.draw_seeds(config))
-        start = time.perf_counter()
+    orders = {s: numbers[epoch_order(len(numbers), s, 0)] for s in range(args.first + args.seeds)}
+    each = [graph_batches.find_sizes(dataset, order, size) for order in orders.values()]
+    sizes = tuple(np.max(each, axis=0).tolist())
+    create, step, method = make_run(dataset, config, -(-len(numbers) // size))
+    encode = graphs.make_encode(method, dataset.layout)
+    for i, seed in enumerate(seeds):
+        batches = graph_batches.make_batches(dataset, orders[seed], size, sizes=sizes)
+        if not i and config.train.epochs:  # compiles; its time is nobody's
+            jax.block_until_ready(step(jnp.int32(seed), create(jnp.int32(seed)), batches[0]))
+        state, seconds = train(config, create, step, seed, batches)
+        variables = (state.params, state.extra["batch_stats"])
+        values = graphs.extract(config, dataset, numbers, encode, variables)
+        config.seed = seed
+        draws, start = graphs.draw_seeds(config), time.perf_counter()
         found = svm.cross_validate(values, dataset.labels, draws)
-        took = (time.perf_counter() - start) / len(group)
-        for seed, predictions, own in zip(group, found, draws, strict=True):
-            accuracy = [
-                graphs.fold_accuracy(p, dataset.labels, d)
-                for p, d in zip(predictions, own, strict=True)
-            ]
-            write({
-                "set": name, "row": row, "seed": seed, "change": args.change,
-                "top1": float(np.mean(accuracy)), "draws": accuracy,
-                "train_s": round(seconds / len(group), 2), "svm_s": round(took, 2),
-                "together": len(group), "device": jax.devices()[0].device_kind,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores", "jax": jax.__version__,
-            })  # fmt: skip
+        took = time.perf_counter() - start
+        accuracy = [
+            graphs.fold_accuracy(predictions, dataset.labels, draw)
+            for predictions, draw in zip(found, draws, strict=True)
+        ]
+        write({
+            "set": name, "row": row, "seed": seed, "change": args.change,
+            "top1": float(np.mean(accuracy)), "draws": accuracy,
+            "train_s": round(seconds, 2), "svm_s": round(took, 2),
+            "device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "jax": jax.__version__,
+        })  # fmt: skip
 
 
 def show(records, change):

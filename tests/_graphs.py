@@ -71,7 +71,9 @@ def recorded_view(g, kept_nodes, edges, x=None):
 
 def from_torch(arrays, prefix=""):
     """(params, batch_stats) of the released names."""
-    arrays = {k.removeprefix(prefix): jnp.asarray(v) for k, v in arrays.items() if k.startswith(prefix)}
+    arrays = {
+        k.removeprefix(prefix): jnp.asarray(v) for k, v in arrays.items() if k.startswith(prefix)
+    }
     params, stats = {}, {}
 
     def dense(name, theirs):

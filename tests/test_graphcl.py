@@ -20,8 +20,9 @@ from _graphs import (
 
 from halp_jax.core import hallucinate
 from halp_jax.core.sphere import normalize
+from halp_jax.datasets import graph_batches, tu
 from halp_jax.encoders.gin import make_encoder
-from halp_jax.methods import graph_views
+from halp_jax.methods import base, graph_views, halp
 
 TRAJECTORY = SHARED / "golden_graphcl" / "trajectory_mutag.npz"
 MUTAG_VIEWS = SHARED / "golden_graphcl" / "augment_mutag.npz"
@@ -52,7 +53,7 @@ def replay_view(arrays, name):
     i = name.split("/")[0]
     x, edges = arrays[f"{i}/x"], arrays[f"{i}/edges"]
     dataset = dataset_of(x, edges, np.zeros(len(x), int))
-    g = whole(shard_of(dataset), dataset.layout)
+    g = jax.tree.map(jnp.asarray, whole(shard_of(dataset), dataset.layout))
     draw = {k.split("draw/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/draw/")}
     nodes, kept, loops, features = np.asarray(g.nodes).copy(), None, g.loops, g.x
     if "dropped" in draw:
@@ -81,7 +82,9 @@ def replay_view(arrays, name):
 def test_every_view_is_that_of_its_draws(golden, file):
     if file == "mutag" and not MUTAG_VIEWS.exists():
         pytest.skip("../shared/golden_graphcl is not here")
-    arrays = golden("graphcl/augment_synthetic" if file == "synthetic" else MUTAG_VIEWS.with_suffix(""))
+    arrays = golden(
+        "graphcl/augment_synthetic" if file == "synthetic" else MUTAG_VIEWS.with_suffix("")
+    )
     names = [k.removesuffix("/loop/kept_nodes") for k in arrays if k.endswith("/loop/kept_nodes")]
     assert len(names) == 6 * (4 * 2 + 3 * 3)
     for name in names:
@@ -99,8 +102,10 @@ def draw_views(arrays, kinds, subgraph="released", seed=0, as_list=False, **opti
     g = graph_views.whole(shard, layout, "released")
 
     def draw(key):
-        one = lambda _: graph_views.augment(key, shard, g, kinds, subgraph, "released")  # noqa: E731
-        return jax.vmap(one, axis_name="data")(jnp.arange(1))
+        def one(_):
+            return graph_views.augment(key, shard, g, kinds, subgraph, "released")
+
+        return jax.vmap(one, axis_name=base.AXIS)(jnp.arange(1))
 
     return shard, g, jax.tree.map(lambda leaf: leaf[0], jax.jit(draw)(jax.random.key(seed)))
 
@@ -134,7 +139,9 @@ def test_drawn_views_are_what_their_names_say(golden, kind, subgraph):
             assert changed.sum() == size // 10
             assert len(stay) >= size - 1
         else:
-            there = np.asarray(view.edges)[np.isin(edges[:, 0], own) & np.asarray(shard["edge_mask"])]
+            there = np.asarray(view.edges)[
+                np.isin(edges[:, 0], own) & np.asarray(shard["edge_mask"])
+            ]
             total = len(mine) + int(np.asarray(g.loops)[own].sum())
             assert 0 <= len(mine) - there.sum() <= total // 10
             assert len(mine) - there.sum() > 0
@@ -194,7 +201,9 @@ def views_of(arrays, step, layout, shard, dtype=np.float32):
     g = cast(whole(shard, layout), dtype)
     aug = {k: arrays[f"{step}/aug/{k}"] for k in ("kept_nodes", "edges")}
     x = arrays.get(f"{step}/aug/x")
-    return g, recorded_view(g, aug["kept_nodes"], aug["edges"], None if x is None else x.astype(dtype))
+    return g, recorded_view(
+        g, aug["kept_nodes"], aug["edges"], None if x is None else x.astype(dtype)
+    )
 
 
 def gradients(arrays, step):
@@ -235,51 +244,49 @@ def test_two_steps_in_double_precision(golden, way):
             assert tree_error(state.extra["batch_stats"], stats) < 1e-7
 
 
-def test_a_step_with_halp(golden):
-    inputs = golden("graphcl/step_halp")
-    for dtype, name, tolerance in (
-        (np.float32, "step_halp", 1e-4), (np.float64, "step_halp_float64", 1e-10)
-    ):  # fmt: skip
-        arrays = golden(f"graphcl/{name}")
-        with jax.enable_x64(dtype == np.float64):
-            layout, shard = batch(inputs)
-            c = config("own+halp", halp_num_positives=10)
-            prototypes = jnp.asarray(inputs["prototypes"], dtype)
+def replay_halp(arrays, prototypes):
+    """`halp_loss` of the recorded draws and prototypes."""
+    selected, u = (jnp.asarray(arrays[f"step0/halp/{name}"]) for name in ("selected", "u"))
 
-            def replayed(keys, queries, anchors, _, *, temperature, lam, **options):
-                """The loss of the recorded draws and prototypes."""
-                s = anchors @ prototypes.T
-                c = prototypes @ prototypes.T
-                r = jax.vmap(lambda s: hallucinate.reach(s, s, c, "pairwise"))(s)  # noqa: B023
-                share = 1 - lam + lam * jnp.asarray(arrays["step0/halp/u"])  # noqa: B023
-                place = jax.vmap(
-                    lambda r, s, i, u: hallucinate.place_positives(r, s, c, i, u, "pairwise")
-                )
-                z = place(r, s, jnp.asarray(arrays["step0/halp/selected"]), share)  # noqa: B023
-                toward = z.a * jnp.sum(queries * anchors, 1)[:, None]
-                toward += z.b * jnp.take_along_axis(queries @ prototypes.T, z.selected, 1)  # noqa: B023
-                total = jnp.sum(jnp.where(z.kept, toward, 0)) / jnp.sum(z.kept)
-                figures = {"t": jnp.sum(z.t), "kept": jnp.mean(z.kept)}
-                return -total / temperature, figures
+    def halp_loss(keys, queries, anchors, _, *, temperature, lam, **options):
+        s, c = anchors @ prototypes.T, prototypes @ prototypes.T
+        r = jax.vmap(lambda s: hallucinate.reach(s, s, c, "pairwise"))(s)
+        place = jax.vmap(lambda *of: hallucinate.place_positives(*of[:2], c, *of[2:], "pairwise"))
+        z = place(r, s, selected, 1 - lam + lam * u)
+        toward = z.a * jnp.sum(queries * anchors, 1)[:, None]
+        toward += z.b * jnp.take_along_axis(queries @ prototypes.T, z.selected, 1)
+        total = jnp.sum(jnp.where(z.kept, toward, 0)) / jnp.sum(z.kept)
+        return -total / temperature, {"t": jnp.sum(z.t), "kept": jnp.mean(z.kept)}
 
-            method, optimizer, state = start(
-                c, layout, golden("graphcl/state"), dtype=dtype, halp_loss=replayed
-            )
-            views = views_of(inputs, "step0", layout, shard, dtype)
-            state, metrics = make_update(method, optimizer)(state, views)
-            assert abs(float(metrics["loss_halp"]) - arrays["step0/halp/loss"]) < tolerance
-            assert abs(float(metrics["loss"]) - arrays["step0/loss_total"]) < tolerance
-            assert error(metrics["t"], np.sum(arrays["step0/halp/t"])) < tolerance
-            assert error(metrics["kept"], np.mean(arrays["step0/halp/kept"])) < 1e-6
-            ours = jax.tree.map(lambda m: m / 0.1, state.opt_state[0].mu)
-            assert tree_error(ours, gradients(arrays, "step0")) < tolerance
+    return halp_loss
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [("step_halp", np.float32, 1e-4), ("step_halp_float64", np.float64, 1e-10)],
+)
+def test_a_step_with_halp(golden, name, dtype, tolerance):
+    inputs, arrays = golden("graphcl/step_halp"), golden(f"graphcl/{name}")
+    with jax.enable_x64(dtype == np.float64):
+        layout, shard = batch(inputs)
+        halp_loss = replay_halp(arrays, jnp.asarray(inputs["prototypes"], dtype))
+        method, optimizer, state = start(
+            config("own+halp"), layout, golden("graphcl/state"), dtype=dtype, halp_loss=halp_loss
+        )
+        views = views_of(inputs, "step0", layout, shard, dtype)
+        state, metrics = make_update(method, optimizer)(state, views)
+        state, metrics = jax.tree.map(np.asarray, (state, metrics))
+    assert abs(float(metrics["loss_halp"]) - arrays["step0/halp/loss"]) < tolerance
+    assert abs(float(metrics["loss"]) - arrays["step0/loss_total"]) < tolerance
+    assert error(metrics["t"], np.sum(arrays["step0/halp/t"])) < tolerance
+    assert error(metrics["kept"], np.mean(arrays["step0/halp/kept"])) < 1e-6
+    gradient = jax.tree.map(lambda m: m / 0.1, state.opt_state[0].mu)
+    assert tree_error(gradient, gradients(arrays, "step0")) < tolerance
 
 
 def test_six_steps_of_mutag():
     if not TRAJECTORY.exists():
         pytest.skip("../shared/golden_graphcl is not here")
-    from halp_jax.datasets import graph_batches, tu
-
     arrays = dict(np.load(TRAJECTORY))
     dataset = tu.read(SHARED / "data" / "tu_MUTAG.zip")
     with jax.enable_x64(True):
@@ -301,44 +308,33 @@ def test_six_steps_of_mutag():
 # --- HaLP -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [5, 30])
-def test_halp_on_padded_rows_is_halp_without_them(count):
-    """Fewer anchors than prototypes (each is one), and more: padding changes no number."""
-    from halp_jax.methods import base, halp
+def pull(c, queries, anchors, there):
+    """(loss, metrics) of HaLP with prototypes of these anchors."""
+    term = halp.make_term(c, queries.shape[1], 0.2, 1)
+    one = jax.vmap(
+        lambda _: term.fresh(queries, anchors, there, jax.random.key(1), jnp.int32(0)),
+        axis_name=base.AXIS,
+    )
+    return jax.tree.map(lambda leaf: leaf[0], jax.jit(one)(jnp.arange(1)))
 
+
+def test_halp_of_fewer_anchors_than_prototypes_does_not_see_padding():
+    """Each anchor is a prototype then."""
     c = config("own+halp").halp
-    rows = normalize(jax.random.normal(jax.random.key(0), (2, count, 16)))
-
-    def run(padding):
-        pull = halp.make_term(c, 16, 0.2, 1)
-        queries, anchors = jnp.pad(rows, ((0, 0), (0, padding), (0, 0)), constant_values=0.3)
-        there = jnp.arange(count + padding) < count
-        one = jax.vmap(
-            lambda _: pull.fresh(queries, anchors, there, jax.random.key(1), jnp.int32(0)),
-            axis_name=base.AXIS,
-        )
-        loss, metrics = one(jnp.arange(1))
-        return {"loss": loss} | metrics
-
-    plain, padded = run(0), run(40)
-    if count < c.num_prototypes:  # k-means draws another start where there is more to draw from
-        for name in plain:
-            np.testing.assert_allclose(plain[name], padded[name], rtol=1e-5, err_msg=name)
-    assert float(padded["prototypes_used"][0]) <= min(count, 20)
-    assert 0.5 < float(padded["kept"][0]) <= 1
-    assert np.isfinite(padded["loss"]).all()
+    rows = normalize(jax.random.normal(jax.random.key(0), (2, 5, 16)))
+    plain = pull(c, *rows, jnp.ones(5, bool))
+    rows = jnp.pad(rows, ((0, 0), (0, 40), (0, 0)), constant_values=0.3)
+    padded = pull(c, *rows, jnp.arange(45) < 5)
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(padded), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    assert plain[1]["prototypes_used"] == 5 and 0.5 < plain[1]["kept"] <= 1
 
 
 def test_the_control_pulls_to_the_anchor_alone():
-    from halp_jax.methods import base, halp
-
     c = config("own+halp", halp_lam=0.0, halp_draw="slide").halp
     queries, anchors = normalize(jax.random.normal(jax.random.key(0), (2, 30, 16)))
-    pull = halp.make_term(c, 16, 0.2, 1)
-    one = jax.vmap(
-        lambda _: pull.fresh(queries, anchors, jnp.ones(30, bool), jax.random.key(1), jnp.int32(0)),
-        axis_name=base.AXIS,
-    )
-    loss, metrics = one(jnp.arange(1))
-    wanted = -0.5 * float(jnp.mean(jnp.sum(queries * anchors, 1))) / 0.2
-    assert abs(float(loss[0]) - wanted) < 1e-5 and float(metrics["kept"][0]) == 1
+    there = jnp.arange(30) < 25
+    loss, metrics = pull(c, queries, anchors, there)
+    wanted = -0.5 * float(jnp.mean(jnp.sum(queries * anchors, 1)[:25])) / 0.2
+    assert abs(float(loss) - wanted) < 1e-5 and abs(float(metrics["kept"]) - 1) < 1e-4
+    assert 10 < metrics["prototypes_used"] <= 20

@@ -51,7 +51,9 @@ def one_sided_nt_xent(
     s = similarities(anchors, others) / temperature
     negative = there & (jnp.arange(len(others)) != own[:, None])
     counts = there[own] & jnp.any(negative, axis=1)
-    total = jax.nn.logsumexp(jnp.where(negative, s, -jnp.inf), axis=1, where=negative | ~counts[:, None])
+    total = jax.nn.logsumexp(
+        jnp.where(negative, s, -jnp.inf), axis=1, where=negative | ~counts[:, None]
+    )
     positive = jnp.take_along_axis(s, own[:, None], axis=1)[:, 0]
     closest = positive > jnp.max(jnp.where(negative, s, -jnp.inf), axis=1)
     return jnp.where(counts, total - positive, 0.0), (closest & counts).astype(s.dtype)

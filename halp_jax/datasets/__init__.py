@@ -85,7 +85,7 @@ def check_options(format: str, options: Iterable[str]) -> None:
 
 
 __all__ = [
-    "GRAPH_READERS", "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip", "Dataset", "GraphDataset", "Item",
-    "PreparedDataset", "Source", "check_clip", "check_options", "from_arrays", "guess_format", "is_dataset",
-    "open_dataset", "open_source", "pack",
+    "GRAPH_READERS", "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip", "Dataset",
+    "GraphDataset", "Item", "PreparedDataset", "Source", "check_clip", "check_options", "from_arrays",
+    "guess_format", "is_dataset", "open_dataset", "open_source", "pack",
 ]  # fmt: skip

@@ -131,8 +131,9 @@ def _make_shard(
     edges = edges[np.lexsort((edges[:, 0], edges[:, 1]))]
     senders, receivers = edges.T
     by_sender = np.argsort(senders, kind="stable")
-    first_in, first_out = np.searchsorted(receivers, np.arange(size)), np.searchsorted(
-        senders[by_sender], np.arange(size)
+    first_in, first_out = (
+        np.searchsorted(receivers, np.arange(size)),
+        np.searchsorted(senders[by_sender], np.arange(size)),
     )
     place = np.arange(len(rows)) - begin[graph]
     top = np.full(len(numbers), -1)

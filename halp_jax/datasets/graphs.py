@@ -174,7 +174,9 @@ def from_arrays(
         kinds = np.zeros(sum(sizes), np.int64)
     values = np.zeros((sum(sizes), 0), np.float32)
     if attributes is not None:
-        rows = [np.asarray(a, np.float32).reshape(s, -1) for a, s in zip(attributes, sizes)]
+        rows = [
+            np.asarray(a, np.float32).reshape(s, -1) for a, s in zip(attributes, sizes, strict=True)
+        ]
         values = np.concatenate(rows)
     if len(kinds) != len(values) or kinds.min() < 0:
         raise UserError("give node_labels from 0 and attributes for every node of every graph")
@@ -271,6 +273,8 @@ def read(path: Path, metadata: dict[str, Any], arrays: Mapping[str, np.ndarray])
     nodes, edges = int(fields["lengths"].sum()), found["edges"]
     if not all(len(found[name]) == nodes for name in ("node_labels", "attributes")):
         raise Misfit(f"its arrays are not of {nodes} nodes")
-    if len(edges) != len(found["edge_labels"]) or (len(edges) and not 0 <= edges.min() <= edges.max() < nodes):
+    if len(edges) != len(found["edge_labels"]) or (
+        len(edges) and not 0 <= edges.min() <= edges.max() < nodes
+    ):
         raise Misfit("its edges are beyond its nodes")
     return GraphDataset(**fields, **found)

@@ -16,7 +16,7 @@ import numpy as np
 
 from halp_jax.datasets import graphs, pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
-from halp_jax.datasets.prepared import Dataset, Misfit, PreparedDataset, read_fields
+from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress

@@ -114,11 +114,13 @@ def _choose(path: Path, members: dict) -> tuple[str, dict[str, tuple[str, bytes]
 def _parse(files: dict, what: str, kind: type = np.int64, columns: int = 0) -> np.ndarray:
     """The numbers of a file, [lines, columns]."""
     where, data = files[what]
+    if not data.strip():
+        raise _damaged(files, what, "it is empty")
     try:
         found = np.loadtxt(io.BytesIO(data), kind, delimiter=",", ndmin=2, encoding="latin1")
     except (ValueError, OverflowError) as error:
         raise UserError(f"{where} is damaged ({error}): fetch it again") from error
-    if not len(found) or (columns and found.shape[1] != columns) or not np.isfinite(found).all():
+    if columns not in (0, found.shape[1]) or not np.isfinite(found).all():
         raise _damaged(files, what, "it holds no such table of numbers")
     return found
 

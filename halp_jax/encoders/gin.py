@@ -105,9 +105,7 @@ class GIN(nn.Module):
             x = norm(x, train, g.nodes)
             kept = x * g.nodes[:, None]
             pooled.append(
-                jax.ops.segment_sum(
-                    kept, g.graph_of_node, len(g.graphs), indices_are_sorted=True
-                )
+                jax.ops.segment_sum(kept, g.graph_of_node, len(g.graphs), indices_are_sorted=True)
             )
         features = jnp.concatenate(pooled, axis=1)
         hidden = nn.relu(nn.Dense(self.num_features, name="hidden", **FULL)(features))

@@ -6,21 +6,22 @@ Features are of the graphs as they are, the encoder frozen. The folds are drawn 
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from halp_jax import methods
 from halp_jax.datasets.graph_batches import make_batches
+from halp_jax.datasets.graphs import GraphDataset, GraphLayout
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, knn, linear, svm, table
 from halp_jax.methods import graph_views
-from halp_jax.methods.base import Spec
+from halp_jax.methods.base import Method, Spec
 from halp_jax.training import checkpoint
 
 PROTOCOLS = ("svm", "knn", "linear")
@@ -30,7 +31,7 @@ def evaluate(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike[str],
     protocol: str,
-    dataset: Any,
+    dataset: GraphDataset,
     encoder: str,
     step: int | None,
 ) -> dict[str, Any]:
@@ -49,7 +50,9 @@ def evaluate(
     labelled = chosen[dataset.labels[chosen] >= 0]
     if not len(labelled):
         raise UserError(f"{dataset.path} has no graphs with a label, so there is nothing to tell")
-    values = extract(config, dataset, labelled, variables)
+    method = methods.make_method(config, Spec(dataset.layout))
+    encode = make_encode(method, dataset.layout)
+    values = extract(config, dataset, labelled, encode, variables)
     found, labels = dataset.labels[labelled], dataset.num_classes
     predictions = predict(config, protocol, values, found, labels)
     return {
@@ -64,7 +67,7 @@ def evaluate(
 def load_variables(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike[str],
-    dataset: Any,
+    dataset: GraphDataset,
     encoder: str,
     step: int | None,
 ) -> tuple[Any, int | None]:
@@ -85,22 +88,29 @@ def load_variables(
     return features.get_variables(state), step
 
 
-def extract(
-    config: ml_collections.ConfigDict, dataset: Any, numbers: Int[np.ndarray, "graphs"], variables: Any
-) -> Float[np.ndarray, "graphs features"]:
-    """Features of these graphs; without variables the sums of their nodes' own features."""
-    method = methods.make_method(config, Spec(dataset.layout))
+def make_encode(method: Method, layout: GraphLayout) -> Callable[[Any, Any], Array]:
+    """Compiles (variables, batch) -> features; without variables the sums of nodes' own features."""
 
-    @jax.jit
-    def run(variables, batch):
+    def encode(variables, batch):
         if variables is not None:
             params, batch_stats = variables
             return method.encode(params, {"batch_stats": batch_stats}, batch)[0]
-        g = graph_views.whole(jax.tree.map(lambda leaf: leaf[0], batch), dataset.layout, "none")
+        g = graph_views.whole(jax.tree.map(lambda leaf: leaf[0], batch), layout, "none")
         return jax.ops.segment_sum(g.x * g.nodes[:, None], g.graph_of_node, len(g.graphs))
 
+    return jax.jit(encode)
+
+
+def extract(
+    config: ml_collections.ConfigDict,
+    dataset: GraphDataset,
+    numbers: Int[np.ndarray, "graphs"],
+    encode: Callable[[Any, Any], Array],
+    variables: Any,
+) -> Float[np.ndarray, "graphs features"]:
+    """Features of these graphs, by `make_encode`."""
     batches = make_batches(dataset, numbers, min(config.train.batch_size, len(numbers)))
-    found = [np.asarray(run(variables, b))[b["graph_mask"][0]] for b in batches]
+    found = [np.asarray(encode(variables, b))[b["graph_mask"][0]] for b in batches]
     return np.concatenate(found)
 
 
@@ -114,7 +124,7 @@ def predict(
     """What each graph is taken for when it is in the fold that is tested; one array a fold draw."""
     seeds = draw_seeds(config, protocol)
     if protocol == "svm":
-        return svm.cross_validate([values], labels, [seeds])[0]
+        return svm.cross_validate(values, labels, seeds)
     found = []
     for seed in seeds:
         predictions = np.zeros_like(labels)

@@ -21,6 +21,7 @@ from halp_jax.progress import Progress
 
 FOLDS, INNER_FOLDS = 10, 5
 GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+MANY = 1000  # graphs, from which on it takes minutes
 Fold = tuple[np.ndarray, np.ndarray]  # (training rows, test rows)
 
 
@@ -79,39 +80,31 @@ def predict_fold(
 
 
 def cross_validate(
-    many: Sequence[Float[np.ndarray, "graphs dim"]],
+    values: Float[np.ndarray, "graphs dim"],
     labels: Int[np.ndarray, "graphs"],
-    seeds: Sequence[Sequence[int]],
-    *,
-    progress: bool = True,
-) -> list[list[np.ndarray]]:
-    """Predictions [graphs] for each of several feature sets and each of its fold draws.
+    seeds: Sequence[int],
+) -> list[Int[np.ndarray, "graphs"]]:
+    """What each graph is taken for when its fold is tested; one array for each draw of folds.
 
-    Args:
-        many: features, e.g. of encoders of several seeds.
-        seeds: for each of them the seeds of its fold draws.
-
-    All folds of all are done side by side, on the cores that there are.
+    The folds of all draws are done side by side, on the cores that there are.
     """
-    tables = [squared_distances(values) for values in many]
-    jobs = [
-        (i, j, fold)
-        for i, draws in enumerate(seeds)
-        for j, seed in enumerate(draws)
-        for fold in make_folds(labels, seed)
-    ]
-    found = [[np.zeros(len(labels), labels.dtype) for _ in draws] for draws in seeds]
+    distances = squared_distances(values)
+    jobs = [(i, fold) for i, seed in enumerate(seeds) for fold in make_folds(labels, seed)]
+    found = [np.zeros(len(labels), labels.dtype) for _ in seeds]
 
     def work(job):
-        i, j, fold = job
-        found[i][j][fold[1]] = predict_fold(many[i], tables[i], labels, fold)[0]
+        i, fold = job
+        found[i][fold[1]] = predict_fold(values, distances, labels, fold)[0]
 
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores) as pool, contextlib.ExitStack() as stack:
-        line = stack.enter_context(Progress(len(jobs), "svm", unit="folds")) if progress else None
+    with (
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        Progress(len(jobs), "svm", unit="folds") as progress,
+    ):
+        if len(labels) > MANY:
+            fits = len(jobs) * (len(GRID) * INNER_FOLDS + 1)
+            progress.note(f"svm: {fits} fits of up to {len(labels)} graphs, which takes minutes")
         for _ in pool.map(work, jobs):
-            if line:
-                line.update()
+            progress.update()
     return found
 
 

@@ -25,8 +25,8 @@ from halp_jax.skeletons.layout import Layout
 
 AXIS = "data"  # the mapped axis over which the batch is spread
 
-# {"frames": [batch, time, bodies, joints, xyz], "length": [batch], and "label": [batch] of a method
-# that learns from labels}; of graphs what datasets/graph_batches.py says. A view is a batch again, perhaps with other frames.
+# Of clips: {"frames": [batch, time, bodies, joints, xyz], "length": [batch], "label": [batch]}; of
+# graphs what datasets/graph_batches.py says. A view is a batch again, perhaps with other frames.
 Batch = dict[str, Array]
 
 

@@ -137,8 +137,8 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """
     check.choices(config, CHOICES)
     check.at_least(
-        config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width", "encoder.num_layers",
-        "encoder.dim",
+        config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
+        "encoder.num_layers", "encoder.dim",
     )  # fmt: skip
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
