@@ -18,11 +18,12 @@ from _graphs import (
     whole,
 )
 
+from halp_jax import methods
 from halp_jax.core import hallucinate
 from halp_jax.core.sphere import normalize
 from halp_jax.datasets import graph_batches, tu
 from halp_jax.encoders.gin import make_encoder
-from halp_jax.methods import base, graph_views, halp
+from halp_jax.methods import base, graph_views, graphcl, halp
 
 TRAJECTORY = SHARED / "golden_graphcl" / "trajectory_mutag.npz"
 MUTAG_VIEWS = SHARED / "golden_graphcl" / "augment_mutag.npz"
@@ -338,3 +339,27 @@ def test_the_control_pulls_to_the_anchor_alone():
     wanted = -0.5 * float(jnp.mean(jnp.sum(queries * anchors, 1)[:25])) / 0.2
     assert abs(float(loss) - wanted) < 1e-5 and abs(float(metrics["kept"]) - 1) < 1e-4
     assert 10 < metrics["prototypes_used"] <= 20
+
+
+def test_a_bank_of_anchors_and_every_other_setting(golden):
+    """Prototypes come a step after the bank is full; absent graphs are no part of it."""
+    c = config("own+halp", graphcl_augmentation="random4", graphcl_prototypes="bank")
+    c.graphcl.subgraph, c.graphcl.loops = "textbook", "all"
+    c.train.batch_size, c.halp.queue_entries, c.halp.num_prototypes = 12, 24, 4
+    arrays = golden("graphcl/encoder")
+    dataset = dataset_of(arrays["x"], arrays["edges"], arrays["graph_of_node"])
+    [shards] = graph_batches.make_batches(dataset, np.arange(len(dataset)), 12)
+    spec = base.Spec(dataset.layout)
+    graphcl.check_config(c, spec)
+    state = methods.create_state(c, spec)
+    step = jax.vmap(methods.make_train_step(c, spec), (None, 0), axis_name=base.AXIS, axis_size=1)
+    step, losses = jax.jit(step), []
+    for _ in range(3):
+        state, metrics = step(state, jax.tree.map(lambda leaf: leaf[None], shards))
+        state = jax.tree.map(lambda leaf: leaf[0], state)
+        losses.append(metrics)
+    assert [float(m["mu"][0]) for m in losses] == [0.0, 0.0, 0.5]
+    assert np.isfinite([float(m["loss"][0]) for m in losses]).all()
+    norms = np.linalg.norm(state.extra["bank"].keys, axis=1).reshape(2, 12)
+    np.testing.assert_allclose(norms, np.repeat([[1] * 8 + [0] * 4], 2, 0), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(state.extra["prototypes"], axis=1), 1, rtol=1e-5)

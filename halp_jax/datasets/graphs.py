@@ -147,46 +147,50 @@ def from_arrays(
     names = [f"graph {i}" for i in range(count)] if names is None else list(names)
     check_names(names, count)
     pairs = [np.asarray(e).reshape(-1, 2) if np.size(e) else np.zeros((0, 2), int) for e in edges]
-    given = {"node_labels": node_labels, "attributes": attributes, "num_nodes": num_nodes}
+    sizes = _count_nodes(
+        pairs, names, {"node_labels": node_labels, "attributes": attributes, "num_nodes": num_nodes}
+    )
+    first = np.cumsum(sizes) - sizes
+    every = np.concatenate([e + start for e, start in zip(pairs, first, strict=True)])
+    if not directed:
+        every = np.concatenate([every, every[:, ::-1]])
+    total = int(sizes.sum())
+    kinds, values = np.zeros((total, 1), np.int64), np.zeros((total, 0), np.float32)
+    if node_labels is not None:
+        kinds = np.concatenate(
+            [np.asarray(nodes, np.int64).reshape(-1, 1) for nodes in node_labels]
+        )
+    if attributes is not None:
+        values = np.concatenate([np.asarray(nodes, np.float32) for nodes in attributes])
+    if not len(kinds) == len(values) == total or kinds.min() < 0 or values.ndim != 2:
+        raise UserError("give node_labels from 0, or attributes, for every node of every graph")
+    classes = check_labels(np.full(count, UNLABELLED) if labels is None else labels, count)
+    if class_names is None:
+        class_names = name_classes(int(classes.max()) + 1)
+    return build(
+        "arrays", sizes, kinds, values, *clean_edges(every, total),
+        classes=classes, class_names=class_names, splits=splits, names=names,
+    )  # fmt: skip
+
+
+def _count_nodes(
+    pairs: Sequence[np.ndarray], names: Sequence[str], given: Mapping[str, Any]
+) -> Int[np.ndarray, "graphs"]:
+    """The nodes of each graph, as the first of `given` that is there tells, or else its edges."""
     for what, found in given.items():
-        if found is not None and len(found) != count:
-            raise UserError(f"there are {count} graphs and {what} of {len(found)}; give all")
-    told = node_labels if node_labels is not None else attributes
-    if told is not None:
-        sizes = [len(nodes) for nodes in told]
-    elif num_nodes is not None:
-        sizes = [int(size) for size in num_nodes]
-    else:
-        sizes = [int(e.max()) + 1 if len(e) else 1 for e in pairs]
+        if found is not None and len(found) != len(pairs):
+            raise UserError(f"there are {len(pairs)} graphs and {what} of {len(found)}; give all")
+    told = next((found for found in given.values() if found is not None), None)
+    if told is None:
+        told = [int(e.max()) + 1 if len(e) else 1 for e in pairs]
+    sizes = np.array([int(each) if np.ndim(each) == 0 else len(each) for each in told])
     for name, e, size in zip(names, pairs, sizes, strict=True):
         if e.dtype.kind not in "iu" or size < 1 or (len(e) and not 0 <= e.min() <= e.max() < size):
             raise UserError(
                 f"graph {name}: give its edges as pairs of nodes from 0 to {size - 1}, of which it "
                 "has as many as node_labels, attributes or num_nodes say"
             )
-    first = np.cumsum([0, *sizes[:-1]])
-    every = np.concatenate([e + start for e, start in zip(pairs, first, strict=True)])
-    if not directed:
-        every = np.concatenate([every, every[:, ::-1]])
-    if node_labels is not None:
-        kinds = np.concatenate([np.asarray(nodes, np.int64).ravel() for nodes in node_labels])
-    else:
-        kinds = np.zeros(sum(sizes), np.int64)
-    values = np.zeros((sum(sizes), 0), np.float32)
-    if attributes is not None:
-        rows = [
-            np.asarray(a, np.float32).reshape(s, -1) for a, s in zip(attributes, sizes, strict=True)
-        ]
-        values = np.concatenate(rows)
-    if len(kinds) != len(values) or kinds.min() < 0:
-        raise UserError("give node_labels from 0 and attributes for every node of every graph")
-    classes = check_labels(np.full(count, UNLABELLED) if labels is None else labels, count)
-    if class_names is None:
-        class_names = name_classes(int(classes.max()) + 1)
-    return build(
-        "arrays", np.array(sizes), kinds[:, None], values, *clean_edges(every, sum(sizes)),
-        classes=classes, class_names=class_names, splits=splits, names=names,
-    )  # fmt: skip
+    return sizes
 
 
 def from_networkx(
@@ -199,6 +203,8 @@ def from_networkx(
         pairs = [(place[a], place[b]) for a, b in graph.edges()]
         edges.append(pairs if graph.is_directed() else pairs + [(b, a) for a, b in pairs])
         kinds.append([graph.nodes[node][node_label] if node_label else 0 for node in graph.nodes])
+    number = {kind: i for i, kind in enumerate(sorted({kind for own in kinds for kind in own}))}
+    kinds = [[number[kind] for kind in own] for own in kinds]
     return from_arrays(edges, labels, node_labels=kinds, directed=True, **options)
 
 

@@ -19,9 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from halp_jax.datasets.graphs import GraphLayout
 from halp_jax.methods.schedule import Schedule
-from halp_jax.skeletons.layout import Layout
 
 AXIS = "data"  # the mapped axis over which the batch is spread
 
@@ -33,7 +31,7 @@ Batch = dict[str, Array]
 class Spec(NamedTuple):
     """What a data set tells a method."""
 
-    layout: Layout | GraphLayout
+    layout: Any  # Layout of clips, GraphLayout of graphs
     steps_per_epoch: int = 1
     num_classes: int = 0
     mean_length: float = 0.0  # frames of a clip, nodes of a graph

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from halp_jax.datasets.graphs import GraphLayout
 from halp_jax.encoders.gin import Graphs, tabulate_edges
 from halp_jax.methods.base import Batch, sample_keys
 
@@ -30,10 +29,11 @@ SUBGRAPHS = ("released", "textbook")
 LOOPS = ("released", "all", "none")
 
 
-def whole(shard: Batch, layout: GraphLayout, loops: str) -> Graphs:
+def whole(shard: Batch, layout: Any, loops: str) -> Graphs:
     """The graphs of one shard of a batch as they are, with loops.
 
     Args:
+        layout: GraphLayout of the data set.
         loops: "released" gives one to every node but the last, in this view alone; "all" to every
             node in both views; "none" to none.
     """

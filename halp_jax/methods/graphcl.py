@@ -55,6 +55,10 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.at_least(config, 1, "encoder.width", "encoder.num_layers")
     check.at_least(config, 0, "optim.learning_rate")
     check.above_zero(config, "graphcl.temperature")
+    if config.knn.every_epochs:
+        check.refuse(
+            config, "knn.every_epochs", "0 for graphs: halp_jax.evaluate does it, in folds"
+        )
     halp.check_config(config, config.halp.queue_entries, "halp.queue_entries")
     batch_size, bank = config.train.batch_size, config.halp.queue_entries
     if config.halp.mu and config.graphcl.prototypes == "bank" and bank % batch_size:
