@@ -32,7 +32,7 @@ from halp_jax.evaluation import graphs, svm, table
 from halp_jax.methods import base, graphcl
 from halp_jax.methods.base import AXIS, Spec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 ROWS = ("untrained", "GraphCL", "GraphCL+HaLP", "control t=0")
 PAPER = {  # of the paper, and GraphCL's by its authors
     "MUTAG": {"GraphCL": "86.80±1.3", "GraphCL+HaLP": "89.35±1.2"},

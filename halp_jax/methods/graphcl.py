@@ -61,7 +61,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         )
     halp.check_config(config, config.halp.queue_entries, "halp.queue_entries")
     batch_size, bank = config.train.batch_size, config.halp.queue_entries
-    if config.halp.mu and config.graphcl.prototypes == "bank" and bank % batch_size:
+    if config.graphcl.prototypes == "bank" and bank % batch_size:
         advice = f"make it a multiple of train.batch_size={batch_size}"
         check.refuse(config, "halp.queue_entries", advice)
 
@@ -79,7 +79,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     pull = halp.make_term(
         config.halp, dim, c.temperature, spec.steps_per_epoch, halp_loss=halp_loss
     )
-    has_bank = bool(config.halp.mu) and c.prototypes == "bank"
+    has_bank = c.prototypes == "bank"
 
     def init(key):
         key_params, key_bank = jax.random.split(key)
