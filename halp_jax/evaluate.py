@@ -9,6 +9,7 @@ The classifier of linear, finetune and transfer is written beside it, PROTOCOL.n
     python -m halp_jax.evaluate --workdir=runs/joint --join=runs/bone --protocol=knn --stream=concat
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=semi --config.semi.fractions=0.05,0.1
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=transfer --config.data.dir=data/pku2
+    python -m halp_jax.evaluate --workdir=runs/mutag --protocol=svm
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
 --config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
@@ -28,13 +29,15 @@ from halp_jax.evaluation import features, protocols, result_files
 from halp_jax.options import make_parser, names_config_file, parse_config, run_command
 from halp_jax.training import checkpoint, cluster
 
+MEASURES = ("top1", "top5", "best_top1")
+
 
 def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
     """The command's options, and the run's config as the --config options change it."""
     more = "--config.field=value changes a setting; --config=FILE[:VARIANT] replaces them all"
     parser = make_parser("evaluate", __doc__, epilog=more)
     parser.add_argument("--workdir", required=True, help="folder of the training run")
-    parser.add_argument("--protocol", required=True, choices=protocols.PROTOCOLS)
+    parser.add_argument("--protocol", required=True, choices=protocols.NAMES)
     parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
     about = "one or more of joint, motion, bone, mean, concat, ensemble; default: the first there"
     parser.add_argument("--stream", default="", help=about)
@@ -68,10 +71,11 @@ def evaluate(argv: Sequence[str]) -> None:
         return
     rows = {}
     for result, _ in found:
-        shown = {name: 100 * result[name] for name in ("top1", "top5", "best_top1")}
+        shown = {name: 100 * result[name] for name in MEASURES if name in result}
         rows[f"{result_files.row_name(result)}, {result_files.column_name(result)}"] = shown
     print(pd.DataFrame(rows).T.to_string(float_format="%.1f"))
-    clips = f"{result['num_test']} {args.part} clips of {result['split']}"
+    unit = "graphs" if result["stream"] == "graph" else "clips"
+    clips = f"{result['num_test']} {args.part} {unit} of {result['split']}"
     if result["unlabelled"]:
         clips += f", {result['unlabelled']} without a label left out"
     print(f"{clips}, {result['seconds']} s: {found[-1][1]}")

@@ -6,6 +6,7 @@
     python -m halp_jax.prepare --format=ctrgcn --source=NTU60_CS.npz --out=data/ntu60_cs
     python -m halp_jax.prepare --format=folder --source=my_clips --layout=mine.json --out=data/mine
     python -m halp_jax.prepare --format=synthetic --out=data/demo --clips=1200
+    python -m halp_jax.prepare --format=tu --source=MUTAG.zip --out=data/mutag
     python -m halp_jax.prepare --format=pyskl --source=pku.pkl --out=data/pku20 \\
         --as-layout=kinect20 --max-bodies=2
 
@@ -43,11 +44,20 @@ from typing import Any
 
 import ml_collections
 
-from halp_jax.datasets import READERS, check_options, guess_format, ntu, open_source
+from halp_jax.datasets import (
+    GRAPH_READERS,
+    READERS,
+    check_options,
+    graphs,
+    guess_format,
+    ntu,
+    open_dataset,
+    open_source,
+)
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import MAX_RATE
 from halp_jax.datasets.looks import PICTURE
-from halp_jax.datasets.prepared import METADATA, PreparedDataset
+from halp_jax.datasets.prepared import METADATA, Dataset
 from halp_jax.datasets.reading import NORMALIZERS, Repair
 from halp_jax.errors import UserError
 from halp_jax.options import make_parser, run_command
@@ -59,6 +69,7 @@ from halp_jax.training import cluster
 
 READER_OPTIONS = (
     "missing", "classes", "bodies", "clips", "seed", "layout", "columns", "keypoints",
+    "attributes",
 )  # fmt: skip
 
 
@@ -66,7 +77,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser("prepare", __doc__)
     add = parser.add_argument
     about = "what the files are; told from their names and first bytes if not given"
-    add("--format", choices=sorted(READERS), help=about)
+    add("--format", choices=sorted(READERS | GRAPH_READERS), help=about)
     add("--source", help="folder or file to read")
     add("--out", required=True, help="folder to write")
     workers = len(os.sched_getaffinity(0))
@@ -103,6 +114,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--columns", help=about)
     about = "pyskl: folder of key points that lie in files of their own"
     add("--keypoints", help=about)
+    about = "tu: the encoder sees the attributes of nodes, too"
+    add("--attributes", action="store_true", default=None, help=about)
     add("--as-layout", help="skeleton to take the clips to, a name or a .json file")
     about = "bodies of a clip; by default those of the layout"
     add("--max-bodies", type=_between(int, 1, MAX_BODIES), help=about)
@@ -130,10 +143,15 @@ def run(argv: Sequence[str]) -> None:
         print(summary(dataset))
 
 
-def prepare(args: argparse.Namespace) -> PreparedDataset:
+def prepare(args: argparse.Namespace) -> Dataset:
     """What the options ask for."""
+    if (form := find_format(args)) in GRAPH_READERS:
+        if not args.source:
+            raise UserError(f"format {form} needs its files; give --source=PATH")
+        found = GRAPH_READERS[form](args.source, **reader_options(args))
+        return open_dataset(graphs.save(found, args.out, overwrite=args.overwrite))
     layout = find_layout(args.as_layout, "--as-layout") if args.as_layout else None
-    source = open_source(find_format(args), args.source, **reader_options(args))
+    source = open_source(form, args.source, **reader_options(args))
     if args.max_bodies is not None:
         layout = with_bodies(layout or source.layout, args.max_bodies)
     return prepare_source(
@@ -168,21 +186,22 @@ def reader_options(args: argparse.Namespace) -> dict[str, object]:
     return given
 
 
-def summary(dataset: PreparedDataset) -> str:
+def summary(dataset: Dataset) -> str:
     """What was written and what was not, in a few lines."""
     splits = "; ".join(
         f"{benchmark} " + ", ".join(f"{len(chosen)} {part}" for part, chosen in parts.items())
         for benchmark, parts in sorted(dataset.splits.items())
     )
     lines = [
-        f"{dataset.path}: {len(dataset)} clips of {dataset.num_classes} classes,"
+        f"{dataset.path}: {len(dataset)} {dataset.unit} of {dataset.num_classes} classes,"
         f" {dataset.layout.name}; splits: {splits or 'none'}"
     ]
     if converted := dataset.metadata.get("converted_from"):
         lines.append(tell_conversion(converted))
     notes = dataset.metadata["notes"]
     lines += [f"{name}: {value}" for name, value in notes.items() if value]
-    lines.append(f"look at some of them: {dataset.path / PICTURE}")
+    if (picture := dataset.path / PICTURE).exists():
+        lines.append(f"look at some of them: {picture}")
     damaged = dataset.metadata["damaged"]
     if damaged:
         lines.append(f"{len(damaged)} damaged, left out, named above and in {METADATA}")

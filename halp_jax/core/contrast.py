@@ -1,8 +1,8 @@
-"""InfoNCE with a memory queue (van den Oord et al. 2018; MoCo, He et al., CVPR 2020)."""
+"""Contrastive losses: InfoNCE with a queue (MoCo), and NT-Xent within the batch (GraphCL)."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from halp_jax.core.sphere import similarities
 
@@ -15,6 +15,8 @@ def info_nce(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """L_CL = -log softmax of each query's similarity to its key among the negatives, batch mean.
 
+    Van den Oord et al. 2018, with the queue of He et al., CVPR 2020.
+
     Returns the loss and the contrast accuracy: the share of queries closer to their key than to
     every negative. No gradient reaches keys or negatives.
     """
@@ -24,3 +26,34 @@ def info_nce(
     total = jnp.logaddexp(positive, jax.nn.logsumexp(negative, axis=-1))
     accuracy = jnp.mean(positive > jnp.max(negative, axis=-1))
     return jnp.mean(total - positive), accuracy
+
+
+def one_sided_nt_xent(
+    anchors: Float[Array, "batch dim"],
+    others: Float[Array, "all dim"],
+    own: Int[Array, "batch"],
+    there: Bool[Array, "all"],
+    temperature: float,
+) -> tuple[Float[Array, "batch"], Float[Array, "batch"]]:
+    """-s_ii + log sum_{j != i} exp s_ij with s = similarity / temperature, for each anchor.
+
+    As GraphCL's released code has it: the positive is not in the sum, so the loss may be negative, and
+    the views change roles nowhere.
+
+    Args:
+        anchors, others: unit vectors of the two views; `others` of all devices.
+        own: the row of `others` that is each anchor's positive.
+        there: rows of `others` that are no padding.
+
+    Returns the losses and whether the positive is the closest; 0 for padding and for an anchor that
+    is alone.
+    """
+    s = similarities(anchors, others) / temperature
+    negative = there & (jnp.arange(len(others)) != own[:, None])
+    counts = there[own] & jnp.any(negative, axis=1)
+    total = jax.nn.logsumexp(
+        jnp.where(negative, s, -jnp.inf), axis=1, where=negative | ~counts[:, None]
+    )
+    positive = jnp.take_along_axis(s, own[:, None], axis=1)[:, 0]
+    closest = positive > jnp.max(jnp.where(negative, s, -jnp.inf), axis=1)
+    return jnp.where(counts, total - positive, 0.0), (closest & counts).astype(s.dtype)

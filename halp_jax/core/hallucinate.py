@@ -54,7 +54,11 @@ def walk_targets(prototypes: Float[Array, "m dim"], solver: Solver) -> Float[Arr
 
 
 def reach(
-    s: Float[Array, "m"], to_target: Float[Array, "m"], c: Float[Array, "m m"], solver: Solver
+    s: Float[Array, "m"],
+    to_target: Float[Array, "m"],
+    c: Float[Array, "m m"],
+    solver: Solver,
+    present: Int[Array, ""] | int | None = None,
 ) -> Reach:
     """Closed-form t* of one anchor toward every target.
 
@@ -63,8 +67,10 @@ def reach(
       to_target: sim(z_k, target_i), [m]; equals s unless the solver is `sphere`.
       c: sim(target_i, P_j), [m, m].
       solver: see the module.
+      present: how many prototypes there are, if fewer than m; see `hide_absent`.
     """
     m = s.shape[0]
+    present = m if present is None else present
     nearest = jnp.argmax(s)
     is_nearest = jnp.arange(m) == nearest
     omega = sphere.angle(to_target)
@@ -79,7 +85,15 @@ def reach(
     else:
         raise ValueError(f"unknown solver {solver!r}: pairwise, geodesic or sphere")
     t_star = jnp.where(tie >= omega, 1.0, tie / jnp.where(omega > 0, omega, 1.0))
-    return Reach(nearest, omega, t_star, ~is_nearest / max(m - 1, 1))
+    others = ~is_nearest & (jnp.arange(m) < present)
+    return Reach(nearest, omega, t_star, others / jnp.maximum(present - 1, 1))
+
+
+def hide_absent(
+    table: Float[Array, "*rows m"], present: Int[Array, ""] | int
+) -> Float[Array, "*rows m"]:
+    """Similarities to m prototypes of which only the first `present` exist: the others rank last."""
+    return jnp.where(jnp.arange(table.shape[-1]) < present, table, -2.0)
 
 
 def draw_range(draw: Draw, lam: float) -> tuple[float, float]:
@@ -122,14 +136,15 @@ def hallucinate(
     solver: Solver = "pairwise",
     draw: Draw = "released",
     lam: float = 0.8,
+    present: Int[Array, ""] | int | None = None,
 ) -> tuple[Reach, Positives]:
     """Draws `num_positives` positives of one anchor; arguments as in `reach`. vmap it over a batch."""
-    r = reach(s, to_target, c, solver)
+    r = reach(s, to_target, c, solver, present)
     which, where = jax.random.uniform(key, (2, num_positives))
     if solver == "sphere":
         selected = jnp.full(num_positives, r.nearest)
     else:  # uniform over the other M - 1, with replacement: skip the nearest
-        others = max(s.shape[0] - 1, 1)
+        others = jnp.maximum((s.shape[0] if present is None else present) - 1, 1)
         other = jnp.minimum((which * others).astype(jnp.int32), others - 1)
         selected = jnp.minimum(other + (other >= r.nearest), s.shape[0] - 1)
     low, high = draw_range(draw, lam)
@@ -150,6 +165,8 @@ def halp_loss(
     draw: Draw = "released",
     lam: float = 0.8,
     axis_name: str | None = None,
+    there: Bool[Array, "batch"] | None = None,
+    present: Int[Array, ""] | int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """L_HaLP = -(1 / G_filtered) sum_i z_q.z_i^H / tau over all kept positives of the batch.
 
@@ -165,6 +182,8 @@ def halp_loss(
         that keeps every positive.
       axis_name: mapped axis over which the batch is spread; the count G_filtered is then global,
         and the mean of the losses over the axis is the loss of the global batch.
+      there: samples that are no padding, where some are.
+      present: how many of the prototypes there are, where not all: the first ones.
 
     Returns:
       The loss (0 where nothing is kept; no gradient but to the queries) and figures worth watching:
@@ -172,6 +191,10 @@ def halp_loss(
       similar to P* than the anchor is: t* is then the edge of the feasible set, not the minimum)
       and `prototypes_used` (prototypes that are nearest to some anchor of the local batch).
     """
+
+    def over_devices(value):
+        return value if axis_name is None else jax.lax.pmean(value, axis_name)
+
     anchors, prototypes = jax.lax.stop_gradient((anchors, prototypes))
     targets = walk_targets(prototypes, solver)
     s = sphere.similarities(anchors, prototypes)
@@ -179,11 +202,13 @@ def halp_loss(
     c = sphere.similarities(targets, prototypes)
     query_to_target = sphere.similarities(queries, targets)
     query_to_anchor = jnp.sum(queries * anchors, axis=-1)
+    if present is not None:
+        s, c = hide_absent(s, present), hide_absent(c, present)
 
     if estimator == "expected":
         if solver == "pairwise":
             raise ValueError("estimator 'expected' needs solver 'geodesic' or 'sphere'")
-        r = jax.vmap(lambda s, v: reach(s, v, c, solver))(s, to_target)
+        r = jax.vmap(lambda s, v: reach(s, v, c, solver, present))(s, to_target)
         low, high = draw_range(draw, lam)
         a, b = sphere.mean_slerp_weights(low * r.t_star, high * r.t_star, r.omega)
         toward = jnp.sum(r.chance * (a * query_to_anchor[:, None] + b * query_to_target), axis=-1)
@@ -193,8 +218,9 @@ def halp_loss(
 
         def one(key, s, v):
             return hallucinate(
-                key, s, v, c, num_positives=num_positives, solver=solver, draw=draw, lam=lam
-            )
+                key, s, v, c, num_positives=num_positives, solver=solver, draw=draw, lam=lam,
+                present=present,
+            )  # fmt: skip
 
         r, z = jax.vmap(one)(keys, s, to_target)
         toward = z.a * query_to_anchor[:, None]
@@ -203,19 +229,23 @@ def halp_loss(
     else:
         raise ValueError(f"unknown estimator {estimator!r}: sampled or expected")
 
-    share_kept = jnp.mean(kept.astype(s.dtype))
-    if axis_name is not None:
-        share_kept = jax.lax.pmean(share_kept, axis_name)
-    mean_toward = jnp.mean(jnp.where(kept, toward, 0.0)) / jnp.where(share_kept > 0, share_kept, 1)
+    weight = jnp.ones(len(s), s.dtype)  # of a sample, 1 on average
+    if there is not None:
+        share = over_devices(jnp.mean(there.astype(s.dtype)))
+        weight = there / jnp.where(share > 0, share, 1.0)
+    weights = jnp.reshape(weight, (-1,) + (1,) * (kept.ndim - 1))
+    share_kept = over_devices(jnp.mean(kept * weights))
+    kept_toward = jnp.mean(jnp.where(kept, toward, 0.0) * weights)
+    mean_toward = kept_toward / jnp.where(share_kept > 0, share_kept, 1)
 
     a, b = sphere.slerp_weights(r.t_star, r.omega)
     at_anchor = jnp.max(s, axis=-1, keepdims=True)
     at_t_star = a * at_anchor + b * jnp.take(c, r.nearest, axis=1).T
-    used = jnp.zeros(s.shape[1]).at[r.nearest].set(1.0)
+    used = jnp.zeros(s.shape[1]).at[r.nearest].max((weight > 0).astype(jnp.float32))
     figures = {
         "kept": share_kept,
-        "t_star": jnp.mean(jnp.sum(r.chance * r.t_star, axis=-1)),
-        "not_argmin": jnp.mean(jnp.sum(r.chance * (at_t_star > at_anchor), axis=-1)),
+        "t_star": jnp.mean(weight * jnp.sum(r.chance * r.t_star, axis=-1)),
+        "not_argmin": jnp.mean(weight * jnp.sum(r.chance * (at_t_star > at_anchor), axis=-1)),
         "prototypes_used": jnp.sum(used),
     }
     return -mean_toward / temperature, jax.lax.stop_gradient(figures)

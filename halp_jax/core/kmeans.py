@@ -115,7 +115,7 @@ def init_state(points: Points, centroids: Centroids) -> KMeansState:
     """The state before the first iteration; a zero centroid, without direction, becomes e_0."""
     centroids = normalize(centroids.astype(points.dtype))
     given = jnp.any(centroids, axis=1, keepdims=True)
-    centroids = jnp.where(given, centroids, jnp.eye(1, points.shape[1]))
+    centroids = jnp.where(given, centroids, jnp.eye(1, points.shape[1], dtype=points.dtype))
     return KMeansState(centroids, *_assign(points, centroids), jnp.float32(jnp.inf), jnp.int32(0))
 
 

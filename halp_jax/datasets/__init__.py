@@ -30,9 +30,11 @@ from halp_jax.datasets import (
     synthetic,
     text,
     trc,
+    tu,
 )  # fmt: skip
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.graphs import GraphDataset
 from halp_jax.datasets.guess import guess_format
 from halp_jax.datasets.packed import is_dataset, open_dataset, pack
 from halp_jax.datasets.prepared import Dataset, PreparedDataset
@@ -60,6 +62,8 @@ READERS: dict[str, Callable[..., Source]] = {
     "mat": mat.open_source,
     "text": text.open_source,
 }
+# The same for graphs, which are few and small: a reader gives the whole data set.
+GRAPH_READERS: dict[str, Callable[..., GraphDataset]] = {"tu": tu.read}
 
 
 def open_source(format: str, path: str | os.PathLike[str] | None = None, **options: Any) -> Source:
@@ -74,14 +78,14 @@ def open_source(format: str, path: str | os.PathLike[str] | None = None, **optio
 
 def check_options(format: str, options: Iterable[str]) -> None:
     """Raises UserError for an option that the format's reader does not take."""
-    takes = inspect.signature(READERS[format]).parameters
+    takes = inspect.signature((READERS | GRAPH_READERS)[format]).parameters
     for name in options:
         if name not in takes:
             raise UserError(f"--{name} means nothing to --format={format}; leave it out")
 
 
 __all__ = [
-    "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip", "Dataset", "Item",
-    "PreparedDataset", "Source", "check_clip", "check_options", "from_arrays", "guess_format", "is_dataset",
-    "open_dataset", "open_source", "pack",
+    "GRAPH_READERS", "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip", "Dataset",
+    "GraphDataset", "Item", "PreparedDataset", "Source", "check_clip", "check_options", "from_arrays",
+    "guess_format", "is_dataset", "open_dataset", "open_source", "pack",
 ]  # fmt: skip

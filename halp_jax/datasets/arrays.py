@@ -103,11 +103,11 @@ def from_arrays(
         raise UserError("there are no clips; give at least one array [time, bodies, joints, 3]")
     if labels is None:
         labels = np.full(len(clips), UNLABELLED)
-    labels = _check_labels(labels, len(clips))
+    labels = check_labels(labels, len(clips))
     if class_names is None:
         class_names = name_classes(int(labels.max()) + 1)
     names = [f"clip {number}" for number in range(len(clips))] if names is None else list(names)
-    _check_names(names, len(clips))
+    check_names(names, len(clips))
     finished, repair = [], Repair(max_gap, fps, resample)
     remarks: Counter[str] = Counter()
     for array, label, name in zip(clips, labels, names, strict=True):
@@ -115,7 +115,7 @@ def from_arrays(
         clip = finish_clip(clip, own, len(class_names), normalize, layout, repair)
         finished.append(clip.frames)
         remarks.update(clip.remarks)
-    numbered = _number_splits(splits, len(clips))
+    numbered = number_splits(splits, len(clips))
     metadata = {
         "name": "arrays",
         "layout": describe_layout(layout),
@@ -160,7 +160,7 @@ def _to_float32(array: Any, name: str, axes: int) -> np.ndarray:
         return array.astype(np.float32, copy=False)
 
 
-def _check_labels(labels: Any, count: int) -> Int[np.ndarray, "clips"]:
+def check_labels(labels: Any, count: int) -> Int[np.ndarray, "clips"]:
     array = np.asarray(labels)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise UserError(
@@ -171,7 +171,7 @@ def _check_labels(labels: Any, count: int) -> Int[np.ndarray, "clips"]:
     return array.astype(np.int64)
 
 
-def _check_names(names: list[Any], count: int) -> None:
+def check_names(names: list[Any], count: int) -> None:
     if len(names) != count:
         raise UserError(f"there are {count} clips and {len(names)} names; give one for each clip")
     seen: set[str] = set()
@@ -182,7 +182,7 @@ def _check_names(names: list[Any], count: int) -> None:
         seen.add(name)
 
 
-def _number_splits(splits: Mapping[str, Any] | None, count: int) -> dict[str, dict[str, list[int]]]:
+def number_splits(splits: Mapping[str, Any] | None, count: int) -> dict[str, dict[str, list[int]]]:
     """The splits with both parts, as JSON holds them."""
     splits = {WHOLE: {"train": range(count)}} if splits is None else splits
     numbered = {}

@@ -23,11 +23,11 @@ LOOKS = {
     "ctrgcn": ".npz", "folder": "a .csv of file,label and .npy", "npy": ".npy", "bvh": ".bvh",
     "trc": ".trc", "mat": ".mat", "openpose": ".json of people", "coco": ".json of annotations",
     "kinetics": ".json of data, label files", "mediapipe": "33 landmarks, .csv .json .npy",
-    "text": ".txt .csv with --columns",
+    "text": ".txt .csv with --columns", "tu": ".zip of NAME_A.txt",
 }  # fmt: skip
 _BY_SUFFIX = {
     ".skeleton": "ntu", ".bvh": "bvh", ".trc": "trc", ".mat": "mat", ".npz": "ctrgcn",
-    ".pkl": "pyskl", ".pickle": "pyskl", ".txt": "text",
+    ".pkl": "pyskl", ".pickle": "pyskl", ".txt": "text", ".zip": "tu",
 }  # fmt: skip
 # Words that only one kind of JSON has at its beginning, the surest first.
 _JSON_WORDS = (
@@ -142,6 +142,8 @@ def _guess_folder(folder: Path) -> str | None:
 
 def _guess_files(files: Sequence[Path]) -> str | None:
     """By the surest of these files of one level."""
+    if any(each.name.endswith("_graph_indicator.txt") for each in files):
+        return "tu"
     if any(each.name == JOINTS for each in files):
         return "ctrgcn"
     if any(each.name.endswith("_position.npy") for each in files):

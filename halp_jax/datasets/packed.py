@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from halp_jax.datasets import pipeline, prepared
+from halp_jax.datasets import graphs, pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
-from halp_jax.datasets.prepared import Dataset, Misfit, PreparedDataset, read_fields
+from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 
 SUFFIX = ".npz"
 FORMAT, FORMAT_VERSION = "halp_jax packed clips", 1
+VERSIONS = {FORMAT: FORMAT_VERSION, graphs.FORMAT: graphs.FORMAT_VERSION}
 CLIPS_PER_READ = 64
 # What zipfile, zlib, numpy and json say of a file that is cut short, changed, or something else.
 DAMAGE = (
@@ -86,8 +87,8 @@ def load_frames(dataset: Dataset) -> np.ndarray:
     return frames
 
 
-def load(file: str | os.PathLike[str]) -> ArrayDataset:
-    """Reads what `pack` wrote.
+def load(file: str | os.PathLike[str]) -> ArrayDataset | graphs.GraphDataset:
+    """Reads what `pack`, or `graphs.save`, wrote.
 
     Raises:
         UserError: the file is missing, damaged, something else, or of another version.
@@ -97,6 +98,8 @@ def load(file: str | os.PathLike[str]) -> ArrayDataset:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             metadata = json.loads(arrays["metadata"].tobytes())
             _check_version(path, metadata)
+            if metadata["format"] == graphs.FORMAT:
+                return graphs.read(path, metadata, arrays)
             frames = arrays["frames"]
         fields = read_fields(path, metadata, len(metadata["names"]))
         _check_frames(frames, fields)
@@ -115,7 +118,7 @@ def load(file: str | os.PathLike[str]) -> ArrayDataset:
     return ArrayDataset(**fields, frames=frames.astype(np.float32, copy=False))
 
 
-def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset | ArrayDataset:
+def open_dataset(data_dir: str | os.PathLike[str]) -> Dataset:
     """Opens a folder that `prepare` wrote, or a file NAME.npz that `pack` wrote. No TensorFlow.
 
     Raises:
@@ -124,6 +127,8 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset | ArrayDat
     path = Path(data_dir).expanduser()
     if path.suffix == SUFFIX and not path.is_dir():
         return load(path)
+    if (path / graphs.FILE).exists():
+        return load(path / graphs.FILE)
     return prepared.open_dataset(path)
 
 
@@ -131,18 +136,19 @@ def is_dataset(path: str | os.PathLike[str]) -> bool:
     """Whether `open_dataset` is for this folder or file, which may still be damaged."""
     path = Path(path).expanduser()
     if path.suffix != SUFFIX or not zipfile.is_zipfile(path):
-        return (path / prepared.METADATA).exists()
+        return (path / prepared.METADATA).exists() or (path / graphs.FILE).exists()
     with zipfile.ZipFile(path) as file:
         return "metadata.npy" in file.namelist()
 
 
 def _check_version(path: Path, metadata: Any) -> None:
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+    if not isinstance(metadata, dict) or metadata.get("format") not in VERSIONS:
         raise Misfit("its metadata are of something else")
     version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
+    known = VERSIONS[metadata["format"]]
+    if version != known:
         raise UserError(
-            f"{path} has format version {version}, this program reads {FORMAT_VERSION}: pack it again"
+            f"{path} has format version {version}, this program reads {known}: pack it again"
         )
 
 

@@ -12,21 +12,23 @@ import json
 import os
 import struct
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import ml_collections
 import numpy as np
 from jaxtyping import Int
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layout import Layout, describe_layout
 from halp_jax.skeletons.layout_file import restore_layout
 
 METADATA = "halp_dataset.json"
 FORMAT_VERSION = 1
 # A TFRecord is a length (8 bytes, little endian), its checksum (4), the data, their checksum (4).
 HEADER, FOOTER = 12, 4
+USED = ("frames", "length", "label")  # leaves of a batch that a training step may read
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +57,8 @@ class Dataset:
     splits: dict[str, dict[str, np.ndarray]]
     metadata: dict[str, Any]
 
+    unit: ClassVar[str] = "clips"  # what the data set is made of
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -82,6 +86,59 @@ class Dataset:
         """Those of `indices` that have a label: the clips of which classes are compared."""
         chosen = self.indices(benchmark, part)
         return chosen[self.labels[chosen] >= 0]
+
+    def describe(self) -> Any:
+        """The layout, as JSON holds it."""
+        return describe_layout(self.layout)
+
+    def identity(self, normalize: str | None = None) -> tuple[Any, ...]:
+        """What tells this data set from others of the same names and lengths.
+
+        `normalize`: as if the clips were normalised by this. The layout shows the one spine that
+        older runs knew, so that their fingerprints stay valid.
+        """
+        spine = self.layout.view_spine or self.layout.spine
+        layout = dataclasses.replace(self.layout, spine=spine)
+        return layout, normalize or self.metadata.get("normalize")
+
+    def tell_cut(self, indices: np.ndarray, max_frames: int | None, part: str) -> str:
+        """A line on what is cut off of these clips, "" if nothing is."""
+        from halp_jax.datasets import pipeline  # which imports this module
+
+        return pipeline.describe_cut(self.lengths[indices], max_frames, part)
+
+    def training_batches(
+        self,
+        config: ml_collections.ConfigDict,
+        indices: np.ndarray,
+        *,
+        start_step: int,
+        keeps_rest: bool,
+        process: tuple[int, int],
+        num_devices: int,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """This process's share of every batch of a run, from `start_step` on.
+
+        Args:
+            keeps_rest: the last batch of an epoch comes, too, though it may be smaller.
+            process: (its number, how many there are).
+            num_devices: of all processes; a batch of clips divides over any number of rows.
+        """
+        from halp_jax.datasets import pipeline
+
+        common = {
+            "batch_size": config.train.batch_size, "seed": config.seed, "start_step": start_step,
+            "max_frames": config.data.max_frames,
+        }  # fmt: skip
+        if keeps_rest:
+            batches = pipeline.whole_epochs(self, indices, epochs=config.train.epochs, **common)
+        else:
+            number, count = process
+            batches = pipeline.train_batches(
+                self, indices, process_index=number, process_count=count, **common
+            )
+        for batch in batches:
+            yield {name: batch[name] for name in USED}
 
     def test_on(self, benchmark: str, part: str) -> "Dataset":
         """The same clips with another part of the benchmark as its test part."""
@@ -167,8 +224,12 @@ class Misfit(Exception):
     """The metadata of a data set do not fit its clips."""
 
 
-def read_fields(path: Path, metadata: dict[str, Any], count: int) -> dict[str, Any]:
+def read_fields(
+    path: Path, metadata: dict[str, Any], count: int, restore: Callable[[Any], Any] = restore_layout
+) -> dict[str, Any]:
     """The fields of a Dataset of `count` clips, from what its JSON file holds.
+
+    `restore`: makes the layout of what the file says of it.
 
     Raises:
         Misfit: there are more or fewer labels, names or lengths, or numbers beyond the clips.
@@ -186,7 +247,7 @@ def read_fields(path: Path, metadata: dict[str, Any], count: int) -> dict[str, A
     return {
         "path": path,
         "name": metadata["name"],
-        "layout": restore_layout(metadata["layout"]),
+        "layout": restore(metadata["layout"]),
         "class_names": tuple(metadata["class_names"]),
         "labels": np.asarray(metadata["labels"], np.int32),
         "lengths": np.asarray(metadata["lengths"], np.int32),

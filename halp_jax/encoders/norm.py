@@ -7,7 +7,7 @@ and the batch statistics are taken in two passes (mean first), over all devices.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class BatchNorm(nn.Module):
@@ -19,8 +19,12 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "*batch features"], train: bool
+        self,
+        x: Float[Array, "*batch features"],
+        train: bool,
+        there: Bool[Array, "*batch"] | None = None,
     ) -> Float[Array, "*batch features"]:
+        """`there`: the samples that count, where not all do."""
         size = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (size,))
         bias = self.param("bias", nn.initializers.zeros, (size,))
@@ -29,11 +33,21 @@ class BatchNorm(nn.Module):
 
         if train:
             axes = tuple(range(x.ndim - 1))
-            mean = self._over_devices(jnp.mean(x, axes))
-            var = self._over_devices(jnp.mean(jnp.square(x - mean), axes))
+            count = x.size // size * self._num_devices()
+            share = None
+            if there is not None:  # their share of all, padding included, on all devices
+                share = self._over_devices(jnp.mean(there.astype(x.dtype)))
+                count, share = jnp.round(share * count), jnp.where(share > 0, share, 1.0)
+
+            def average(values):
+                if there is None:
+                    return self._over_devices(jnp.mean(values, axes))
+                return self._over_devices(jnp.mean(values * there[..., None], axes)) / share
+
+            mean = average(x)
+            var = average(jnp.square(x - mean))
             if not self.is_initializing():
-                count = x.size // size * self._num_devices()
-                unbiased = var * count / max(count - 1, 1)
+                unbiased = var * count / jnp.maximum(count - 1, 1)
                 running_mean.value += self.momentum * (mean - running_mean.value)
                 running_var.value += self.momentum * (unbiased - running_var.value)
         else:

@@ -21,6 +21,7 @@ from halp_jax.evaluation import (
     classifier,
     features,
     finetune,
+    graphs,
     knn,
     linear,
     load,
@@ -36,6 +37,7 @@ PROTOCOLS = {
     "knn": knn.evaluate, "linear": linear.evaluate, "finetune": finetune.evaluate,
     "transfer": finetune.evaluate, "semi": finetune.evaluate_semi,
 }  # fmt: skip
+NAMES = (*PROTOCOLS, *(name for name in graphs.PROTOCOLS if name not in PROTOCOLS))
 TUNING = ("finetune", "transfer", "semi")  # may take hours: their runs are kept until all are done
 
 
@@ -66,9 +68,18 @@ def run(
         training.loop.Stopped: fine-tuning was asked to stop; the same call goes on.
     """
     written = []
-    for result, own in _evaluate(
-        config, workdir, protocol, encoder, stream, list(join), step, part
-    ):
+    if not config.data.dir:
+        raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
+    dataset = datasets.open_dataset(config.data.dir)
+    if dataset.unit == "graphs":
+        found = [(graphs.evaluate(config, workdir, protocol, dataset, encoder, step), None)]
+    elif protocol not in PROTOCOLS:
+        raise UserError(f"--protocol={protocol} is for graphs; {config.data.dir} holds clips")
+    else:
+        found = _evaluate(
+            config, workdir, protocol, dataset, encoder, stream, list(join), step, part
+        )
+    for result, own in found:
         path = result_files.result_path(workdir, result)
         if cluster.is_first():
             result_files.write_result(workdir, result)
@@ -79,12 +90,9 @@ def run(
 
 
 def _evaluate(
-    config, workdir, protocol, encoder, stream, join, step, part
+    config, workdir, protocol, dataset, encoder, stream, join, step, part
 ) -> Iterator[tuple[dict[str, Any], classifier.Classifier | None]]:
     start = time.perf_counter()
-    if not config.data.dir:
-        raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
-    dataset = datasets.open_dataset(config.data.dir)
     if part != "test":
         dataset = dataset.test_on(config.data.split, part)
     both = [dataset.indices(config.data.split, name) for name in ("train", "test")]

@@ -81,6 +81,8 @@ def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> 
 def row_name(result: Mapping[str, Any]) -> str:
     """The encoder, and the stream where it is not the run's first."""
     name = ENCODERS[result["encoder"]]
+    if (result["stream"], result["encoder"]) == ("graph", "raw"):
+        name = "sums of node features"
     return f"{name}, {result['stream']}" if _is_other_stream(result) else name
 
 

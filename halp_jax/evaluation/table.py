@@ -21,7 +21,7 @@ from halp_jax.evaluation.result_files import ENCODERS, column_name, row_name, wa
 from halp_jax.evaluation.streams import COMBINED
 from halp_jax.methods.upgrade import upgrade_config
 
-PROTOCOLS = ("knn", "linear", "finetune", "semi", "transfer")
+PROTOCOLS = ("knn", "linear", "finetune", "semi", "transfer", "svm")
 NO_EXPERIMENT = (
     "seed", "method", "streams", "data.dir", "data.split", "train.log_every", "train.num_devices",
     "train.parallel", "train.tensorboard", "train.wandb", "checkpoint.",

@@ -1,4 +1,4 @@
-"""Ways to learn from clips. `config.method` names the module, whose `make` gives a `base.Method`.
+"""Ways to learn from clips and graphs. `config.method` names the module, whose `make` gives a `base.Method`.
 
 Besides `make(config, spec)` a module has `default_config()` (its sections of a config),
 `check_config(config, spec)`, `make_optimizer(config, steps_per_epoch)`, `step_flops(config, spec)`,
@@ -10,10 +10,10 @@ from types import ModuleType
 import ml_collections
 
 from halp_jax.errors import UserError
-from halp_jax.methods import base, moco, supervised
+from halp_jax.methods import base, graphcl, moco, supervised
 from halp_jax.methods.base import Method, Spec
 
-METHODS = {"moco": moco, "supervised": supervised}
+METHODS = {"moco": moco, "supervised": supervised, "graphcl": graphcl}
 
 
 def find_method(config: ml_collections.ConfigDict) -> ModuleType:

@@ -20,21 +20,21 @@ import optax
 from jaxtyping import Array, Key
 
 from halp_jax.methods.schedule import Schedule
-from halp_jax.skeletons.layout import Layout
 
 AXIS = "data"  # the mapped axis over which the batch is spread
 
-# {"frames": [batch, time, bodies, joints, xyz], "length": [batch], and "label": [batch] of a method
-# that learns from labels}. A view is a batch again, perhaps with other frames.
+# Of clips: {"frames": [batch, time, bodies, joints, xyz], "length": [batch], "label": [batch]}; of
+# graphs what datasets/graph_batches.py says. A view is a batch again, perhaps with other frames.
 Batch = dict[str, Array]
 
 
 class Spec(NamedTuple):
     """What a data set tells a method."""
 
-    layout: Layout
+    layout: Any  # Layout of clips, GraphLayout of graphs
     steps_per_epoch: int = 1
     num_classes: int = 0
+    mean_length: float = 0.0  # frames of a clip, nodes of a graph
 
 
 class Method(NamedTuple):

@@ -145,14 +145,14 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """
     check.choices(config, CHOICES)
     check.at_least(
-        config, 1, "views.num_frames", "views.min_frames", "encoder.width", "encoder.num_layers",
-        "encoder.dim",
+        config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
+        "encoder.num_layers", "encoder.dim",
     )  # fmt: skip
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
         "optim.weight_decay", "optim.factor", "optim.warmup_epochs",
     )  # fmt: skip
-    check.shares(config, "views.shear_probability", "optim.momentum")
+    check.shares(config, "views.shear_probability", "optim.momentum", "knn.crop")
     crop = tuple(config.views.crop)
     if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
         check.refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")

@@ -5,8 +5,11 @@
     source = halp.Source(newest(queue, config.halp.queue_entries), queue_is_full)
     loss, prototypes, metrics = pull.loss(extra["prototypes"], z_q, z_k, source, key, step)
 
-The host keeps the prototypes in its `extra`. They are clustered from points of its choice, the
-newest keys of a queue or the batch's own, once it says that these are ready.
+The host keeps the prototypes in its `extra`. They are clustered from points of its choice, as the
+newest keys of a queue, once it says that these are ready. A host that keeps nothing has prototypes of
+the batch's own anchors, made anew in each step and used at once:
+
+    loss_halp, metrics = pull.fresh(z_q, z_k, there, key, step)
 """
 
 import functools
@@ -75,8 +78,11 @@ class Term(NamedTuple):
     """HaLP in a host's loss."""
 
     init: Callable[[], Float[Array, "m dim"]]  # the prototypes before the first k-means: zeros
-    # (prototypes, queries, anchors, source, key, step) -> (mu L_HaLP, new prototypes, metrics)
+    # (prototypes, queries, anchors, source, key, step) -> (mu L_HaLP, new prototypes, metrics); a
+    # seventh argument says which rows are no padding
     loss: Callable[..., tuple[Any, Float[Array, "m dim"], dict[str, Any]]]
+    # (queries, anchors, which rows are no padding, key, step) -> (mu L_HaLP, metrics)
+    fresh: Callable[..., tuple[Any, dict[str, Any]]]
 
 
 def make_term(
@@ -108,13 +114,14 @@ def make_term(
     def init():
         return jnp.zeros((h.num_prototypes, dim))
 
-    def loss(prototypes, queries, anchors, source, key, step):
+    def loss(prototypes, queries, anchors, source, key, step, valid=None):
         if not h.mu:
             return 0.0, prototypes, {"mu": jnp.zeros(())}
         # HaLP waits for prototypes, and those for points that are ready.
         there = anywhere(jnp.any(prototypes != 0))
         keys = sample_keys(key, len(queries))
-        pull, metrics = positives(keys, queries, anchors, prototypes)
+        padded = {} if valid is None else {"there": valid}
+        pull, metrics = positives(keys, queries, anchors, prototypes, **padded)
         due = ((step + 1) % h.update_every == 0) | ~there
         renewed = jax.lax.cond(
             anywhere(source.ready) & due & (mu_at(step + 1) > 0),
@@ -124,14 +131,30 @@ def make_term(
         mu = mu_at(step) * there
         return mu * pull, renewed, {"mu": mu, "loss_halp": pull, **metrics}
 
-    def cluster(key, points, last):
+    def fresh(queries, anchors, there, key, step):
+        if not h.mu:
+            return 0.0, {"mu": jnp.zeros(())}
+        anchors = jax.lax.stop_gradient(anchors) * there[:, None]
+        points, filled = (jax.lax.all_gather(x, AXIS, tiled=True) for x in (anchors, there))
+        count, m = jnp.sum(filled), min(h.num_prototypes, len(points))
+        own = points[jnp.argsort(~filled, stable=True)[:m]]
+        # Of fewer anchors than prototypes each is one.
+        prototypes = jnp.where(count > m, cluster(key, points, None, m).astype(own.dtype), own)
+        keys = sample_keys(key, len(queries))
+        pull, metrics = positives(
+            keys, queries, anchors, prototypes, there=there, present=jnp.minimum(count, m)
+        )
+        mu = mu_at(step)
+        return mu * pull, {"mu": mu, "loss_halp": pull, **metrics}
+
+    def cluster(key, points, last, num=h.num_prototypes):
         """Prototypes of the points; the same on every device, for all draw alike."""
 
         def run(start):
             return kmeans.spherical_kmeans(
                 key,
                 points,
-                h.num_prototypes,
+                num,
                 centroids=start,
                 mean=h.kmeans_mean,
                 restarts=h.kmeans_restarts,
@@ -139,16 +162,16 @@ def make_term(
                 max_iter=h.kmeans_max_iterations,
             ).centroids
 
-        shape = h.num_prototypes, dim
+        shape = num, dim
         if h.prototypes == "points":
             return jax.random.choice(key, points, shape[:1], replace=False)
         if h.prototypes == "random":
             return normalize(jax.random.normal(key, shape))
-        if not h.kmeans_warm_start:
+        if last is None or not h.kmeans_warm_start:
             return run(None)
         return jax.lax.cond(anywhere(jnp.any(last != 0)), lambda: run(last), lambda: run(None))
 
-    return Term(init, loss)
+    return Term(init, loss, fresh)
 
 
 def check_config(config: ml_collections.ConfigDict, num_points: int, field: str) -> None:

@@ -19,6 +19,8 @@ FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
 
 def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config with the fields that an older run does not have yet, and without those that are gone."""
+    if "method" in config:  # since there is a choice of methods nothing was added
+        return config
     with config.unlocked():
         for field, value in SETTINGS.items():
             section, _, name = field.rpartition(".")

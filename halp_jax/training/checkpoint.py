@@ -23,11 +23,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from halp_jax import methods
+from halp_jax.datasets import graphs
 from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.methods.upgrade import upgrade_config
-from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import stored
 from halp_jax.training.stored import CHECKPOINTS, Damaged
 from halp_jax.training.tree import Template, checksum, flatten, make_template
@@ -184,7 +184,7 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
         for chosen in _choose(manager, workdir, step):
             try:
                 info = stored.read_info(manager, chosen)
-                layout, classes = restore_layout(info["layout"]), info.get("num_classes", 0)
+                layout, classes = graphs.restore(info["layout"]), info.get("num_classes", 0)
                 spec = Spec(layout, num_classes=classes)
                 template = make_template(functools.partial(methods.create_state, config, spec))
                 return stored.read(manager, chosen, template)[0], chosen

@@ -1,7 +1,6 @@
 """What is refused before a run starts, in one line each: what is wrong, where, what to do."""
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -22,7 +21,7 @@ from halp_jax.training.parallel import DRIVERS, check_batch_size
 
 CHOICES = {"init_what": ("all", "encoder"), "train.parallel": DRIVERS}
 AT_LEAST_ONE = (
-    "data.max_frames", "train.batch_size", "train.epochs", "train.log_every",
+    "train.batch_size", "train.epochs", "train.log_every",
     "checkpoint.every_epochs", "checkpoint.keep", "knn.k", "knn.batch_size",
 )  # fmt: skip
 AT_LEAST_ZERO = (
@@ -44,7 +43,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check.choices(config, CHOICES)
     check.at_least(config, 1, *AT_LEAST_ONE)
     check.at_least(config, 0, *AT_LEAST_ZERO)
-    check.shares(config, "knn.crop")
     methods.find_method(config).check_config(config)
     if not methods.find_method(config).KEEPS_REST:
         check_batch_size(config.train.batch_size, config.train.num_devices)
@@ -60,9 +58,14 @@ def check_dataset(
     """Refuses a data set, or these clips of it, that this config cannot train on."""
     count, method = len(indices), methods.find_method(config)
     where = f"{config.data.dir}, split {config.data.split}"
+    wanted = getattr(method, "UNIT", "clips")
+    if dataset.unit != wanted:
+        check.refuse(
+            config, "method", f"it learns from {wanted}, {config.data.dir} holds {dataset.unit}"
+        )
     if count < (1 if method.KEEPS_REST else config.train.batch_size):
         raise UserError(
-            f"{where} has {count} training clips, fewer than train.batch_size="
+            f"{where} has {count} training {dataset.unit}, fewer than train.batch_size="
             f"{config.train.batch_size}: lower it with --config.train.batch_size"
         )
     spec = Spec(dataset.layout, count // config.train.batch_size, dataset.num_classes)
@@ -88,17 +91,10 @@ def fingerprint(
 ) -> str:
     """Tells whether a run that goes on has the clips that it had: their names, lengths and order.
 
-    `normalize`: as if the clips were normalised by this. The digest of a run of before stays valid:
-    the layout shows the one spine that it had then.
+    `normalize`: as if the clips were normalised by this.
     """
     names = [dataset.names[i] for i in indices]
-    layout = dataset.layout
-    told = (
-        dataclasses.replace(layout, spine=layout.view_spine or layout.spine),
-        normalize or dataset.metadata.get("normalize"),
-        names,
-        dataset.lengths[indices].tolist(),
-    )
+    told = (*dataset.identity(normalize), names, dataset.lengths[indices].tolist())
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 

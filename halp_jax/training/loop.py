@@ -12,7 +12,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,14 @@ import orbax.checkpoint as ocp
 from jaxtyping import Int
 
 from halp_jax import methods
-from halp_jax.datasets import pipeline
 from halp_jax.errors import Stopped
 from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
-from halp_jax.skeletons.layout import describe_layout
 from halp_jax.training import checkpoint, checks, cluster, normalization, parallel, report
 from halp_jax.training.meter import Meter
 from halp_jax.training.signals import Interrupted, StopRequest
 from halp_jax.training.tree import make_template
 
-USED = ("frames", "length", "label")  # leaves of a batch that a step may read
 log = logging.getLogger("halp_jax")
 
 Evaluator = Callable[[Any], dict[str, float]]  # state -> figures, as evaluation.knn makes them
@@ -83,11 +80,12 @@ def train(
     clips = len(indices) if method.KEEPS_REST else len(indices) // batch_size * batch_size
     steps_per_epoch = -(-clips // batch_size)  # and `clips` are those of an epoch
     total = config.train.epochs * steps_per_epoch
-    spec = Spec(dataset.layout, steps_per_epoch, dataset.num_classes)
+    lengths = dataset.lengths[indices]
+    spec = Spec(dataset.layout, steps_per_epoch, dataset.num_classes, float(lengths.mean()))
     main = cluster.is_first()  # the process that writes
     alone = jax.process_count() == 1 or local
     info = {
-        "layout": describe_layout(dataset.layout), "steps_per_epoch": steps_per_epoch,
+        "layout": dataset.describe(), "steps_per_epoch": steps_per_epoch,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
         "normalize": normalization.of_dataset(dataset.metadata),
         "num_classes": dataset.num_classes,
@@ -110,7 +108,7 @@ def train(
                 tensorboard=config.train.tensorboard, wandb=config.train.wandb, enabled=main,
             )  # fmt: skip
         stack.enter_context(journal)
-        cut = pipeline.describe_cut(dataset.lengths[indices], config.data.max_frames, "training")
+        cut = dataset.tell_cut(indices, config.data.get("max_frames"), "training")
         if main and cut:
             log.warning(cut)
         state = cluster.from_first(state)
@@ -118,7 +116,7 @@ def train(
         stream = stream if main else stack.enter_context(open(os.devnull, "w"))
         start = step // steps_per_epoch * clips + step % steps_per_epoch * batch_size
         progress = Progress(
-            config.train.epochs * clips, title, start=start, unit="clips", stream=stream
+            config.train.epochs * clips, title, start=start, unit=dataset.unit, stream=stream
         )
         stack.enter_context(progress)
         stop = stack.enter_context(StopRequest(enabled=alone))
@@ -165,7 +163,12 @@ def train(
         devices["driver"] = config.train.parallel
         run = parallel.compile_step(methods.make_train_step(config, spec), **devices)
         place = parallel.make_placer(**devices)
-        batches = parallel.prefetch(_read(config, dataset, indices, step, alone), place)
+        reading = dataset.training_batches(
+            config, indices, start_step=step, keeps_rest=method.KEEPS_REST,
+            process=(0, 1) if alone else (jax.process_index(), jax.process_count()),
+            num_devices=len(parallel.get_devices(num_devices, local)),
+        )  # fmt: skip
+        batches = parallel.prefetch(reading, place)
         stack.callback(batches.close)
         meter = Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
         shown = ("epoch", "loss", *method.SHOWN, "model_tflops_per_s")
@@ -257,25 +260,6 @@ def _begin(
     elif warning := method.warn_at_start(config):
         log.warning(warning)
     return state, {}
-
-
-def _read(
-    config: ml_collections.ConfigDict, dataset: Any, indices: Any, start_step: int, alone: bool
-) -> Iterator[dict[str, Any]]:
-    """This process's share of every batch from `start_step` on."""
-    common = {
-        "batch_size": config.train.batch_size, "seed": config.seed, "start_step": start_step,
-        "max_frames": config.data.max_frames,
-    }  # fmt: skip
-    place = (0, 1) if alone else (jax.process_index(), jax.process_count())
-    if methods.find_method(config).KEEPS_REST:
-        batches = pipeline.whole_epochs(dataset, indices, epochs=config.train.epochs, **common)
-    else:
-        batches = pipeline.train_batches(
-            dataset, indices, process_index=place[0], process_count=place[1], **common
-        )
-    for batch in batches:
-        yield {name: batch[name] for name in USED}
 
 
 @jax.jit

@@ -1,0 +1,122 @@
+"""GIN (Xu et al., ICLR 2019) as GraphCL's released code builds it (unsupervised_TU/gin.py).
+
+    h = W2 relu(W1 (x_i + sum_j x_j));  x = BN(relu(h))        three times, 32 wide
+    features = the sums over each graph of all three x, side by side
+
+Graphs are padded (`datasets.graph_batches`); what is not there counts nowhere.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Bool, Float, Int
+
+from halp_jax.encoders.norm import BatchNorm
+
+FULL = {"precision": "highest", "kernel_init": nn.initializers.xavier_uniform()}  # in float32
+
+
+class Graphs(NamedTuple):
+    """A shard of a batch, or a view of it: the same arrays under other masks."""
+
+    x: Float[Array, "nodes features"]
+    nodes: Bool[Array, "nodes"]  # those that are there
+    loops: Bool[Array, "nodes"]  # those with a self loop
+    edges: Bool[Array, "edges"] | None  # those that are there; None: all between nodes that are
+    graphs: Bool[Array, "graphs"]  # those that are there
+    graph_of_node: Int[Array, "nodes"]  # rising
+    senders: Int[Array, "edges"]
+    receivers: Int[Array, "edges"]  # rising
+    sources: Int[Array, "nodes columns"]  # neighbours in and out; no columns: see `sum_neighbours`
+    targets: Int[Array, "nodes columns"]
+    first_in: Int[Array, "nodes"]  # where a node's edges begin, in the list ...
+    first_out: Int[Array, "nodes"]
+    by_sender: Int[Array, "edges"]  # ... and in this order of it
+
+
+def sum_neighbours(g: Graphs, x: Float[Array, "nodes width"]) -> Float[Array, "nodes width"]:
+    """The sum over each node's incoming edges of the x that they come from; loops apart."""
+    x = x * g.nodes[:, None]
+    if g.sources.shape[1]:
+        total = _sum_table(x, g.sources, g.targets, *tabulate_edges(g))
+    else:  # nodes with hundreds of neighbours: a list instead of a table
+        sent = x[g.senders] if g.edges is None else x[g.senders] * g.edges[:, None]
+        total = jax.ops.segment_sum(sent, g.receivers, len(x), indices_are_sorted=True)
+    return total * g.nodes[:, None]
+
+
+def tabulate_edges(g: Graphs) -> tuple[Array | None, Array | None]:
+    """g.edges in the places of both tables, or (None, None). Behind a node's edges: anything."""
+    if g.edges is None:
+        return None, None
+    columns, last = jnp.arange(g.sources.shape[1]), len(g.edges) - 1
+    into = jnp.minimum(g.first_in[:, None] + columns, last)
+    out = g.by_sender[jnp.minimum(g.first_out[:, None] + columns, last)]
+    return g.edges[into], g.edges[out]
+
+
+@jax.custom_vjp
+def _sum_table(x, sources, targets, into, out):
+    """sum_k into[:, k] x[sources[:, k]]. Its gradient is the same sum over the other table.
+
+    What autodiff would make of it, additions at given places, is many times slower on a CPU.
+    """
+    total = jnp.zeros_like(x)
+    for k in range(sources.shape[1]):  # fused to one pass; x[sources] would be written to memory
+        near = x[sources[:, k]]
+        total += near if into is None else near * into[:, k, None]
+    return total
+
+
+def _sum_table_forward(x, *tables):
+    return _sum_table(x, *tables), tables
+
+
+def _sum_table_backward(tables, cotangent):
+    sources, targets, into, out = tables
+    return _sum_table(cotangent, targets, sources, out, into), None, None, None, None
+
+
+_sum_table.defvjp(_sum_table_forward, _sum_table_backward)
+
+
+class GIN(nn.Module):
+    """Encoder and projection head. Graphs -> (embedding, not normalised; features), [graphs, L w]."""
+
+    width: int = 32
+    num_layers: int = 3
+    axis_name: str | None = None  # mapped axis whose batches count as one
+
+    @property
+    def num_features(self) -> int:
+        return self.width * self.num_layers
+
+    @nn.compact
+    def __call__(self, g: Graphs, train: bool) -> tuple[Array, Array]:
+        x, pooled = g.x, []
+        for layer in range(self.num_layers):
+            x = x + x * g.loops[:, None] + sum_neighbours(g, x)
+            x = nn.relu(nn.Dense(self.width, name=f"layer{layer}_in", **FULL)(x))
+            x = nn.relu(nn.Dense(self.width, name=f"layer{layer}_out", **FULL)(x))
+            norm = BatchNorm(axis_name=self.axis_name, name=f"layer{layer}_norm")
+            x = norm(x, train, g.nodes)
+            kept = x * g.nodes[:, None]
+            pooled.append(
+                jax.ops.segment_sum(kept, g.graph_of_node, len(g.graphs), indices_are_sorted=True)
+            )
+        features = jnp.concatenate(pooled, axis=1)
+        hidden = nn.relu(nn.Dense(self.num_features, name="hidden", **FULL)(features))
+        return nn.Dense(self.num_features, name="out", **FULL)(hidden), features
+
+    def count_flops(self, nodes: float, graphs: int, inputs: int) -> float:
+        """Model FLOPs of one forward pass, without the sums over neighbours."""
+        w, f = self.width, self.num_features
+        per_node = 2 * w * inputs + 2 * w * w * (2 * self.num_layers - 1)
+        return float(nodes * per_node + graphs * 4 * f * f)
+
+
+def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> GIN:
+    return GIN(config.encoder.width, config.encoder.num_layers, axis_name)

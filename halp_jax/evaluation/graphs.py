@@ -1,0 +1,177 @@
+"""What an encoder of graphs is worth: svm, knn and linear, in ten folds of all graphs with a label.
+
+Features are of the graphs as they are, the encoder frozen. The folds are drawn from config.seed;
+`svm.draws` such draws are averaged.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from halp_jax import methods
+from halp_jax.datasets.graph_batches import make_batches
+from halp_jax.datasets.graphs import GraphDataset, GraphLayout
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features, knn, linear, result_files, svm
+from halp_jax.methods import graph_views
+from halp_jax.methods.base import Method, Spec
+from halp_jax.training import checkpoint
+
+PROTOCOLS = ("svm", "knn", "linear")
+
+
+def evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    protocol: str,
+    dataset: GraphDataset,
+    encoder: str,
+    step: int | None,
+) -> dict[str, Any]:
+    """The result of one protocol, as `protocols.run` writes it.
+
+    Raises:
+        UserError: a protocol that is not of graphs, or an encoder of other features a node.
+    """
+    begin = time.perf_counter()
+    if protocol not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise UserError(f"--protocol={protocol} is not for graphs; use one of {known}")
+    variables, step = load_variables(config, workdir, dataset, encoder, step)
+    split = dataset.splits.get(config.data.split) or dataset.indices(config.data.split, "train")
+    chosen = np.sort(np.concatenate([*split.values()]))
+    labelled = chosen[dataset.labels[chosen] >= 0]
+    if not len(labelled):
+        raise UserError(f"{dataset.path} has no graphs with a label, so there is nothing to tell")
+    method = methods.make_method(config, Spec(dataset.layout))
+    encode = make_encode(method, dataset.layout)
+    values = extract(config, dataset, labelled, encode, variables)
+    found, labels = dataset.labels[labelled], dataset.num_classes
+    predictions = predict(config, protocol, values, found, labels)
+    return {
+        "protocol": protocol, "encoder": encoder, "stream": config.streams[0],
+        "split": config.data.split, "part": "test", "unlabelled": len(chosen) - len(labelled),
+        **result_files.name_classes(summarize(predictions, found, labels, config), dataset.class_names),
+        "num_test": len(found), "step": step, "seed": config.seed, "joined": [],
+        "seconds": round(time.perf_counter() - begin, 3), "config": config.to_dict(),
+    }  # fmt: skip
+
+
+def load_variables(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike[str],
+    dataset: GraphDataset,
+    encoder: str,
+    step: int | None,
+) -> tuple[Any, int | None]:
+    """((params, batch_stats), step) of one of `features.ENCODERS`; (None, None) of "raw"."""
+    if encoder == "raw":
+        return None, None
+    if encoder == "random":
+        state = methods.create_state(config, Spec(dataset.layout))
+        return features.get_variables(state), 0
+    features.check_same_encoder(config, checkpoint.load_config(workdir))
+    trained = checkpoint.load_info(workdir, step)["layout"]
+    if trained != dataset.describe():
+        raise UserError(
+            f"the encoder of {workdir} was trained on nodes with {trained}, those of {dataset.path} "
+            f"have {dataset.describe()}: evaluate it on the data set of its training"
+        )
+    state, step = checkpoint.restore_state(workdir, step)
+    return features.get_variables(state), step
+
+
+def make_encode(method: Method, layout: GraphLayout) -> Callable[[Any, Any], Array]:
+    """Compiles (variables, batch) -> features; without variables the sums of nodes' own features."""
+
+    def encode(variables, batch):
+        if variables is not None:
+            params, batch_stats = variables
+            return method.encode(params, {"batch_stats": batch_stats}, batch)[0]
+        g = graph_views.whole(jax.tree.map(lambda leaf: leaf[0], batch), layout, "none")
+        return jax.ops.segment_sum(g.x * g.nodes[:, None], g.graph_of_node, len(g.graphs))
+
+    return jax.jit(encode)
+
+
+def extract(
+    config: ml_collections.ConfigDict,
+    dataset: GraphDataset,
+    numbers: Int[np.ndarray, "graphs"],
+    encode: Callable[[Any, Any], Array],
+    variables: Any,
+) -> Float[np.ndarray, "graphs features"]:
+    """Features of these graphs, by `make_encode`."""
+    batches = make_batches(dataset, numbers, min(config.train.batch_size, len(numbers)))
+    found = [np.asarray(encode(variables, b))[b["graph_mask"][0]] for b in batches]
+    return np.concatenate(found)
+
+
+def predict(
+    config: ml_collections.ConfigDict,
+    protocol: str,
+    values: Float[np.ndarray, "graphs features"],
+    labels: Int[np.ndarray, "graphs"],
+    num_classes: int,
+) -> list[Int[np.ndarray, "graphs"]]:
+    """What each graph is taken for when it is in the fold that is tested; one array a fold draw."""
+    seeds = draw_seeds(config, protocol)
+    if protocol == "svm":
+        return svm.cross_validate(values, labels, seeds)
+    found = []
+    for seed in seeds:
+        predictions = np.zeros_like(labels)
+        for train, test in svm.make_folds(labels, seed):
+            if protocol == "knn":
+                k = min(config.knn.k, len(train))
+                near = np.asarray(knn.nearest(values[train], values[test], k))
+                predictions[test] = knn.vote(jnp.asarray(labels[train][near]), num_classes)
+            else:
+                logits = linear.train_logits(
+                    config.linear, config.seed, values[None, train], labels[train], values[test],
+                    num_classes=num_classes,
+                )  # fmt: skip
+                predictions[test] = np.argmax(logits[-1], axis=1)
+        found.append(predictions)
+    return found
+
+
+def draw_seeds(config: ml_collections.ConfigDict, protocol: str = "svm") -> list[int]:
+    """Seeds of the fold draws: others for each seed of a run. A probe takes long, so one is enough."""
+    seeds = [config.seed * config.svm.draws + i for i in range(config.svm.draws)]
+    return seeds[:1] if protocol == "linear" else seeds
+
+
+def summarize(
+    predictions: Sequence[Int[np.ndarray, "graphs"]],
+    labels: Int[np.ndarray, "graphs"],
+    num_classes: int,
+    config: ml_collections.ConfigDict,
+) -> dict[str, Any]:
+    """top1 is the mean over folds, then over draws; the rest counts all graphs of all draws."""
+    every = np.concatenate(predictions)
+    draws = [
+        fold_accuracy(found, labels, seed)
+        for found, seed in zip(predictions, draw_seeds(config), strict=False)
+    ]
+    figures = result_files.summarize(
+        every, np.tile(labels, len(draws)), num_classes, top5=float("nan")
+    )
+    del figures["top5"]
+    mean = float(np.mean(draws))
+    return figures | {"top1": mean, "best_top1": mean, "top1_draws": draws}
+
+
+def fold_accuracy(
+    predictions: Int[np.ndarray, "graphs"], labels: Int[np.ndarray, "graphs"], seed: int
+) -> float:
+    """The mean over the folds of one draw of the share that is right in each."""
+    folds = svm.make_folds(labels, seed)
+    return float(np.mean([np.mean(predictions[test] == labels[test]) for _, test in folds]))
