@@ -11,6 +11,7 @@ value of another type is refused. "Released" means the settings of the authors' 
 import ml_collections
 from ml_collections import config_dict
 
+from halp_jax.encoders import stgcn
 from halp_jax.methods import METHODS
 
 
@@ -40,6 +41,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     views.num_corrupted_joints = 15  # joints that are zeroed or shaken (25-joint layouts)
 
     config.encoder = encoder = ml_collections.ConfigDict()
+    encoder.name = "bigru"  # or "stgcn"; the next four are the BiGRU's
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
     encoder.direction = (
@@ -47,6 +49,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     )
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.dim = 128  # of the embedding that the contrastive loss sees
+    encoder.stgcn = stgcn.default_config()
 
     config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
     optim.learning_rate = 0.01
@@ -106,6 +109,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     linear.num_crops = (
         80  # distinct random crops a clip; 80 = a new one every epoch (released), fewer are reused
     )
+    linear.start_std = 0.01  # of the first weights
+    linear.keep_rest = True  # train on the last, smaller batch of an epoch
     linear.standardize = (
         False  # features to zero mean, unit variance of the training set (released: no)
     )

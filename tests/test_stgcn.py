@@ -199,3 +199,12 @@ def test_settings_of_the_attention_drop(golden):
         x.reshape(25, 2, 2, *x.shape[2:])
     )
     np.testing.assert_allclose(spread.reshape(x.shape), drop_by_attention(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_of_a_clip_shorter_than_its_window(stride):
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 3, 7, 4), (9, 4, 5)))
+    padded = jnp.pad(x, ((0, 0), (0, 0), (2, 2), (0, 0)))  # long enough for the other way
+    wanted = stgcn.convolve_time(padded, w, 1, "float32")[:, :, 2:9:stride]
+    assert relative_error(stgcn.convolve_time(x, w, stride, "float32"), wanted) < 1e-5

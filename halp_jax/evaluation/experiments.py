@@ -26,14 +26,20 @@ SECTIONS_OUT = {"checkpoint", "cluster", "knn", "linear", "finetune", "semi"}
 # Of the evaluations' sections, what changes no figure.
 NO_MATTER = {"eval_every", "every_epochs", "save_minutes", "keep_weights"}
 UNTRAINED = {"raw": ["data.max_frames", "views.num_frames", "views.min_frames"]}
-UNTRAINED["random"] = UNTRAINED["raw"] + [
-    f"encoder.{field}" for field in ("width", "num_layers", "direction", "pooling")
-]
+UNTRAINED["random"] = (
+    UNTRAINED["raw"]
+    + [f"encoder.{field}" for field in ("name", "width", "num_layers", "direction", "pooling")]
+    + [f"encoder.stgcn.{field}" for field in ("width", "last_width", "graph")]
+)
+OWN_TO = {"bigru": ("width", "num_layers", "direction", "pooling"), "stgcn": ("stgcn",)}
 # The streams of the paper's runs, which their method's name says.
 USUAL_STREAMS = dict.fromkeys((BASELINE, HALP), ("joint",))
 USUAL_STREAMS |= dict.fromkeys((CMD, HALP_CMD), ("joint", "motion", "bone"))
 # What was so before there was a field for it.
-BEFORE = {"method": "moco", "train.precision": "float32", "encoder.pooling": "last"}
+BEFORE = {
+    "method": "moco", "train.precision": "float32", "encoder.name": "bigru",
+    "encoder.pooling": "last", "linear.start_std": 0.01, "linear.keep_rest": True,
+}  # fmt: skip
 # Of fields that differ together the first of these stands in the names.
 ORDER = ("encoder", "streams", "halp", "cmd", "train", "moco", "optim", "init_from", "views")
 
@@ -54,11 +60,14 @@ def _hashable(value: Any) -> Hashable:
 
 
 def find_method(settings: Settings) -> str:
-    """One of METHODS, or another method's name; HaLP that would start after the last epoch is none."""
-    if (name := settings.get("method", "moco")) != "moco":
-        return name
+    """One of METHODS, or another method's name, with "+HaLP" where it has HaLP.
+
+    HaLP that would start after the last epoch is none.
+    """
     halp = settings.get("halp.mu", 0) > 0
     halp = halp and settings.get("halp.start_epoch", 0) < settings["train.epochs"]
+    if (name := settings.get("method", "moco")) != "moco":
+        return f"{name}+{HALP}" if halp else name
     cmd = settings.get("cmd.nu", 0) > 0 and len(settings["streams"]) > 1
     return {
         (False, False): BASELINE, (True, False): HALP,
@@ -69,12 +78,18 @@ def find_method(settings: Settings) -> str:
 def experiment_settings(result: Mapping[str, Any], method: str) -> Settings:
     """What two results must have alike to be of one experiment; `num_test` guards the data set."""
     flat = BEFORE | flatten(result["config"])
+    others = [
+        name for encoder, own in OWN_TO.items() if encoder != flat["encoder.name"] for name in own
+    ]
+    flat = {
+        f: v for f, v in flat.items() if not f.startswith(tuple(f"encoder.{n}" for n in others))
+    }
     data = {"num_classes": len(result["per_class"]), "num_test": result["num_test"]}
     if result["encoder"] != "trained":
         kept = UNTRAINED[result["encoder"]] + ["streams"] * (result["stream"] in COMBINED)
         return {field: flat[field] for field in kept if field in flat} | data
     out = set(SECTIONS_OUT)
-    out |= set() if method in (HALP, HALP_CMD) else {"halp"}
+    out |= set() if HALP in method else {"halp"}
     out |= set() if method in (CMD, HALP_CMD) else {"cmd"}
     kept = {f: v for f, v in flat.items() if f not in NEITHER and f.split(".")[0] not in out}
     source, what = without_seed(kept.get("init_from") or ""), kept.pop("init_what", "all")
@@ -96,7 +111,8 @@ def evaluation_settings(result: Mapping[str, Any]) -> Settings:
     """What two results must have alike besides, to stand in one cell: how they were evaluated."""
     protocol, config = result["protocol"], result["config"]
     section = {"semi": "finetune", "transfer": "finetune"}.get(protocol, protocol)
-    flat = flatten({section: config[section]})
+    before = {field: value for field, value in BEFORE.items() if field.startswith(f"{section}.")}
+    flat = before | flatten({section: config[section]})
     ignored = NO_MATTER | ({"batch_size"} if protocol == "knn" else set())
     flat = {f: v for f, v in flat.items() if f.split(".")[1] not in ignored}
     if result["stream"] != "ensemble":

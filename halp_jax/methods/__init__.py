@@ -10,10 +10,10 @@ from types import ModuleType
 import ml_collections
 
 from halp_jax.errors import UserError
-from halp_jax.methods import base, moco, supervised
+from halp_jax.methods import aimclr, base, crossclr, moco, supervised
 from halp_jax.methods.base import Method, Spec
 
-METHODS = {"moco": moco, "supervised": supervised}
+METHODS = {"moco": moco, "supervised": supervised, "aimclr": aimclr, "crossclr": crossclr}
 
 
 def find_method(config: ml_collections.ConfigDict) -> ModuleType:
