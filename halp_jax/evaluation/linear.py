@@ -168,7 +168,7 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """The linear protocol: look -> the figures of `score`, clip counts and "classifier".
 
-    `looks`: streams of the encoder, "mean", "concat", or "ensemble", the sum of the scores of one
+    `looks`: streams of the encoder, "mean", "concat", "together", or "ensemble", the sum of the scores of one
     probe a stream with `linear.weights`; the encoder's first stream if empty.
     """
     settings = config.linear
