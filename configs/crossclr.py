@@ -14,7 +14,8 @@ import runpy
 from pathlib import Path
 
 aimclr = runpy.run_path(str(Path(__file__).with_name("aimclr.py")))
-SPLITS, OPTIONS = aimclr["SPLITS"], ("bigru", "halp")
+SPLITS = {name: split for name, split in aimclr["SPLITS"].items() if name != "small_start"}
+OPTIONS = ("bigru", "halp")
 
 
 def get_config(variant: str = ""):

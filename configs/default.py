@@ -11,7 +11,6 @@ value of another type is refused. "Released" means the settings of the authors' 
 import ml_collections
 from ml_collections import config_dict
 
-from halp_jax.encoders import stgcn
 from halp_jax.methods import METHODS
 
 
@@ -49,7 +48,14 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     )
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.dim = 128  # of the embedding that the contrastive loss sees
-    encoder.stgcn = stgcn.default_config()
+    encoder.stgcn = stgcn = ml_collections.ConfigDict()  # of the encoder stgcn alone
+    stgcn.width = 16  # channels of the first four blocks; three blocks have 2, two 4 times as many
+    stgcn.last_width = 256  # channels of the tenth block: the size of the feature
+    # How neighbours are told apart: "released" takes all joints beyond the root's own neighbours for
+    # equally far away, as the released code's graph does; "distance": by their distance to the root.
+    stgcn.graph = "released"
+    stgcn.dropout = 0.5
+    stgcn.remat = False  # compute blocks again in the backward pass: less memory, more time
 
     config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
     optim.learning_rate = 0.01

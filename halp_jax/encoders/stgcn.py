@@ -28,19 +28,6 @@ _START = nn.initializers.normal(0.02)  # of convolutions and linear layers; bias
 Map = Float[Array, "joints rows time channels"]
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """The section `encoder.stgcn` of a config."""
-    stgcn = ml_collections.ConfigDict()
-    stgcn.width = 16  # channels of the first four blocks; three blocks have 2, two 4 times as many
-    stgcn.last_width = 256  # channels of the tenth block: the size of the feature
-    # How neighbours are told apart: "released" takes all joints beyond the root's own neighbours for
-    # equally far away, as the released code's graph does; "distance": by their distance to the root.
-    stgcn.graph = "released"
-    stgcn.dropout = 0.5
-    stgcn.remat = False  # compute blocks again in the backward pass: less memory, more time
-    return stgcn
-
-
 def make_adjacency(
     parents: Sequence[int], graph: str = "released"
 ) -> Float[np.ndarray, "3 source target"]:

@@ -25,14 +25,27 @@ Prepare = Callable[
 
 def default_config() -> ml_collections.ConfigDict:
     """The sections `normal_view` and `extreme_view` of a config."""
-    normal = ml_collections.ConfigDict()
+    normal_view = ml_collections.ConfigDict()  # a clip cropped and sheared
     # "released": each body is centred and turned by itself in every frame, in training and
     # evaluation. "none": clips are taken as `prepare` wrote them. See halp_jax/skeletons/turned.py.
-    normal.prepare = "released"
-    normal.up = "y"  # of the clips: y as a camera has it (prepare --normalize=none), else z
-    normal.update(extreme.NormalSettings()._asdict())
-    distorted = ml_collections.ConfigDict(extreme.ExtremeSettings()._asdict())
-    return ml_collections.ConfigDict({"normal_view": normal, "extreme_view": distorted})
+    normal_view.prepare = "released"
+    normal_view.up = "y"  # of the clips: y as a camera has it (prepare --normalize=none), else z
+    normal_view.pad_ratio = (
+        6  # a sixth of the clip is mirrored at each end, then cropped; 0: no crop
+    )
+    normal_view.shear = 0.5  # off-diagonal entries of the shear ~ U(-shear, shear)
+    extreme_view = ml_collections.ConfigDict()  # a normal view distorted further
+    extreme_view.flip_probability = 0.5
+    extreme_view.flip_mirrors = False  # a quirk: sides are swapped, but x is not negated
+    extreme_view.rotation = 30.0  # at most, degrees about an axis that is drawn
+    extreme_view.rotation_rest = 1.0  # about the other two
+    extreme_view.noise_probability = 0.5
+    extreme_view.noise = 0.01  # standard deviation, metres
+    extreme_view.blur_probability = 0.5
+    extreme_view.blur_normalized = False  # a quirk: the taps add up to 1 to 5
+    extreme_view.axis_probability = 0.5  # one of x, y, z is set to 0
+    extreme_view.reverse_probability = 0.0  # 1/2 in the release of December 2021
+    return ml_collections.ConfigDict({"normal_view": normal_view, "extreme_view": extreme_view})
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:

@@ -4,14 +4,15 @@ import dataclasses
 
 import ml_collections
 
-from halp_jax.encoders import stgcn
 from halp_jax.methods.base import TrainState
 
 # Fields that configs of before lack, with the value that such a run had.
 SETTINGS = {
     "method": "moco", "train.precision": "float32", "train.recurrence": "scan",
-    "encoder.name": "bigru", "encoder.stgcn": stgcn.default_config(), "linear.start_std": 0.01,
-    "linear.keep_rest": True,
+    "encoder.name": "bigru", "linear.start_std": 0.01, "linear.keep_rest": True,
+    "encoder.stgcn": {
+        "width": 16, "last_width": 256, "graph": "released", "dropout": 0.5, "remat": False,
+    },
     "checkpoint.every_minutes": 0.0, "finetune.save_minutes": 5.0, "finetune.keep_weights": True,
 }  # fmt: skip
 FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
