@@ -2,10 +2,13 @@
 
     python benchmarks/real_clips.py --out=runs/real --tasks=pku2p:xperf,nwucla:xsub --seeds=0,1,2
     python benchmarks/real_clips.py --out=runs/real --report      (--record keeps the figures)
+    python benchmarks/real_clips.py --out=runs/real_aimclr --config=configs/aimclr.py --start=small_start \
+        --variants=small+skeletonclr,small,small+halp --reference=small+skeletonclr
 
 Types the three commands of the package for each (data set, split, seed); started again it does only
-what is missing. Data sets are folders that `halp_jax.prepare` wrote under --data. For each seed one
-MoCo baseline is trained, and from its last checkpoint MoCo and HaLP go on for the same epochs.
+what is missing, and passes --config.field=value on to all of them. Data sets are folders that
+`halp_jax.prepare` wrote under --data. For each seed one baseline is trained (--start), and from its last
+checkpoint the variants go on for the same epochs.
 """
 
 import argparse
@@ -73,12 +76,12 @@ def plan(task: str, seed: int, args: argparse.Namespace) -> Iterator[Job]:
         untrained = {base / "raw": "raw"} | untrained
     for workdir, encoder in untrained.items():
         for protocol in PROTOCOLS:
-            yield evaluate_job(workdir, protocol, encoder, f"{CONFIG}:baseline", options)
-    start = base / f"baseline_{seed}"
-    for variant in ("baseline", *args.variants):
+            yield evaluate_job(workdir, protocol, encoder, f"{args.config}:{args.start}", options)
+    start = base / f"{args.start}_{seed}"
+    for variant in (args.start, *args.variants):
         workdir = base / f"{variant}_{seed}"
         init_from = "" if workdir == start else start
-        yield train_job(f"{CONFIG}:{variant}", workdir, options, init_from)
+        yield train_job(f"{args.config}:{variant}", workdir, options, init_from)
         # The state at which MoCo and HaLP part is no result of its own: 1-NN will do.
         for protocol in PROTOCOLS[:1] if workdir == start else PROTOCOLS:
             yield evaluate_job(workdir, protocol)
@@ -166,7 +169,10 @@ def main() -> None:
     parser.add_argument("--data", default="data")
     parser.add_argument("--tasks", default="pku2p:xperf")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--config", default=CONFIG, help="file of the variants")
+    parser.add_argument("--start", default="baseline", help="variant that the others go on from")
     parser.add_argument("--variants", default=",".join(LONGER))
+    parser.add_argument("--reference", default="moco_longer", help="variant to compare with")
     parser.add_argument("--report", action="store_true", help="only print the table")
     parser.add_argument("--record", action="store_true", help=f"add what is done to {RECORD.name}")
     args, args.override = parser.parse_known_args()
@@ -180,7 +186,9 @@ def main() -> None:
             for task in args.tasks.split(","):
                 run(task, seed, args)
     found = by_seed(collect(Path(args.out)).values())
-    print(report(found, ROWS, "moco_longer", ("halp", "halp_expected")))
+    rows = ROWS | {each: each for each in (args.start, *args.variants) if each not in ROWS}
+    others = [each for each in args.variants if each != args.reference]
+    print(report(found, rows, args.reference, others))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     views.num_corrupted_joints = 15  # joints that are zeroed or shaken (25-joint layouts)
 
     config.encoder = encoder = ml_collections.ConfigDict()
+    encoder.name = "bigru"  # or "stgcn"; the next four are the BiGRU's
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
     encoder.direction = (
@@ -47,6 +48,14 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     )
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.dim = 128  # of the embedding that the contrastive loss sees
+    encoder.stgcn = stgcn = ml_collections.ConfigDict()  # of the encoder stgcn alone
+    stgcn.width = 16  # channels of the first four blocks; three blocks have 2, two 4 times as many
+    stgcn.last_width = 256  # channels of the tenth block: the size of the feature
+    # How neighbours are told apart: "released" takes all joints beyond the root's own neighbours for
+    # equally far away, as the released code's graph does; "distance": by their distance to the root.
+    stgcn.graph = "released"
+    stgcn.dropout = 0.5
+    stgcn.remat = False  # compute blocks again in the backward pass: less memory, more time
 
     config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
     optim.learning_rate = 0.01
@@ -105,6 +114,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     linear.num_crops = (
         80  # distinct random crops a clip; 80 = a new one every epoch (released), fewer are reused
     )
+    linear.start_std = 0.01  # of the first weights
+    linear.keep_rest = True  # train on the last, smaller batch of an epoch
     linear.standardize = (
         False  # features to zero mean, unit variance of the training set (released: no)
     )

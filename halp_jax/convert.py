@@ -5,12 +5,18 @@
     python -m halp_jax.convert --workdir=runs/halp --to=halp.pth.tar [--step=N]
     python -m halp_jax.convert --workdir=runs/halp --to=halp.safetensors
 
+    python -m halp_jax.convert --from=epoch300_model.pt --workdir=runs/aimclr
+    python -m halp_jax.convert --workdir=runs/aimclr --to=ours.pt
+
 The first makes a workdir that `evaluate`, `embed` and `--config.init_from` take: of HaLP, CMD,
 HaLP+CMD or the baseline, with momentum, queue and prototypes. Sizes come from the file, all else from
 the config. The run takes clips prepared with --normalize=released, as the authors' were. To go on in
 training (`init_what=all`) give the data set of the file's training, too. The second is what the
 released code loads; read back here, it is bit for bit what it was. A file is loaded with
 weights_only, so nothing in it is executed. Nothing that exists is overwritten.
+
+The last two are the same for AimCLR, SkeletonCLR and CrosSCLR, whose files are bare state dicts: the
+optimiser starts anew, and clips are those of --normalize=none --bodies=slot.
 """
 
 import argparse
@@ -24,9 +30,10 @@ import ml_collections
 
 from halp_jax import datasets
 from halp_jax.errors import UserError
-from halp_jax.methods import moco, released, torch_names
+from halp_jax.methods import moco, released, released_stgcn, torch_names
 from halp_jax.options import make_parser, names_config_file, parse_config, run_command
 from halp_jax.skeletons.layout import describe_layout
+from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training import checkpoint, normalization, torch_files
 from halp_jax.training.torch_files import Content, naming
@@ -55,6 +62,8 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists; choose another --workdir")
     content = torch_files.read_file(source)
+    if released_stgcn.is_stgcn(content.arrays):
+        return import_stgcn(args, options, content)
     with naming(source):
         sizes = torch_names.read_sizes(content.arrays)
         run = json.loads(content.ours["run"]) if content.ours else {"info": {}}
@@ -90,6 +99,33 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
             "with --config.data.dir=DIR, the data set of its training"
         )
     return "\n".join(lines)
+
+
+def import_stgcn(args: argparse.Namespace, options: list[str], content: Content) -> str:
+    """The same of a file of AimCLR, SkeletonCLR or CrosSCLR."""
+    workdir, source = Path(args.workdir).expanduser(), Path(args.source).expanduser()
+    with naming(source):
+        sizes = released_stgcn.read_sizes(content.arrays)
+        layout = released.find_layout(6 * sizes.joints, args.layout)
+    if not names_config_file(options):
+        name = "crossclr" if len(sizes.streams) > 1 else "aimclr"
+        options = [f"--config={CONFIGS / name}.py:ntu60_xsub", *options]
+    config = parse_config(options)
+    config.unlock()
+    config.data.dir = config.data.dir or ""
+    released_stgcn.fit_config(config, sizes, args.stream)
+    with torch_files.appear(workdir) as folder:
+        with naming(source):
+            state = released_stgcn.to_state(content.arrays, config, layout)
+        checkpoint.save_config(folder, config)
+        info = {"layout": describe_layout(layout), "normalize": "none"}
+        with checkpoint.open_manager(folder, config) as manager:
+            checkpoint.save(manager, int(state.step), state, info)
+    return (
+        f"{workdir}: step {int(state.step)}, {', '.join(config.streams)}, width {sizes.width}, queue "
+        f"{sizes.queue_size}\nit takes clips prepared with --normalize=none --bodies=slot; a warm start "
+        "from it needs --config.init_what=encoder"
+    )
 
 
 def start_config(
@@ -173,8 +209,16 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     if path.exists():
         raise UserError(f"{path} exists; choose another file")
     config = checkpoint.load_config(args.workdir)
-    if config.method != "moco":
-        raise UserError(f"only runs of MoCo are written to such files; this is of {config.method}")
+    if config.encoder.name == "stgcn" and config.method in ("aimclr", "crossclr"):
+        state, step = checkpoint.restore_state(args.workdir, args.step)
+        layout = restore_layout(checkpoint.load_info(args.workdir, step)["layout"])
+        arrays = released_stgcn.from_state(state, config, layout)
+        torch_files.write_file(path, Content(arrays, bare=True))
+        return f"{path}: {len(arrays)} arrays, step {step}, {path.stat().st_size / 2**20:.1f} MiB"
+    if config.method != "moco" or config.encoder.name != "bigru":
+        raise UserError(
+            f"runs of {config.method} with the encoder {config.encoder.name} have no released form"
+        )
     if path.suffix != torch_files.SAFETENSORS and (
         (config.encoder.direction, config.encoder.pooling) != ("forward", "last")
     ):

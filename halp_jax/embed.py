@@ -37,6 +37,7 @@ from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, classify, features, knn, load, streams
 from halp_jax.evaluation.inputs import read_clips
+from halp_jax.methods.normal_view import make_prepare
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
@@ -153,6 +154,7 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         crop=config.knn.crop,
         num_frames=config.views.num_frames,
         seed=config.seed,
+        prepare=make_prepare(config, layout),
     )
     found = [extract(variables, *read_batches(config, clips)).values[0] for clips in inputs]
     parts = [np.concatenate(found)]

@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     parser.add_argument("--workdir", required=True, help="folder of the training run")
     parser.add_argument("--protocol", required=True, choices=protocols.NAMES)
     parser.add_argument("--encoder", default="trained", choices=features.ENCODERS)
-    about = "one or more of joint, motion, bone, mean, concat, ensemble; default: the first there"
+    about = "one or more of joint, motion, bone, mean, concat, together, ensemble; default: the first there"
     parser.add_argument("--stream", default="", help=about)
     about = "another run, whose streams stand beside this run's; may be repeated"
     parser.add_argument("--join", action="append", default=[], metavar="DIR", help=about)

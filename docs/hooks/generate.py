@@ -160,7 +160,10 @@ def _escape_prose(text: str) -> str:
 
 
 # Files with sections of a config besides configs/default.py.
-METHODS = [ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("moco", "halp", "cmd")]
+METHODS = [ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("keys", "halp", "cmd")]
+OTHERS = [  # sections that only the configs of other methods have
+    ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("normal_view", "aimclr", "crossclr")
+]
 
 
 def read_settings(path: Path) -> list[tuple[str, str, str]]:
@@ -228,7 +231,7 @@ def make_settings() -> str:
     rows = ["## The run itself", ""]
     table = "| field | default | what |\n|---|---|---|"
     rows.append(table)
-    settings = [row for path in (default, *METHODS) for row in read_settings(path)]
+    settings = [row for path in (default, *METHODS, *OTHERS) for row in read_settings(path)]
     for field, value, comment in settings:
         comment = comment.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
         if value:

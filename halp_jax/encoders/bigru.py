@@ -8,10 +8,12 @@ backward, and the feature joins the final states of both. `pooling="mean"` (not 
 the mean over all frames instead of the last one: every frame has a short way to the loss.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from halp_jax.encoders.gru import scan_gru
 from halp_jax.encoders.heads import MLPHead, torch_uniform
@@ -61,9 +63,13 @@ class BiGRU(nn.Module):
       length: valid frames of each clip. Not looked at: the views of every method here are resampled
         to the same number of frames, all of them valid.
       train: use and update batch statistics, or use the running ones.
+      keys: not looked at: there is no dropout.
+      drop: a function of the last layer's map [1, batch, time, features], which has no joints any
+        more; what it makes of it is pooled and embedded, too.
 
     Returns:
-      embedding [batch, dim], not normalised, and feature [batch, num_features].
+      embedding [batch, dim], not normalised, and feature [batch, num_features]; with `drop` a third,
+      the embedding of the dropped map.
     """
 
     width: int = 1024
@@ -98,7 +104,9 @@ class BiGRU(nn.Module):
         length: Int[Array, "batch"] | None = None,
         *,
         train: bool,
-    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch features"]]:
+        keys: Key[Array, "batch"] | None = None,
+        drop: Callable[[Array], Array] | None = None,
+    ) -> tuple[Float[Array, "batch ..."], ...]:
         if self.direction not in ("forward", "bidirectional"):
             raise ValueError(f"unknown direction {self.direction!r}: forward or bidirectional")
         if self.pooling not in ("last", "mean"):
@@ -112,11 +120,20 @@ class BiGRU(nn.Module):
             first, second = layer(x)
             x = jnp.concatenate([first, second], axis=-1)
         self.sow("intermediates", "frames", x)  # for tests and for looking inside
-        if self.pooling == "mean":
-            feature = jnp.mean(x, axis=0)
-        else:
-            feature = jnp.concatenate([first[-1], second[0 if backward else -1]], axis=-1)
-        return MLPHead(self.dim, name="head")(feature), feature
+        head = MLPHead(self.dim, name="head")
+
+        def pool(x):
+            if self.pooling == "mean":
+                return jnp.mean(x, axis=0)
+            first, second = jnp.split(x, 2, axis=-1)
+            return jnp.concatenate([first[-1], second[0 if backward else -1]], axis=-1)
+
+        feature = pool(x)
+        found = head(feature), feature
+        if drop is None:
+            return found
+        dropped = jnp.swapaxes(drop(jnp.swapaxes(x, 0, 1)[None])[0], 0, 1)
+        return *found, head(pool(dropped))
 
 
 def flatten_clips(

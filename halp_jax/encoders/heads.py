@@ -1,5 +1,7 @@
 """The projection head of MoCo v2 (Chen et al. 2020), initialised as the released code's."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,13 @@ def torch_uniform(fan_in: int):
 
 
 class MLPHead(nn.Module):
-    """Linear, ReLU, Linear: [batch, features] -> [batch, dim], not normalised."""
+    """Linear, ReLU, Linear: [batch, features] -> [batch, dim], not normalised.
+
+    `start` initialises the weights of both layers, and their biases are 0; None: as the released HaLP.
+    """
 
     dim: int
+    start: Callable | None = None
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch features"]) -> Float[Array, "batch dim"]:
@@ -27,7 +33,10 @@ class MLPHead(nn.Module):
         default = torch_uniform(width)
         # Only the last layer goes through the released code's Xavier initialisation.
         xavier = nn.initializers.xavier_uniform()
+        first, last = (self.start, self.start) if self.start else (default, xavier)
         # In full float32 on accelerators, too: it is a small part of the work.
-        full = {"bias_init": default, "precision": "highest"}
-        hidden = nn.Dense(width, kernel_init=default, name="hidden", **full)(features)
-        return nn.Dense(self.dim, kernel_init=xavier, name="out", **full)(nn.relu(hidden))
+        full = {
+            "bias_init": nn.initializers.zeros if self.start else default, "precision": "highest",
+        }  # fmt: skip
+        hidden = nn.Dense(width, kernel_init=first, name="hidden", **full)(features)
+        return nn.Dense(self.dim, kernel_init=last, name="out", **full)(nn.relu(hidden))

@@ -4,6 +4,8 @@ Differences to flax.linen.BatchNorm that show in the digits: the running varianc
 and the batch statistics are taken in two passes (mean first), over all devices.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.1  # of the running statistics, torch's sense: the share of the new
     epsilon: float = 1e-5
     axis_name: str | None = None  # mapped axis whose batches count as one
+    scale_init: Callable = nn.initializers.ones
 
     @nn.compact
     def __call__(
@@ -26,7 +29,7 @@ class BatchNorm(nn.Module):
     ) -> Float[Array, "*batch features"]:
         """`there`: the samples that count, where not all do."""
         size = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (size,))
+        scale = self.param("scale", self.scale_init, (size,))
         bias = self.param("bias", nn.initializers.zeros, (size,))
         running_mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(size))
         running_var = self.variable("batch_stats", "var", lambda: jnp.ones(size))

@@ -16,6 +16,7 @@ from halp_jax.evaluation import classifier, streams
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation.classifier import Classifier
 from halp_jax.evaluation.unfinished import fingerprint
+from halp_jax.methods.normal_view import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.skeletons.layout import Layout
 from halp_jax.training.normalization import agree
@@ -111,7 +112,9 @@ def make_scorer(
     own = streams.with_streams(config, found.streams)
     needed = streams.find_needed([part.look for part in found.parts], found.streams)
     embed = feats.make_embedding("trained", own, layout, needed)
-    extract = feats.make_extractor(embed, crop=found.crop, num_frames=found.num_frames)
+    extract = feats.make_extractor(
+        embed, crop=found.crop, num_frames=found.num_frames, prepare=make_prepare(config, layout)
+    )
     variables = variables if found.variables is None else found.variables
     if found.variables is not None:
         feats.check_fit(feats.Encoder(embed, variables, needed), own, layout)

@@ -120,13 +120,15 @@ def make_extractor(
     min_frames: int = 64,
     num_crops: int = 1,
     seed: int = 0,
+    prepare: Callable[[Array], Array] | None = None,
     devices: list[Any] | None = None,
 ) -> Callable[[PyTree, Iterable[dict[str, np.ndarray]], int], Features]:
     """Compiles `embed` once -> extract(variables, batches, num_clips) -> Features.
 
     A number as `crop` is the ratio of a centre crop; a pair the range of a random one, which keeps
     at least `min_frames`. The crop of a clip depends on (seed, crop number, data set index) alone:
-    not on batches, order or devices (default: all of this process). Batches are those of
+    not on batches, order or devices (default: all of this process). `prepare`: of the whole clip, before
+    it is cropped, see `methods.normal_view`. Batches are those of
     `pipeline.eval_batches` or their like, all of one size; rows that are not valid are dropped.
     """
     devices = devices or jax.local_devices()
@@ -135,6 +137,9 @@ def make_extractor(
     key = jax.random.fold_in(jax.random.key(seed), _CROP_KEY)
 
     def view(number, frames, length, index):
+        if prepare:
+            frames = prepare(frames)
+            length = len(frames)
         if not isinstance(crop, tuple):
             return augment.centre_crop(frames, length, crop, num_frames)
         clip_key = jax.random.fold_in(jax.random.fold_in(key, number), index)

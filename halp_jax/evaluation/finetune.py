@@ -58,7 +58,7 @@ def _make_runner(config, dataset, encoder: feats.Encoder, looks: Sequence[str], 
         if config.finetune[name] < 1:
             raise UserError(f"finetune.{name} is {config.finetune[name]}; it must be at least 1")
     for look in looks:
-        if look in ("mean", "concat"):
+        if look in ("mean", "concat", "together"):
             raise UserError(f"--stream={look} is of frozen features; fine-tune streams or ensemble")
     make = functools.cache(functools.partial(tune.make_trainer, config, dataset))
 

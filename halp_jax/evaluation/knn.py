@@ -17,6 +17,7 @@ from halp_jax.core.sphere import normalize
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import result_files, streams
+from halp_jax.methods.normal_view import make_prepare
 
 
 @functools.partial(jax.jit, static_argnames=("k", "train_block", "test_block"))
@@ -101,8 +102,9 @@ def _check_k(k: int, count: int) -> None:
 def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding):
     _check_k(config.knn.k, len(dataset.labelled(config.data.split, "train")))
     return feats.make_extractor(
-        embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed
-    )
+        embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed,
+        prepare=make_prepare(config, dataset.layout),
+    )  # fmt: skip
 
 
 def _evaluate(

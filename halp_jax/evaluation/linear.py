@@ -21,6 +21,7 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import result_files, streams
 from halp_jax.evaluation.classifier import Classifier, Part
+from halp_jax.methods.normal_view import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe, init_probe, probe_loss
 
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
@@ -59,7 +60,7 @@ def train_probe(
     """
     num_crops, count, dim = train.shape
     batch_size, epochs = min(settings.batch_size, count), settings.epochs
-    steps = -(-count // batch_size)
+    steps = -(-count // batch_size) if settings.keep_rest else count // batch_size
     optimizer = make_optimizer(settings, steps)
     init_key, shuffle_key = jax.random.split(key)
     looks = look_epochs(settings)
@@ -75,8 +76,8 @@ def train_probe(
             carry, seen = carry_and_seen
             # The same order whatever the device: a permutation drawn from the epoch alone.
             order = jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), count)
-            padding = steps * batch_size - count
-            order = jnp.pad(order, (0, padding)).reshape(steps, batch_size)
+            padding = max(steps * batch_size - count, 0)
+            order = jnp.pad(order, (0, padding))[: steps * batch_size].reshape(steps, batch_size)
             valid = (jnp.arange(steps * batch_size) < count).astype(jnp.float32)
 
             def step(carry, rows):
@@ -96,7 +97,7 @@ def train_probe(
             )
             return (carry, seen), None
 
-        probe = init_probe(init_key, dim, num_classes)
+        probe = init_probe(init_key, dim, num_classes, settings.start_std)
         seen = jnp.zeros((len(looks), len(test), num_classes))
         carry = ((probe, optimizer.init(probe)), seen)
         ((probe, _), seen), _ = jax.lax.scan(epoch_step, carry, jnp.arange(epochs))
@@ -167,7 +168,7 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """The linear protocol: look -> the figures of `score`, clip counts and "classifier".
 
-    `looks`: streams of the encoder, "mean", "concat", or "ensemble", the sum of the scores of one
+    `looks`: streams of the encoder, "mean", "concat", "together", or "ensemble", the sum of the scores of one
     probe a stream with `linear.weights`; the encoder's first stream if empty.
     """
     settings = config.linear
@@ -176,6 +177,7 @@ def evaluate(
             raise UserError(f"linear.{name} is {settings[name]}; it must be at least 1")
     views = config.views
     common = {"num_frames": views.num_frames, "min_frames": views.min_frames, "seed": config.seed}
+    common["prepare"] = make_prepare(config, dataset.layout)
     num_crops = min(settings.num_crops, settings.epochs)  # a crop beyond the epochs is never seen
     crop = tuple(settings.crop)
     crops = feats.make_extractor(encoder.embed, crop=crop, num_crops=num_crops, **common)

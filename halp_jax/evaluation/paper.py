@@ -49,7 +49,8 @@ TOLERANCE = 0.05
 
 # The released scripts' values, the first that of NTU where PKU-II has another.
 SETTINGS = {
-    "encoder.width": ("1024",), "encoder.num_layers": ("3",), "encoder.direction": ("forward",),
+    "encoder.name": ("bigru",), "encoder.width": ("1024",), "encoder.num_layers": ("3",),
+    "encoder.direction": ("forward",),
     "encoder.pooling": ("last",), "halp.solver": ("pairwise",), "halp.estimator": ("sampled",),
     "halp.draw": ("released",), "train.epochs": ("451", "1001"),
 }  # fmt: skip

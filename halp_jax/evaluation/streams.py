@@ -1,6 +1,7 @@
 """Looking at an encoder of several streams: one of them, their mean or concatenation, an ensemble.
 
-"mean" is what the released code of CMD calls `all`. "ensemble" is the field's way with classifiers:
+"mean" is what the released code of CMD calls `all`. "together" is CrosSCLR's linear evaluation: a linear
+layer on each stream, trained at once on the mean of their logits. "ensemble" is the field's way with classifiers:
 one on each stream, their scores added with weights (AimCLR: 0.6 joint, 0.6 bone, 0.4 motion). The
 streams may come from one run that trained them together, or from several runs of one stream each.
 """
@@ -16,7 +17,7 @@ from jaxtyping import Float, PyTree
 
 from halp_jax.errors import UserError
 
-COMBINED = ("mean", "concat", "ensemble")
+COMBINED = ("mean", "concat", "together", "ensemble")
 
 
 def parse_looks(text: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -44,6 +45,8 @@ def select(
     """One look at features that hold those of `streams` side by side on the last axis."""
     if look == "concat":
         return features
+    if look == "together":  # one layer on all is a layer on each
+        return features / len(streams)
     parts = features.reshape(*features.shape[:-1], len(streams), -1)
     if look == "mean":
         return parts.mean(axis=-2)

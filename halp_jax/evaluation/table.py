@@ -30,9 +30,11 @@ NO_EXPERIMENT = (
 # Of the evaluations' sections, what changes no result.
 NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights")
 RAW = ("data.max_frames", "views.num_frames", "views.min_frames")
+# Settings of the one encoder that are nothing to a run with another.
+OWN_TO = {"bigru": ("width", "num_layers", "direction", "pooling"), "stgcn": ("stgcn",)}
 UNTRAINED = {
     "raw": RAW,
-    "random": (*RAW, *(f"encoder.{f}" for f in ("width", "num_layers", "direction", "pooling"))),
+    "random": (*RAW, *(f"encoder.{f}" for f in ("name", *sum(OWN_TO.values(), ())))),
 }
 
 
@@ -132,10 +134,15 @@ def experiment_settings(
 ) -> dict[str, str]:
     """What two results must have alike to be of one experiment; `num_test` guards the data set."""
     flat = flatten(config)
+    encoder = flat.get("encoder.name", "")
+    others = [
+        f"encoder.{x}" for name, own in OWN_TO.items() if name != encoder for x in own if encoder
+    ]
+    flat = {field: value for field, value in flat.items() if not field.startswith(tuple(others))}
     counts = {"num_classes": str(len(result["per_class"])), "num_test": str(result["num_test"])}
     if not method:
         kept = UNTRAINED[result["encoder"]] + ("streams",) * (result["stream"] in COMBINED)
-        return {field: flat[field] for field in kept if field in flat} | counts
+        return {field: value for field, value in flat.items() if field.startswith(kept)} | counts
     out = NO_EXPERIMENT + ("halp.",) * ("HaLP" not in method) + ("cmd.",) * ("CMD" not in method)
     # runs/halp_1/checkpoints/400 -> runs/halp@400: the run's number left out.
     start, _, step = (config.get("init_from") or "").partition("/checkpoints/")

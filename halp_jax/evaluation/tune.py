@@ -20,6 +20,7 @@ from halp_jax.datasets.whole_file import open_whole
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
 from halp_jax.evaluation.streams import with_streams
+from halp_jax.methods.normal_view import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.training import cluster, parallel
 from halp_jax.training.loop import train
@@ -71,6 +72,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     extract = feats.make_extractor(
         feats.make_embedding("trained", with_streams(config, (stream,)), dataset.layout),
         crop=config.finetune.test_crop, num_frames=config.views.num_frames,
+        prepare=make_prepare(config, dataset.layout),
     )  # fmt: skip
     looks = linear.look_epochs(config.finetune)
 
@@ -101,6 +103,8 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
 
         def start(state):
             params, batch_stats = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], variables)
+            # A method may keep layers beside its encoder's own, which nothing of here looks at.
+            params = {name: params[name] for name in state.params["encoder"]}
             params = state.params | {"encoder": params}
             return state.replace(params=params, extra={"batch_stats": batch_stats})
 

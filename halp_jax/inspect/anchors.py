@@ -29,6 +29,7 @@ from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, load
 from halp_jax.methods.halp import default_config
+from halp_jax.methods.normal_view import make_prepare
 from halp_jax.training import checkpoint, normalization
 
 _find_targets = jax.jit(halp.walk_targets, static_argnums=1)
@@ -266,8 +267,9 @@ def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
 def _embed(config, stream, dataset, numbers, variables) -> features.Features:
     embed = features.make_embedding("trained", config, dataset.layout, (stream,), points=True)
     extract = features.make_extractor(
-        embed, crop=config.knn.crop, num_frames=config.views.num_frames
-    )
+        embed, crop=config.knn.crop, num_frames=config.views.num_frames,
+        prepare=make_prepare(config, dataset.layout),
+    )  # fmt: skip
     batches = pipeline.eval_batches(
         dataset, numbers,
         batch_size=min(config.knn.batch_size, len(numbers)), max_frames=config.data.max_frames,

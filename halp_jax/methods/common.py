@@ -12,15 +12,19 @@ import optax
 from jaxtyping import Array, Key
 
 from halp_jax.core.sphere import normalize
-from halp_jax.encoders.bigru import BiGRU, make_encoder
+from halp_jax.encoders import bigru, stgcn
 from halp_jax.encoders.product import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
 from halp_jax.methods.schedule import Schedule, step_decay
 from halp_jax.skeletons.augment import random_view
+from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS
 
+ENCODERS = ("bigru", "stgcn")
 CHOICES = {
+    "encoder.name": ENCODERS,
+    "encoder.stgcn.graph": stgcn.GRAPHS,
     "encoder.direction": ("forward", "bidirectional"),
     "encoder.pooling": ("last", "mean"),
     "train.precision": PRECISIONS,
@@ -50,8 +54,21 @@ def full_length(frames: Array) -> Array:
     return jnp.full(frames.shape[0], frames.shape[1], jnp.int32)
 
 
+def make_encoder(
+    config: ml_collections.ConfigDict, layout: Layout, axis_name: str | None = None
+) -> bigru.BiGRU | stgcn.STGCN:
+    """The encoder that config.encoder names; any serves any method.
+
+    Args:
+        axis_name: the mapped axis over which a batch is spread.
+    """
+    if config.encoder.name == "stgcn":
+        return stgcn.make_encoder(config, layout.parents, axis_name)
+    return bigru.make_encoder(config, axis_name)
+
+
 def init_encoder(
-    encoder: BiGRU, key: Key[Array, ""], config: ml_collections.ConfigDict, spec: Spec
+    encoder: Any, key: Key[Array, ""], config: ml_collections.ConfigDict, spec: Spec
 ) -> dict[str, Any]:
     """The encoder's variables {"params", "batch_stats"} before the first step."""
     clip = (config.views.num_frames, spec.layout.bodies, spec.layout.num_joints, 3)
@@ -59,19 +76,36 @@ def init_encoder(
 
 
 def forward(
-    encoder: BiGRU, params: Any, batch_stats: Any, batch: Batch
-) -> tuple[Array, Array, Any]:
-    """A batch in training: (embedding, not normalised; feature; new batch statistics)."""
+    encoder: Any,
+    params: Any,
+    batch_stats: Any,
+    batch: Batch,
+    key: Key[Array, ""],
+    drop: Callable[[Array], Array] | None = None,
+) -> tuple[Any, ...]:
+    """A batch in training: (embedding, not normalised; feature; new batch statistics).
+
+    Args:
+        key: of dropout, if the encoder has any.
+        drop: as the encoder takes it; the embedding of the dropped map comes third, before the
+            statistics.
+    """
     variables = {"params": params, "batch_stats": batch_stats}
-    (embedding, feature), new = encoder.apply(
-        variables, batch["frames"], batch["length"], train=True, mutable=["batch_stats"]
-    )
-    return embedding, feature, new["batch_stats"]
+    found, new = encoder.apply(
+        variables, batch["frames"], batch["length"], train=True, mutable=["batch_stats"],
+        keys=sample_keys(key, len(batch["length"])), drop=drop,
+    )  # fmt: skip
+    return *found, new["batch_stats"]
 
 
-def make_inference(config: ml_collections.ConfigDict) -> tuple[Callable, Callable]:
+def dropout_keys(key: Key[Array, ""], count: int) -> Key[Array, "count"]:
+    """Keys that share no random number with `sample_keys(key, ...)`."""
+    return jax.random.split(jax.random.fold_in(key, 2**31), count)
+
+
+def make_inference(config: ml_collections.ConfigDict, layout: Layout) -> tuple[Callable, Callable]:
     """(encode, embed) of a method that keeps its encoder's variables as params and batch_stats."""
-    encoder = make_encoder(config)
+    encoder = make_encoder(config, layout)
 
     def infer(params, extra, batch):
         variables = {"params": params, "batch_stats": extra["batch_stats"]}
@@ -92,7 +126,8 @@ def forward_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
     XLA counts those of an encoder without loops; of a loop it counts the body once, so an encoder
     that has one counts for itself (`count_flops`).
     """
-    encoder, layout = make_encoder(config), spec.layout
+    layout = spec.layout
+    encoder = make_encoder(config, layout)
     if hasattr(encoder, "count_flops"):
         inputs = layout.bodies * layout.num_joints * 3
         clip = encoder.count_flops(config.views.num_frames, inputs)
@@ -146,13 +181,15 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.choices(config, CHOICES)
     check.at_least(
         config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
-        "encoder.num_layers", "encoder.dim",
+        "encoder.num_layers", "encoder.dim", "encoder.stgcn.width", "encoder.stgcn.last_width",
     )  # fmt: skip
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
         "optim.weight_decay", "optim.factor", "optim.warmup_epochs",
     )  # fmt: skip
     check.shares(config, "views.shear_probability", "optim.momentum", "knn.crop")
+    if not 0 <= config.encoder.stgcn.dropout < 1:
+        check.refuse(config, "encoder.stgcn.dropout", "it must lie in [0, 1)")
     crop = tuple(config.views.crop)
     if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
         check.refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")

@@ -15,9 +15,11 @@ class Probe(NamedTuple):
     bias: Float[Array, "classes"]
 
 
-def init_probe(key: Key[Array, ""], num_features: int, num_classes: int) -> Probe:
-    """Weights ~ N(0, 0.01), bias 0."""
-    weight = 0.01 * jax.random.normal(key, (num_features, num_classes))
+def init_probe(
+    key: Key[Array, ""], num_features: int, num_classes: int, std: float = 0.01
+) -> Probe:
+    """Weights ~ N(0, std^2), bias 0."""
+    weight = std * jax.random.normal(key, (num_features, num_classes))
     return Probe(weight, jnp.zeros(num_classes))
 
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from halp_jax.encoders.bigru import make_encoder
 from halp_jax.methods import common
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
+from halp_jax.methods.normal_view import make_prepare
 from halp_jax.methods.probe import init_probe, probe_loss
 from halp_jax.skeletons.augment import random_crop
 
@@ -32,8 +32,9 @@ def default_config() -> ml_collections.ConfigDict:
 
 def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
     """The method in all streams of the config, each with a linear layer of its own."""
-    encoder, v = make_encoder(config, AXIS), config.views
-    encode_features, _ = common.make_inference(config)
+    encoder, v = common.make_encoder(config, spec.layout, AXIS), config.views
+    prepare = make_prepare(config, spec.layout)
+    encode_features, _ = common.make_inference(config, spec.layout)
 
     def init(key):
         key_encoder, key_probe = jax.random.split(key)
@@ -42,14 +43,19 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
         params = {"encoder": variables["params"], "probe": probe}
         return params, {"batch_stats": variables["batch_stats"]}
 
+    def view(key, clip, length):
+        if prepare:
+            clip = prepare(clip)
+            length = len(clip)
+        return random_crop(key, clip, length, *v.crop, v.num_frames, v.min_frames)
+
     def views(keys, batch):
-        settings = *v.crop, v.num_frames, v.min_frames
-        return (common.map_clips(random_crop, keys[0], batch, *settings),)
+        return (common.map_clips(view, keys[0], batch),)
 
     def loss(params, extra, views, key, step):
         [batch] = views
         _, features, batch_stats = common.forward(
-            encoder, params["encoder"], extra["batch_stats"], batch
+            encoder, params["encoder"], extra["batch_stats"], batch, key
         )
         labels = batch["label"]
         value = probe_loss(params["probe"], features, labels, jnp.ones(len(labels)))

@@ -8,7 +8,11 @@ from halp_jax.methods.base import TrainState
 
 # Fields that configs of before lack, with the value that such a run had.
 SETTINGS = {
-    "method": "moco", "train.precision": "float32", "encoder.pooling": "last",
+    "method": "moco", "train.precision": "float32", "encoder.name": "bigru",
+    "encoder.pooling": "last", "encoder.stgcn": {
+        "width": 16, "last_width": 256, "graph": "released", "dropout": 0.5, "remat": False,
+    },
+    "linear.start_std": 0.01, "linear.keep_rest": True,
     "halp.prototypes": "kmeans", "checkpoint.every_minutes": 0.0, "finetune.save_minutes": 5.0,
     "finetune.keep_weights": True,
 }  # fmt: skip

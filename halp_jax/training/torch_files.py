@@ -38,6 +38,7 @@ class Content(NamedTuple):
     optimizer: Any = None
     epoch: int | None = None
     ours: dict[str, str] = {}  # "config" and "run", JSON, where we wrote the file
+    bare: bool = False  # torch's file is the state dict and nothing else
 
 
 def read_file(path: Path) -> Content:
@@ -56,7 +57,8 @@ def write_file(path: Path, content: Content) -> None:
         return
     torch = _import("torch", "torch")
     plain = {"epoch": content.epoch, "state_dict": content.arrays, "optimizer": content.optimizer}
-    tensors = _map_leaves(plain | {OURS: content.ours}, np.ndarray, torch.tensor)
+    whole = content.arrays if content.bare else plain | {OURS: content.ours}
+    tensors = _map_leaves(whole, np.ndarray, torch.tensor)
     with appear(path) as unfinished:
         torch.save(tensors, unfinished)
 

@@ -1,0 +1,95 @@
+"""AimCLR and its baseline SkeletonCLR at the released settings, with HaLP on either; and small ones.
+
+    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60_raw \\
+        --normalize=none --bodies=slot
+    python -m halp_jax.train --config=configs/aimclr.py:ntu60_xsub --workdir=runs/aimclr \\
+        --config.data.dir=data/ntu60_raw
+    python -m halp_jax.evaluate --workdir=runs/aimclr --protocol=linear
+
+Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, pku1_xsub, and small, for sets of about a
+thousand clips in the default frame. Behind a +, in this order: skeletonclr (two views instead of three)
+and halp. small_start is SkeletonCLR for 30 epochs; from it, by --config.init_from, small, small+halp and
+small+skeletonclr go on to 45. Motion and bone are runs of their own, --config.streams="('bone',)"; the
+three together:
+
+    python -m halp_jax.evaluate --workdir=runs/aimclr --join=runs/motion --join=runs/bone \\
+        --protocol=linear --stream=ensemble
+
+Nobody has released HaLP on AimCLR: its weight and start are our choice. So are those of `small`.
+"""
+
+import runpy
+from pathlib import Path
+
+default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+
+SPLITS = {
+    "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
+    "pku1_xsub": "xsub", "small": "xsub", "small_start": "xsub",
+}  # fmt: skip
+OPTIONS = ("skeletonclr", "halp")
+START_EPOCHS, MORE_EPOCHS = 30, 15  # of small_start, and of small after it
+
+
+def get_config(variant: str = ""):
+    name, *options = variant.split("+")
+    if name not in SPLITS or options != [each for each in OPTIONS if each in options]:
+        raise ValueError(
+            f"unknown variant {variant!r}: give one after a colon, as in "
+            f"--config=configs/aimclr.py:ntu60_xsub+halp; there are {', '.join(SPLITS)}, each with "
+            f"{' and '.join('+' + option for option in OPTIONS)}"
+        )
+    config = default["get_config"]("aimclr")
+    set_released(config)
+    config.data.split = SPLITS[name]
+    if name.startswith("small"):
+        set_small(config)
+    if name == "small_start":
+        config.train.epochs = START_EPOCHS
+        config.aimclr.extreme_views = False
+    if "skeletonclr" in options:
+        config.aimclr.extreme_views = False
+    if "halp" in options:
+        config.halp.mu = 1.0
+    return config
+
+
+def set_released(config):
+    """What AimCLR and CrosSCLR have alike."""
+    config.encoder.name = "stgcn"
+    config.views.num_frames = 50
+    config.optim.learning_rate = 0.1
+    config.optim.milestones = (250,)
+    config.train.batch_size = 128
+    config.train.epochs = 300
+    config.knn.crop = 1.0
+    config.linear.update(
+        learning_rate=3.0, batch_size=128, epochs=100, milestones=(80,), crop=(1.0, 1.0),
+        test_crop=1.0, num_crops=1, start_std=0.02, keep_rest=False,
+    )  # fmt: skip
+    config.finetune.crop, config.finetune.test_crop = (1.0, 1.0), 1.0
+
+
+def set_small(config):
+    """A quarter of the width, and the pace of configs/small.py."""
+    config.data.max_frames = 256
+    config.views.num_frames = 32
+    config.normal_view.up = "z"
+    config.encoder.stgcn.width, config.encoder.stgcn.last_width = 4, 64
+    config.moco.queue_size = 1024
+    config.moco.momentum = 0.99
+    config.moco.temperature = 0.1
+    config.optim.milestones = (38,)
+    config.train.batch_size = 64
+    config.train.epochs = START_EPOCHS + MORE_EPOCHS
+    config.train.log_every = 10
+    config.checkpoint.every_epochs = 15
+    config.checkpoint.keep_every_epochs = 0
+    config.knn.every_epochs = 0
+    config.halp.start_epoch = START_EPOCHS
+    config.halp.kmeans_mean = "frechet"
+    config.linear.update(
+        learning_rate=0.05, epochs=60, milestones=(40, 50), standardize=True, keep_rest=True
+    )
+    if "aimclr" in config:
+        config.aimclr.mine_epoch = START_EPOCHS + 5

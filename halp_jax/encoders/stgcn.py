@@ -1,0 +1,272 @@
+"""ST-GCN (Yan et al., AAAI 2018) in the size of SkeletonCLR, CrosSCLR and AimCLR: ten blocks on the bones.
+
+Source: net/st_gcn.py and net/utils/graph.py of Levigty/AimCLR. Each body of a clip is a row of its own,
+and so is one that is absent; the feature is the mean over time, joints and bodies.
+
+A map is [joints, rows, time, channels]. With the joints in front the sum over neighbours is one
+product for all of it, and the convolution over time finds its rows side by side (PERFORMANCE.md).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from halp_jax.encoders.heads import MLPHead
+from halp_jax.encoders.norm import BatchNorm
+from halp_jax.encoders.product import Precision, product
+
+GRAPHS = ("released", "distance")
+TAPS = 9  # of the convolution over time
+_START = nn.initializers.normal(0.02)  # of convolutions and linear layers; biases start at 0
+
+Map = Float[Array, "joints rows time channels"]
+
+
+def make_adjacency(
+    parents: Sequence[int], graph: str = "released"
+) -> Float[np.ndarray, "3 source target"]:
+    """Shares of each joint's neighbours, itself among them, in three parts that add up to 1 a target.
+
+    The parts are the joint itself; neighbours that are not nearer to the root; nearer ones.
+
+    Args:
+        parents: of each joint; a root is its own.
+        graph: one of GRAPHS.
+    """
+    joints = np.arange(len(parents))
+    near = np.eye(len(parents))
+    near[joints, parents] = near[parents, joints] = 1
+    depth = np.where(joints == np.asarray(parents), 0, np.inf)
+    for _ in joints if graph == "distance" else joints[:1]:
+        further = np.where(near > 0, depth, np.inf).min(1) + 1
+        depth = np.minimum(depth, further)
+    share = near / near.sum(0)
+    itself, nearer = np.eye(len(parents)) > 0, depth[:, None] < depth
+    parts = (itself, ~itself & ~nearer, nearer)
+    return np.stack([share * part for part in parts]).astype(np.float32)
+
+
+def draw_kept(
+    keys: Key[Array, "batch"], shape: tuple[int, ...], rate: float
+) -> Bool[Array, "batch ..."]:
+    """For each clip a mask of `shape`: False with probability `rate`, to 1/256.
+
+    A byte for each entry: random numbers of 32 bits would take as long as a block.
+    """
+    size = math.prod(shape)
+
+    def draw(key):
+        words = jax.random.bits(key, (-(-size // 4),))
+        return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)
+
+    return jax.vmap(draw)(keys) >= round(256 * rate)
+
+
+def drop_out(x: Map, keys: Key[Array, "batch"], rate: float) -> Map:
+    """Dropout. Each clip has a key: its draws do not depend on how a batch is split over devices."""
+    joints, rows, *rest = x.shape
+    kept = draw_kept(keys, (rows // len(keys), joints, *rest), rate)
+    kept = jnp.moveaxis(kept.reshape(rows, joints, *rest), 1, 0)
+    return jnp.where(kept, x / (1.0 - rate), 0.0)
+
+
+class Block(nn.Module):
+    """A sum over neighbours, a convolution over time, and the way around both."""
+
+    width: int
+    stride: int = 1  # in time
+    skip: str = "same"  # the way around: "none", "same", or "project"
+    dropout: float = 0.0
+    precision: Precision = "float32"
+    axis_name: str | None = None
+
+    def norm(self, name: str) -> BatchNorm:
+        return BatchNorm(scale_init=_around_one, axis_name=self.axis_name, name=name)
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Map,
+        adjacency: Float[Array, "parts source target"],
+        keys: Key[Array, "batch"] | None,
+        train: bool,
+    ) -> Float[Array, "joints rows new_time outputs"]:
+        parts, inputs = len(adjacency), x.shape[-1]
+        edges = self.param("edges", nn.initializers.ones, adjacency.shape)
+        w_graph = self.param("w_graph", _START, (parts, inputs, self.width))
+        b_graph = self.param("b_graph", nn.initializers.zeros, (parts, self.width))
+        w_time = self.param("w_time", _START, (TAPS, self.width, self.width))
+        b_time = self.param("b_time", nn.initializers.zeros, (self.width,))
+
+        # First the sum over neighbours, then the product: that order has the fewer channels to sum.
+        shares = adjacency * edges
+        # (As one plain matrix product and one concatenation: XLA makes less of an einsum.)
+        to_target = jnp.swapaxes(shares, 1, 2).reshape(-1, x.shape[0])
+        gathered = jnp.matmul(to_target, x.reshape(x.shape[0], -1), precision="highest")
+        gathered = jnp.concatenate([*gathered.reshape(parts, *x.shape)], axis=-1)
+        y = product(gathered, w_graph.reshape(-1, self.width), self.precision)
+        y = y + jnp.einsum("kvw,kc->wc", shares, b_graph, precision="highest")[:, None, None]
+        y = nn.relu(self.norm("graph_norm")(y, train))
+        y = convolve_time(y, w_time, self.stride, self.precision) + b_time
+        y = self.norm("time_norm")(y, train)
+        if train and self.dropout and keys is not None:
+            y = drop_out(y, keys, self.dropout)
+        if self.skip == "project":
+            w = self.param("w_skip", _START, (inputs, self.width))
+            b = self.param("b_skip", nn.initializers.zeros, (self.width,))
+            x = product(x[:, :, :: self.stride], w, self.precision) + b
+            x = self.norm("skip_norm")(x, train)
+        return nn.relu(y if self.skip == "none" else x + y)
+
+
+def convolve_time(
+    x: Float[Array, "joints rows time inputs"],
+    weights: Float[Array, "taps inputs outputs"],
+    stride: int,
+    precision: Precision,
+) -> Float[Array, "joints rows new_time outputs"]:
+    """Each output frame from the nine around it, zeros outside of the clip.
+
+    In a clip shorter than nine frames all outputs see nearly all inputs: one product with a banded
+    matrix does that, for which XLA's convolution on a CPU takes forty times as long.
+    """
+    if x.shape[2] < TAPS:
+        return _multiply_by_band(x, weights, stride, precision)
+    joints, rows, time, channels = x.shape
+    if precision == "bfloat16":
+        x, weights = x.astype(jnp.bfloat16), weights.astype(jnp.bfloat16)
+    y = jax.lax.conv_general_dilated(
+        x.reshape(joints * rows, time, channels), weights, (stride,), ((TAPS // 2, TAPS // 2),),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        precision={"float32": "highest", "tensorfloat32": "high"}.get(precision),
+    )  # fmt: skip
+    return y.reshape(joints, rows, *y.shape[1:]).astype(jnp.float32)
+
+
+def _multiply_by_band(x, weights, stride, precision):
+    joints, rows, time, channels = x.shape
+    outputs = np.arange(0, time, stride)
+    tap = (
+        np.arange(time)[:, None] - outputs + TAPS // 2
+    )  # of each input frame in each output's window
+    seen = ((tap >= 0) & (tap < TAPS))[..., None, None]
+    band = jnp.where(seen, weights[np.clip(tap, 0, TAPS - 1)], 0.0)  # [time, new_time, in, out]
+    band = jnp.swapaxes(band, 1, 2).reshape(time * channels, -1)
+    y = product(x.reshape(joints, rows, time * channels), band, precision)
+    return y.reshape(joints, rows, len(outputs), -1)
+
+
+def _around_one(key, shape, dtype=jnp.float32):
+    return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+class STGCN(nn.Module):
+    """Clips to features and embeddings.
+
+    Args (of `__call__`):
+      clips: one stream of each clip.
+      length: not looked at: all frames of a view are valid.
+      train: use and update batch statistics, or use the running ones.
+      keys: of the clips, for dropout in training; None for none.
+      drop: a function of the last map; what it makes of it is pooled and embedded, too.
+
+    Returns:
+      embedding [batch, dim], not normalised, and feature [batch, num_features]; with `drop` a third,
+      the embedding of the dropped map.
+    """
+
+    parents: tuple[int, ...]
+    width: int = 16
+    last_width: int = 256
+    dim: int = 128
+    graph: str = "released"
+    dropout: float = 0.5
+    remat: bool = False
+    precision: Precision = "float32"
+    axis_name: str | None = None
+
+    @property
+    def num_features(self) -> int:
+        return self.last_width
+
+    def list_blocks(self) -> list[tuple[int, int]]:
+        """(channels, stride in time) of each block."""
+        w = self.width
+        strides = (1, 1, 1, 1, 2, 1, 1, 2, 1, 1)
+        return list(
+            zip([w] * 4 + [2 * w] * 3 + [4 * w] * 2 + [self.last_width], strides, strict=True)
+        )
+
+    def count_flops(self, num_frames: int, num_inputs: int) -> float:
+        """Floating point operations of one forward pass of one clip, the head's included.
+
+        Matrix products alone (a multiply-add counts 2), in the order of the released code: in each
+        block the 1x1 convolution to three parts, the sum over neighbours, the convolution over time
+        and, where it is one, the skip.
+        """
+        joints = len(self.parents)
+        bodies, time, inputs = num_inputs // (3 * joints), num_frames, 3
+        products = 0
+        for number, (width, stride) in enumerate(self.list_blocks()):
+            shorter = -(-time // stride)
+            products += time * 3 * width * (inputs + joints) + shorter * TAPS * width**2
+            if number and (inputs, stride) != (width, 1):
+                products += shorter * inputs * width
+            time, inputs = shorter, width
+        head = self.last_width * (self.last_width + self.dim)
+        return 2.0 * (bodies * joints * products + head)
+
+    @nn.compact
+    def __call__(
+        self,
+        clips: Float[Array, "batch time bodies joints xyz"],
+        length: Int[Array, "batch"] | None = None,
+        *,
+        train: bool,
+        keys: Key[Array, "batch"] | None = None,
+        drop: Callable[[Array], Array] | None = None,
+    ) -> tuple[Float[Array, "batch ..."], ...]:
+        batch, time, bodies, joints, xyz = clips.shape
+        if joints != len(self.parents):
+            raise ValueError(f"an encoder of {len(self.parents)} joints cannot take {joints}")
+        adjacency = jnp.asarray(make_adjacency(self.parents, self.graph))
+        x = jnp.moveaxis(clips, 2, 1).reshape(batch * bodies, time, joints * xyz)
+        norm = BatchNorm(scale_init=_around_one, axis_name=self.axis_name, name="input_norm")
+        x = jnp.moveaxis(norm(x, train).reshape(*x.shape[:2], joints, xyz), 2, 0)
+        block = nn.remat(Block, static_argnums=(4,)) if self.remat else Block
+        for i, (width, stride) in enumerate(self.list_blocks()):
+            skip = "same" if (x.shape[-1], stride) == (width, 1) else "project"
+            own = None
+            if keys is not None:
+                own = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            x = block(
+                width, stride, skip if i else "none", self.dropout if i else 0.0, self.precision,
+                self.axis_name, name=f"block{i}",
+            )(x, adjacency, own, train)  # fmt: skip
+            self.sow("intermediates", "maps", x)  # for tests and for looking inside
+
+        head = MLPHead(self.dim, name="head", start=_START)
+
+        def pool(x):
+            return jnp.mean(jnp.mean(x, (0, 2)).reshape(batch, bodies, -1), 1)
+
+        feature = pool(x)
+        found = head(feature), feature
+        return (*found, head(pool(drop(x)))) if drop else found
+
+
+def make_encoder(
+    config: ml_collections.ConfigDict, parents: Sequence[int], axis_name: str | None = None
+) -> STGCN:
+    """The encoder of config.encoder.stgcn for a skeleton; `axis_name`: as `bigru.make_encoder` has it."""
+    e = config.encoder
+    return STGCN(
+        tuple(parents), dim=e.dim, precision=config.train.precision, axis_name=axis_name,
+        **e.stgcn.to_dict(),
+    )  # fmt: skip

@@ -1,0 +1,136 @@
+"""What methods with a key encoder and a queue share (MoCo; He et al., CVPR 2020), and HaLP from both.
+
+    init = keys.make_init(encoder, pull, config, spec)
+    ...
+    key_params = keys.follow(extra["key_params"], params, m)     # the key encoder moves first
+    loss_halp, kept, figures = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
+
+`kept` is the queue with the new keys in it and the prototypes made of it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Array, Float, Key
+
+from halp_jax.core.hallucinate import halp_loss
+from halp_jax.core.queue import create_queue, newest, push
+from halp_jax.methods import check, common, halp
+from halp_jax.methods import streams as st
+from halp_jax.methods.base import AXIS, Spec
+from halp_jax.methods.figures import spread
+
+FIELD = "moco.queue_size"
+FIXED = (FIELD, *halp.FIXED)  # a run cannot resume when one of these changes
+# What a warm start of the encoder takes over.
+ENCODER = ("params", "extra/batch_stats", "extra/key_params", "extra/key_batch_stats")
+ADVICE = (  # where the loss is no longer finite
+    "a lower --config.optim.learning_rate, --config.optim.warmup_epochs=5 or a higher "
+    "--config.moco.temperature"
+)
+
+
+def default_config(queue_size: int) -> ml_collections.ConfigDict:
+    """The sections `moco` and `halp` of a config."""
+    moco = ml_collections.ConfigDict()
+    moco.queue_size = queue_size  # a multiple of train.batch_size
+    moco.temperature = 0.07
+    moco.momentum = 0.999  # of the key encoder
+    return ml_collections.ConfigDict({"moco": moco, "halp": halp.default_config()})
+
+
+def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) -> None:
+    """Raises UserError for settings that cannot work."""
+    common.check_config(config, spec)
+    check.at_least(config, 1, FIELD)
+    check.shares(config, "moco.momentum")
+    check.above_zero(config, "moco.temperature")
+    size, batch_size = config.moco.queue_size, config.train.batch_size
+    halp.check_config(config, size, FIELD)
+    if size % batch_size:
+        check.refuse(config, FIELD, f"make it a multiple of train.batch_size={batch_size}")
+
+
+def make_pull(
+    config: ml_collections.ConfigDict,
+    spec: Spec,
+    halp_loss: Callable = halp_loss,
+    axes: Sequence[str] = (),
+) -> halp.Term:
+    """HaLP's term of one stream of several; `halp_loss` and `axes` as `moco.make` has them."""
+    return halp.make_term(
+        config.halp, config.encoder.dim, config.moco.temperature, spec.steps_per_epoch,
+        axes=(st.AXIS, *axes), halp_loss=halp_loss,
+    )  # fmt: skip
+
+
+def make_init(
+    encoder: Any,
+    pull: halp.Term,
+    config: ml_collections.ConfigDict,
+    spec: Spec,
+    *,
+    redrawn: bool = False,
+) -> Callable[[Key[Array, ""]], tuple[Any, dict[str, Any]]]:
+    """-> init(key): the encoder, the key encoder as a copy of it, a random queue, no prototypes.
+
+    Args:
+        redrawn: the key encoder's weights are drawn anew instead.
+    """
+
+    def init(key):
+        key_params, key_queue = jax.random.split(key)
+        variables = common.init_encoder(encoder, key_params, config, spec)
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        copy = params
+        if redrawn:
+            other = jax.random.fold_in(key_params, 1)
+            copy = common.init_encoder(encoder, other, config, spec)["params"]
+        return params, {
+            "batch_stats": batch_stats,
+            "key_params": copy,
+            "key_batch_stats": batch_stats,
+            "queue": create_queue(key_queue, config.moco.queue_size, config.encoder.dim),
+            "prototypes": pull.init(),
+        }
+
+    return init
+
+
+def follow(key_params: Any, params: Any, momentum: Any) -> Any:
+    """The key encoder after it has moved toward the query encoder; no gradient goes through."""
+    params = jax.lax.stop_gradient(params)
+    return jax.tree.map(lambda k, q: momentum * k + (1.0 - momentum) * q, key_params, params)
+
+
+def push_and_pull(
+    pull: halp.Term,
+    config: ml_collections.ConfigDict,
+    extra: dict[str, Any],
+    z_q: Float[Array, "batch dim"],
+    z_k: Float[Array, "batch dim"],
+    key: Key[Array, ""],
+    step: Any,
+    *others: Float[Array, "batch dim"],
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """(mu L_HaLP, {"queue", "prototypes"}, figures) once the loss on the old queue is taken.
+
+    Args:
+        others: more queries of the same clips, pulled to positives of the same anchors; the loss is
+            then the mean over all kinds of queries.
+    """
+    # Every device gathers the keys of all and keeps the same queue.
+    queue = push(extra["queue"], jax.lax.all_gather(z_k, AXIS, axis=0, tiled=True))
+    entries = min(config.halp.queue_entries, config.moco.queue_size)  # fewer without HaLP alone
+    full = queue.pushed > 2 * config.moco.queue_size
+    source = halp.Source(newest(queue, entries), full)
+    loss, prototypes, figures = pull.loss(extra["prototypes"], z_q, z_k, source, key, step)
+    idle = source._replace(ready=jnp.zeros_like(full))  # prototypes are renewed once
+    for number, z in enumerate(others):
+        own = jax.random.fold_in(key, 2**31 - 1 - number)
+        loss += pull.loss(extra["prototypes"], z, z_k, idle, own, step)[0]
+    kept = {"queue": queue, "prototypes": prototypes}
+    return loss / (1 + len(others)), kept, figures | spread(z_q, z_k)
