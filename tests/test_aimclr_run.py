@@ -11,7 +11,7 @@ from _aimclr import QUICKLY, load
 from halp_jax import methods
 from halp_jax.encoders.attention_drop import drop_by_attention
 from halp_jax.errors import UserError
-from halp_jax.evaluation import experiments
+from halp_jax.evaluation import table
 from halp_jax.methods import common, normal_view
 from halp_jax.methods.base import AXIS, Spec
 from halp_jax.skeletons.layout import KINECT20, NTU25
@@ -144,8 +144,7 @@ def test_variants_of_the_configs():
 
 def test_the_table_tells_halp_on_aimclr_from_aimclr():
     found = [
-        experiments.find_method(experiments.flatten(load("aimclr")(v).to_dict()))
-        for v in ("ntu60_xsub", "ntu60_xsub+halp")
+        table.name_method(load("aimclr")(v).to_dict()) for v in ("ntu60_xsub", "ntu60_xsub+halp")
     ]
     assert found == ["aimclr", "aimclr+HaLP"]
 
