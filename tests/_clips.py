@@ -10,6 +10,7 @@ import numpy as np
 from configs import default
 from halp_jax import methods
 from halp_jax.datasets import pipeline
+from halp_jax.datasets.prepared import Dataset
 from halp_jax.methods.base import Spec
 from halp_jax.skeletons.layout import NTU25
 
@@ -53,6 +54,8 @@ class FakeDataset:
     layout: object = NTU25
     name: str = "fake"
     hidden = ()  # clips whose label is not known
+    unit, describe, identity = Dataset.unit, Dataset.describe, Dataset.identity
+    tell_cut, training_batches = Dataset.tell_cut, Dataset.training_batches
     path: str = "fake"
     metadata: dict = field(default_factory=dict)
     frames: np.ndarray = field(init=False)
