@@ -14,7 +14,7 @@ import numpy as np
 
 from halp_jax import methods
 from halp_jax.core.sphere import normalize
-from halp_jax.encoders.product import PRECISIONS
+from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import base, moco
 from halp_jax.methods.base import Spec, TrainState
 from halp_jax.skeletons.layout import NTU25

@@ -5,7 +5,7 @@
     python benchmarks/graph_table.py --show     # only prints what is there
 
 Rows: an untrained encoder, GraphCL, GraphCL+HaLP, and the control that pulls toward the anchor alone (t = 0).
-Each result is a line of --out; what is there already is not done again, so the same command goes on.
+Each result is a line of --out; what is there already is not done again, so the same command resumes.
 --change=halp.mu=1.0 (several, separated by commas) trains other settings, kept apart. `--first=5` starts
 at seed 5. A set's seeds are padded alike, so each row compiles once. Two commands with other --sets or
 seeds may run side by side and write to one file.

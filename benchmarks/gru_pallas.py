@@ -27,7 +27,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from halp_jax.encoders.gru import cell
-from halp_jax.encoders.product import Precision, product
+from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.errors import UserError
 
 LANES, SUBLANES = 128, 8  # a TPU's registers hold float32 in tiles of 8 x 128
@@ -84,7 +84,7 @@ def _backward(precision, interpret, residuals, d_hiddens):
     d_projected, d_recurrent = _run_backward(frames, w_hh, precision, interpret)
     width, gate_width = w_hh.shape
     rows = previous.reshape(-1, width), d_recurrent.reshape(-1, gate_width)
-    d_w_hh = product(rows[0].T, rows[1], precision)
+    d_w_hh = matmul(rows[0].T, rows[1], precision)
     return d_projected, d_w_hh, jnp.sum(d_recurrent, axis=(0, 1))
 
 

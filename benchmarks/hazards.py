@@ -56,7 +56,7 @@ def run_once(run: Run, *options: str, **environment: str) -> Said:
     lines = done.stderr.splitlines()
     errors = [line for line in lines if line.startswith("error")]
     damaged = [line for line in lines if "damaged" in line]
-    return Said(done.returncode, " / ".join(errors or damaged or ["(nothing: it goes on)"]))
+    return Said(done.returncode, " / ".join(errors or damaged or ["(nothing: it resumes)"]))
 
 
 @contextlib.contextmanager

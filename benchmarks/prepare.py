@@ -20,7 +20,7 @@ import numpy as np
 
 from halp_jax.datasets import ntu, open_source, pipeline
 from halp_jax.datasets.builder import prepare_source
-from halp_jax.datasets.reading import Reading, read_items
+from halp_jax.datasets.read_pool import Reading, read_items
 from halp_jax.datasets.source import Item
 
 QUICK = {"files": 3, "clips": 12, "repeats": 2, "cores": 1}

@@ -21,7 +21,7 @@ import numpy as np
 from gru_pallas import pallas_gru
 
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
-from halp_jax.encoders.product import product
+from halp_jax.encoders.matmul import matmul
 
 QUICK = {"widths": "32,64", "batch": 8, "frames": 16, "repeats": 2, "cores": 1}
 
@@ -43,7 +43,7 @@ def make_ours(scan, arrays, precision):
     direction = arrays.pop("direction")
 
     def layer(a):
-        projected = product(a["x"], a["w_ih"], precision) + a["b_ih"]
+        projected = matmul(a["x"], a["w_ih"], precision) + a["b_ih"]
         return scan(projected, a["w_hh"], a["b_hh"], precision)
 
     forward = jax.jit(layer)

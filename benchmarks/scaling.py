@@ -48,7 +48,7 @@ def serve(args) -> None:
 
     config = _steps.make_config(args, "halp")
     cluster.join(config)
-    batch = {name: cluster.share(rows) for name, rows in _steps.make_batch(config).items()}
+    batch = {name: cluster.local_shard(rows) for name, rows in _steps.make_batch(config).items()}
     holder = _steps.Holder(config, args.serve if jax.process_count() == 1 else 0)
     run = holder.member(_steps.step_from_clips(config), batch, args.drivers)
     _timing.wait(run())

@@ -20,7 +20,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     config.seed = 0  # every random number of the run follows from it
     config.streams = ("joint",)  # encoders trained side by side: "joint", "motion", "bone"
     # Start from the last checkpoint of this workdir; "" starts anew. What is taken over: "all" (weights,
-    # optimiser, queue, prototypes and the step: the run goes on, the paper's warm start) or "encoder".
+    # optimiser, queue, prototypes and the step: the run resumes, the paper's warm start) or "encoder".
     config.init_from = ""
     config.init_what = "all"
 
@@ -122,7 +122,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     linear.weights = ml_collections.ConfigDict(  # of the streams' scores in --stream=ensemble
         {"joint": 0.6, "motion": 0.4, "bone": 0.6}  # AimCLR's
     )
-    linear.eval_every = 5  # epochs between two looks at the test set
+    linear.eval_every = 5  # epochs between two evaluations on the test set
 
     # All weights and a linear layer: protocols finetune, transfer (another data set) and semi.
     config.finetune = finetune = ml_collections.ConfigDict()
@@ -135,7 +135,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     finetune.factor = 0.1
     finetune.crop = (0.5, 1.0)  # random temporal crop of training clips
     finetune.test_crop = 0.95  # centre crop of test clips
-    finetune.eval_every = 5  # epochs between two looks at the test set
+    finetune.eval_every = 5  # epochs between two evaluations on the test set
     finetune.save_minutes = 5.0  # between two saves of a run that is not done; 0: only when stopped
     finetune.keep_weights = (
         True  # finetune, transfer: write the fine-tuned encoder beside the result

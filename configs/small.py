@@ -7,7 +7,7 @@
 
 Variants: baseline (MoCo for 30 epochs), halp (the paper's, 15 epochs more), halp_expected (geodesic
 solver, positives integrated instead of drawn), moco_longer (the baseline for as many epochs as
-HaLP). The last three go on from a baseline with --config.init_from.
+HaLP). The last three resume from a baseline with --config.init_from.
 
 The paper's run has 280,000 steps; 45 epochs of a thousand clips have 700. What a long run can
 afford (a slow key encoder, hard views, a small rate, a low temperature) keeps a short one from

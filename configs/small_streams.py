@@ -7,7 +7,7 @@
 
 Variants: baseline (MoCo for 20 epochs), and from such a baseline, by --config.init_from, 10 epochs
 more of moco_longer, halp, cmd or halp_cmd. So short a run has no time to distill from its start, as
-the paper's does: all four go on from encoders that MoCo has taught something.
+the paper's does: all four resume from encoders that MoCo has taught something.
 """
 
 import runpy

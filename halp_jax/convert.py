@@ -10,7 +10,7 @@
 
 The first makes a workdir that `evaluate`, `embed` and `--config.init_from` take: of HaLP, CMD,
 HaLP+CMD or the baseline, with momentum, queue and prototypes. Sizes come from the file, all else from
-the config. The run takes clips prepared with --normalize=released, as the authors' were. To go on in
+the config. The run takes clips prepared with --normalize=released, as the authors' were. To resume
 training (`init_what=all`) give the data set of the file's training, too. The second is what the
 released code loads; read back here, it is bit for bit what it was. A file is loaded with
 weights_only, so nothing in it is executed. Nothing that exists is overwritten.
@@ -30,7 +30,7 @@ import ml_collections
 
 from halp_jax import datasets
 from halp_jax.errors import UserError
-from halp_jax.methods import moco, released, released_stgcn, torch_names
+from halp_jax.methods import moco, released_stgcn, torch_names, torch_state
 from halp_jax.options import make_parser, names_config_file, parse_config, run_command
 from halp_jax.skeletons.layout import describe_layout
 from halp_jax.skeletons.layout_file import restore_layout
@@ -67,16 +67,16 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
     with naming(source):
         sizes = torch_names.read_sizes(content.arrays)
         run = json.loads(content.ours["run"]) if content.ours else {"info": {}}
-        layout = released.find_layout(sizes.inputs, args.layout or run["info"].get("layout", ""))
+        layout = torch_state.find_layout(sizes.inputs, args.layout or run["info"].get("layout", ""))
     with torch_files.appear(workdir) as folder:
         config, from_file = start_config(args, options, content, folder)
         with naming(source):
             if not (from_file or content.ours):
                 set_released(config, sizes)
             sizes, streams = choose_streams(args.stream, config, sizes)
-            changes = released.fit_config(config, sizes, streams)
-            momentum, which = released.read_momentum(content.optimizer, content.arrays)
-            state = released.to_state(
+            changes = torch_state.fit_config(config, sizes, streams)
+            momentum, which = torch_state.read_momentum(content.optimizer, content.arrays)
+            state = torch_state.to_state(
                 content.arrays, sizes, config,
                 momentum=momentum, step=run.get("step"), pushed=run.get("pushed"),
             )  # fmt: skip
@@ -106,7 +106,7 @@ def import_stgcn(args: argparse.Namespace, options: list[str], content: Content)
     workdir, source = Path(args.workdir).expanduser(), Path(args.source).expanduser()
     with naming(source):
         sizes = released_stgcn.read_sizes(content.arrays)
-        layout = released.find_layout(6 * sizes.joints, args.layout)
+        layout = torch_state.find_layout(6 * sizes.joints, args.layout)
     if not names_config_file(options):
         name = "crossclr" if len(sizes.streams) > 1 else "aimclr"
         options = [f"--config={CONFIGS / name}.py:ntu60_xsub", *options]
@@ -230,7 +230,7 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     info = checkpoint.load_info(args.workdir, step)
     info.pop("checksums", None)
     known, steps = info.get("released", {}), info.get("steps_per_epoch", 0)
-    arrays, momentum = released.from_state(
+    arrays, momentum = torch_state.from_state(
         state,
         tuple(config.streams),
         with_prototypes=known.get(
@@ -240,7 +240,7 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     )
     _, schedules = moco.make_optimizer(config, steps)
     rate = schedules["learning_rate"](step) if steps else config.optim.learning_rate
-    optimizer = released.make_optimizer_dict(arrays, momentum, config, float(f"{rate:.6g}"))
+    optimizer = torch_state.make_optimizer_dict(arrays, momentum, config, float(f"{rate:.6g}"))
     epoch = known.get("epoch", step // steps if steps else 0)
     run = {"version": 1, "step": step, "pushed": state.extra["queue"].pushed.tolist(), "info": info}
     ours = {"config": config.to_json(), "run": json.dumps(run)}

@@ -2,7 +2,7 @@
 
     python -m halp_jax.demo --workdir=runs/demo [--variant=halp_cmd] [--config.train.epochs=40 ...]
 
-It types the commands that a user types (shown as it goes), so started again it goes on where
+It types the commands that a user types (shown as it goes), so started again it resumes where
 it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
 """
 
@@ -24,7 +24,7 @@ from halp_jax.evaluation import features
 from halp_jax.evaluation.result_files import ENCODERS
 from halp_jax.inspect.anchors import find_anchors
 from halp_jax.options import make_parser, run_command
-from halp_jax.skeletons import augment, draw, draw_sphere
+from halp_jax.skeletons import augment, plot, plot_sphere
 from halp_jax.training import checkpoint
 
 NUM_CLIPS = 1200
@@ -58,7 +58,7 @@ def type_command(module, name: str, *arguments: str) -> None:
         sys.exit(status)
 
 
-def draw_pictures(workdir: Path) -> list[Path]:
+def plot_pictures(workdir: Path) -> list[Path]:
     """clips.png: some test clips. positives.png, walk.png: what HaLP hallucinates from them."""
     config = checkpoint.load_config(workdir)
     dataset = datasets.open_dataset(config.data.dir)
@@ -75,7 +75,7 @@ def draw_pictures(workdir: Path) -> list[Path]:
     names = [dataset.class_names[label] for label in batch["label"]]
     paths = [workdir / name for name in ("clips.png", "positives.png", "walk.png")]
     rate = float(dataset.metadata.get("fps") or 0)
-    draw.save_figure(draw.draw_grid(clips, names, dataset.layout, rate=rate), paths[0])
+    plot.save_figure(plot.plot_grid(clips, names, dataset.layout, rate=rate), paths[0])
 
     views = jax.vmap(lambda f, n: augment.centre_crop(f, n, 0.95, config.views.num_frames))(
         batch["frames"], batch["length"]
@@ -92,16 +92,16 @@ def draw_pictures(workdir: Path) -> list[Path]:
         )
 
     r, z = jax.vmap(one)(keys, s)
-    figure = draw_sphere.draw_sphere(
+    figure = plot_sphere.plot_sphere(
         *map(np.asarray, (anchors, prototypes)),
         *map(np.asarray, (hallucinate.materialize(z, anchors, prototypes), z.kept, z.selected)),
         title="hallucinated positives of twelve test clips",
     )
-    draw.save_figure(figure, paths[1])
+    plot.save_figure(figure, paths[1])
     farthest = int(jnp.argmax(r.t_star[0] * (r.chance[0] > 0)))
     t_star = float(r.t_star[0, farthest])
-    low, high = hallucinate.draw_range(h.draw, h.lam)
-    figure = draw_sphere.draw_great_circle(
+    low, high = hallucinate.sample_range(h.draw, h.lam)
+    figure = plot_sphere.plot_great_circle(
         np.asarray(anchors[0]),
         np.asarray(prototypes),
         farthest,
@@ -109,7 +109,7 @@ def draw_pictures(workdir: Path) -> list[Path]:
         (low * t_star, high * t_star),
         title=f"the walk of one clip ({names[0]})",
     )
-    draw.save_figure(figure, paths[2])
+    plot.save_figure(figure, paths[2])
     return paths
 
 
@@ -157,7 +157,7 @@ def demo(argv: Sequence[str]) -> None:
             if variant == "halp_cmd" and encoder == "trained":
                 options.append(f"--stream={fused[protocol]}")
             type_command(evaluate, "evaluate", *options)
-    paths = draw_pictures(workdir)
+    paths = plot_pictures(workdir)
     print("\nAccuracy on unseen subjects:")
     type_command(table, "table", str(workdir), f"--out={workdir / 'table.md'}")
     type_command(table, "table", str(workdir))
@@ -166,7 +166,7 @@ def demo(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command("demo", demo, argv, stopped="the same command goes on", sigterm=False)
+    return run_command("demo", demo, argv, stopped="the same command resumes", sigterm=False)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from jaxtyping import Float, Int
 from halp_jax import datasets, evaluate
 from halp_jax.core.sphere import normalize
 from halp_jax.datasets import pipeline
-from halp_jax.datasets.reading import NORMALIZERS
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.datasets.read_pool import NORMALIZERS
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, classify, features, knn, load, streams
 from halp_jax.evaluation.inputs import read_clips
@@ -133,18 +133,18 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         args.encoder, config, layout, args.workdir, step=args.step, joined=args.join,
         normalized=own if args.neighbours else trained,
     )  # fmt: skip
-    looks = streams.parse_looks(args.stream, config.streams)
-    if len(looks) > 1:
+    fusions = streams.parse_fusions(args.stream, config.streams)
+    if len(fusions) > 1:
         raise UserError("give --stream one stream, mean, concat or ensemble")
     layers = classify.choose(
-        args.classifier, args.workdir, looks[0], config.streams, variables, step,
+        args.classifier, args.workdir, fusions[0], config.streams, variables, step,
         None if args.normalize else normalized,  # who says it means it, of normalised clips too
         # More of the command that makes it.
         [f"--join={run}" for run in args.join] + [f"--step={args.step}"] * (args.step is not None),
     )  # fmt: skip
-    if looks[0] == "ensemble" and not layers:
+    if fusions[0] == "ensemble" and not layers:
         raise UserError("--stream=ensemble is of a classifier; give --classifier, or --stream=mean")
-    needed = streams.find_needed(looks, config.streams)
+    needed = streams.find_needed(fusions, config.streams)
     with_points = features.make_embedding("trained", config, layout, needed, points=True)
     encoder = features.Encoder(with_points, variables, needed)
     if dataset:
@@ -164,12 +164,12 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         )
         parts.append(train.values[0])
     end = len(needed) * config.encoder.dim
-    look = "concat" if looks[0] == "ensemble" else looks[0]
-    chosen = [streams.select(part[:, :-end], look, needed) for part in parts]
+    fusion = "concat" if fusions[0] == "ensemble" else fusions[0]
+    chosen = [streams.select(part[:, :-end], fusion, needed) for part in parts]
     result = {
         "names": np.array([name for clips in inputs for name in clips.names]),
         "features": chosen[0],
-        "embeddings": streams.select(parts[0][:, -end:], look, needed),
+        "embeddings": streams.select(parts[0][:, -end:], fusion, needed),
     }
     if layers:
         views = (config.knn.crop, config.views.num_frames)
@@ -220,7 +220,7 @@ def read_batches(config: ml_collections.ConfigDict, dataset: Any) -> tuple[Any, 
 def write(file: str, result: dict[str, np.ndarray]) -> Path:
     """Writes the .npz, whole or not at all."""
     path = Path(file).expanduser()
-    with open_whole(path, "choose another --out") as stream:
+    with atomic_write(path, "choose another --out") as stream:
         np.savez(stream, **result)
     return path
 

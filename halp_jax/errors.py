@@ -13,5 +13,5 @@ class Stopped(Exception):
 
     def __init__(self, signum: int, step: int, workdir: Path):
         name = signal.Signals(signum).name
-        super().__init__(f"{name}: saved step {step} in {workdir}; the same command goes on")
+        super().__init__(f"{name}: saved step {step} in {workdir}; the same command resumes")
         self.exit_code = 128 + signum

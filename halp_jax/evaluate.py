@@ -13,7 +13,7 @@ The classifier of linear, finetune and transfer is written beside it, PROTOCOL.n
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
 --config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
-Fine-tuning that is stopped goes on when the same command is given again. On a cluster the command is
+Fine-tuning that is stopped resumes when the same command is given again. On a cluster the command is
 typed on every host (launch/README.md).
 """
 
@@ -62,7 +62,7 @@ def evaluate(argv: Sequence[str]) -> None:
     """Evaluates, and prints the table of what it found."""
     args, config = parse_args(argv)
     cluster.join(config)
-    with cluster.together():
+    with cluster.fail_together():
         found = protocols.run(
             config, args.workdir, args.protocol, encoder=args.encoder, stream=args.stream,
             join=args.join, step=args.step, part=args.part,
@@ -82,7 +82,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    again = "the same command begins again; fine-tuning goes on after its last save"
+    again = "the same command begins again; fine-tuning resumes after its last save"
     return run_command("evaluate", evaluate, argv, stopped=again)
 
 

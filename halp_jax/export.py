@@ -27,11 +27,11 @@ from jaxtyping import Int
 
 from halp_jax.datasets import Dataset, open_dataset, pack
 from halp_jax.datasets.formats_out import write_npz, write_pyskl
-from halp_jax.datasets.looks import choose_clips, read_clips, save_picture
+from halp_jax.datasets.preview import choose_clips, read_clips, save_picture
 from halp_jax.errors import UserError
 from halp_jax.options import make_parser, run_command
-from halp_jax.skeletons.draw import UPS
 from halp_jax.skeletons.plausible import find_faults
+from halp_jax.skeletons.plot import UPS
 
 PICTURES = (".png", ".pdf", ".svg")
 FORMATS = {".npz": "packed", ".pkl": "pyskl"} | dict.fromkeys(PICTURES, "picture")

@@ -56,9 +56,9 @@ from halp_jax.datasets import (
 )
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import MAX_RATE
-from halp_jax.datasets.looks import PICTURE
 from halp_jax.datasets.prepared import METADATA, Dataset
-from halp_jax.datasets.reading import NORMALIZERS, Repair
+from halp_jax.datasets.preview import PICTURE
+from halp_jax.datasets.read_pool import NORMALIZERS, Repair
 from halp_jax.errors import UserError
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons.common import tell_conversion

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 from halp_jax.evaluation import table
 from halp_jax.options import make_parser, run_command
@@ -163,7 +163,7 @@ def run(argv: Sequence[str]) -> None:
         print(text, end="")
         return
     path = Path(args.out).expanduser()
-    with open_whole(path, "choose another --out") as stream:
+    with atomic_write(path, "choose another --out") as stream:
         stream.write(text.encode("utf-8"))
     print(f"{path}: {cells.row.nunique()} rows, {cells.protocol.nunique()} columns")
 

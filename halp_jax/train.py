@@ -3,7 +3,7 @@ r"""Pre-trains encoders on unlabelled clips: MoCo, and HaLP on top of it.
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \
         --config.data.dir=data/ntu60 [--config.section.field=value ...]
 
-The same command goes on where a run has stopped, and is typed on every host of a cluster
+The same command resumes where a run has stopped, and is typed on every host of a cluster
 (launch/README.md). The workdir receives config.json, metrics.jsonl
 and checkpoints/. Exit status: 0 when all epochs are done, 1 after an error (one line on standard
 error), 143 or 130 when SIGTERM or Ctrl-C stopped the run (its state is saved).
@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
 
 def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """One run, as the command does it."""
-    with cluster.together():
+    with cluster.fail_together():
         checks.check_config(config)
         dataset = datasets.open_dataset(config.data.dir)
         evaluators = []

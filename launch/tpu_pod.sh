@@ -8,11 +8,11 @@
 #       --workdir=storage/runs/halp --config.data.dir=storage/data/ntu60 \
 #       --config.cluster.coordinator=auto
 #   launch/tpu_pod.sh log     halp           # what the first host says; Ctrl-C leaves the run alone
-#   launch/tpu_pod.sh stop    halp           # the run saves and ends; `run` goes on
+#   launch/tpu_pod.sh stop    halp           # the run saves and ends; `run` resumes
 #   launch/tpu_pod.sh delete  halp
 #
-# A run goes on without this terminal, and starts again by itself unless it ends with an error. A slice
-# that is taken away is deleted and created anew; the same commands then go on from the bucket.
+# A run resumes without this terminal, and starts again by itself unless it ends with an error. A slice
+# that is taken away is deleted and created anew; the same commands then resume from the bucket.
 #
 # A sweep, in turn on one slice: all hosts train, then the first evaluates on its processors:
 #

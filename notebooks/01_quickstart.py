@@ -25,7 +25,7 @@ from IPython.display import HTML
 from small_run import DATA, RUN
 
 from halp_jax import datasets, evaluate, train
-from halp_jax.inspect import anchors, figures, history, maps, strips
+from halp_jax.inspect import anchors, history, maps, plots, strips
 
 # %% [markdown]
 # ## The clips
@@ -48,14 +48,14 @@ HTML(strips.animate(clips.clip(7), clips.layout, clips.class_names[clips.labels[
 # %% [markdown]
 # ## Training
 #
-# MoCo for 42 epochs, then HaLP on top of it. Run again, the command goes on where it stopped, so here it
+# MoCo for 42 epochs, then HaLP on top of it. Run again, the command resumes where it stopped, so here it
 # has nothing left to do the second time.
 
 # %%
 train.main(["--config=configs/demo.py", f"--workdir={RUN}", *small_run.settings()])
 
 # %%
-figures.draw_history(history.read_history(RUN))
+plots.plot_history(history.read_history(RUN))
 
 # %% [markdown]
 # ## What it knows
@@ -66,8 +66,8 @@ figures.draw_history(history.read_history(RUN))
 evaluate.main([f"--workdir={RUN}", "--protocol=knn", "--config.train.num_devices=1"])
 
 # %%
-maps.draw_confusion(RUN / "eval" / "knn.json")
+maps.plot_confusion(RUN / "eval" / "knn.json")
 
 # %%
 run = anchors.open_run(RUN)
-maps.draw_map(run, "tsne")
+maps.plot_map(run, "tsne")

@@ -27,7 +27,7 @@ import ipywidgets as widgets
 import small_run
 from IPython.display import HTML
 
-from halp_jax.inspect import anchors, classes, figures, figures3d, history, strips
+from halp_jax.inspect import anchors, classes, history, plots, plots3d, strips
 
 workdir = small_run.make()
 run = anchors.open_run(workdir)
@@ -45,7 +45,7 @@ print(
 
 # %%
 path = anchors.walk(run, clips[11])
-figures.draw_walk(run, path)
+plots.plot_walk(run, path)
 
 # %% [markdown]
 # The same with everything movable. `sphere` is the full objective: it walks to the point farthest from $P^*$
@@ -53,7 +53,7 @@ figures.draw_walk(run, path)
 
 # %%
 _ = widgets.interact(
-    figures.explore,
+    plots.explore,
     run=widgets.fixed(run),
     clip=widgets.Dropdown(options=[(f"{run.names[c]} ({c})", c) for c in clips], value=clips[11]),
     solver=widgets.Dropdown(options=anchors.SOLVERS, value="geodesic"),
@@ -70,8 +70,8 @@ _ = widgets.interact(
 # be possible.
 
 # %%
-drawn = [anchors.draw_positives(run, clips[11], solver) for solver in anchors.SOLVERS]
-figures.draw_solvers(run, drawn)
+drawn = [anchors.plot_positives(run, clips[11], solver) for solver in anchors.SOLVERS]
+plots.plot_solvers(run, drawn)
 
 # %% [markdown]
 # ## On the sphere
@@ -80,10 +80,10 @@ figures.draw_solvers(run, drawn)
 # one walk with nothing left out: the sphere through the clip, $P^*$ and $P_{sel}$.
 
 # %%
-figures3d.plot_scene(figures3d.project_sphere(run, clips[:12:2], "pairwise"))
+plots3d.plot_scene(plots3d.project_sphere(run, clips[:12:2], "pairwise"))
 
 # %%
-figures3d.draw_scene(figures3d.cut_sphere(run, clips[11], path.selected, "pairwise", count=300))
+plots3d.plot_scene_flat(plots3d.cut_sphere(run, clips[11], path.selected, "pairwise", count=300))
 
 # %% [markdown]
 # ## Do positives keep their class?
@@ -93,18 +93,18 @@ figures3d.draw_scene(figures3d.cut_sphere(run, clips[11], path.selected, "pairwi
 
 # %%
 result = classes.keep_class(run, ["pairwise"], ["released"], [0.8], num_positives=10)[0]
-figures.draw_classes(run, result)
+plots.plot_classes(run, result)
 
 # %%
 solvers = ("pairwise", "geodesic")
 along = {solver: classes.keep_along(run, solver, (0, 0.25, 0.5, 0.75, 1)) for solver in solvers}
-figures.draw_keep_along(along)
+plots.plot_keep_along(along)
 
 # %% [markdown]
 # ## Over training, and what training sees
 
 # %%
-figures.draw_history(history.read_history(workdir))
+plots.plot_history(history.read_history(workdir))
 
 # %%
 moves = history.read_moves(workdir)
@@ -114,7 +114,7 @@ for step, degrees in zip(moves.step, moves.degrees, strict=True):
 # %%
 frames = anchors.read_clips(run, clips[:1])[0]
 name = run.names[clips[0]]
-strips.draw_views(frames, run.dataset.layout, run.config.views, title=name)
+strips.plot_views(frames, run.dataset.layout, run.config.views, title=name)
 
 # %%
 HTML(strips.animate(frames, run.dataset.layout, name))

@@ -24,7 +24,7 @@ import small_run
 from IPython.display import HTML
 
 from halp_jax import datasets, embed, evaluate, train
-from halp_jax.inspect import anchors, figures, strips
+from halp_jax.inspect import anchors, plots, strips
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout_file import parse_layout
 
@@ -103,4 +103,4 @@ evaluate.main([f"--workdir={own}", "--protocol=knn", "--config.train.num_devices
 
 # %%
 run = anchors.open_run(own)
-figures.draw_walk(run, anchors.walk(run, anchors.choose_clips(run, 12)[11]))
+plots.plot_walk(run, anchors.walk(run, anchors.choose_clips(run, 12)[11]))

@@ -38,7 +38,7 @@ from halp_jax import (
 )  # fmt: skip
 from halp_jax.core.sphere import normalize, similarities
 from halp_jax.evaluation.knn import nearest
-from halp_jax.skeletons import draw_sphere
+from halp_jax.skeletons import plot_sphere
 
 rng = np.random.default_rng(0)
 digits, labels = load_digits(return_X_y=True)
@@ -163,7 +163,7 @@ s, c = similarities(anchor, prototypes)[0], similarities(prototypes, prototypes)
 reach, positives = hallucinate(jax.random.key(0), s, s, c, num_positives=8, solver="geodesic")
 target = int(positives.selected[0])
 t_star = float(reach.t_star[target])
-draw_sphere.draw_great_circle(
+plot_sphere.plot_great_circle(
     np.asarray(anchor[0]), np.asarray(prototypes), target, t_star, (0.2 * t_star, t_star),
     f"the walk of a digit {labels[learn][0]}",
 )  # fmt: skip

@@ -42,7 +42,7 @@ def settings(**changes) -> list[str]:
 
 
 def make() -> Path:
-    """The workdir of the small run; trains it where it is not there yet, and goes on where it stopped."""
+    """The workdir of the small run; trains it where it is not there yet, and resumes where it stopped."""
     if not DATA.exists():
         DATA.parent.mkdir(parents=True, exist_ok=True)
         datasets.pack(make_clips(), DATA)

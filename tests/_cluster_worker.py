@@ -61,7 +61,9 @@ def run_steps(method, driver, num_steps):
     run = parallel.compile_step(step, driver=driver)
     state, losses = parallel.replicate(state), []
     for batch in batches:
-        state, metrics = run(state, {name: cluster.share(rows) for name, rows in batch.items()})
+        state, metrics = run(
+            state, {name: cluster.local_shard(rows) for name, rows in batch.items()}
+        )
         losses.append([float(metrics["loss"]), float(metrics["loss_halp"])])
     held = [digest(shard.data) for shard in state.extra["prototypes"].addressable_shards]
     prototypes = np.asarray(state.extra["prototypes"].addressable_data(0))
@@ -77,7 +79,7 @@ def say_what_failed(block):
 
 
 def fail_in(process):
-    with cluster.together():
+    with cluster.fail_together():
         if jax.process_index() == process:
             raise UserError("broken here")
 
@@ -86,23 +88,23 @@ def exchange_all():
     """What every function of `cluster` gives to this process."""
     me = jax.process_index()
     rows = np.arange(7, dtype=np.int64)
-    mine = cluster.share(rows)
+    mine = cluster.local_shard(rows)
     own = {
         "zero": np.float32([-0.0, me]), "half": np.array([0.1 + me], ml_dtypes.bfloat16),
         "flag": np.array(me == 0), "none": np.zeros((0, 3), np.float32), "count": np.int32(7 + me),
     }  # fmt: skip
-    first = cluster.from_first(own)
+    first = cluster.broadcast_tree(own)
     return {
         "share": mine.tolist(),
         "gathered": cluster.gather(mine, 7).tolist(),
         "pairs": cluster.gather(np.stack([mine, -mine], 1).astype(np.float32), 7).tolist(),
         "kind": str(cluster.gather(mine, 7).dtype),
         "exchanged": cluster.exchange(f"näh {me} " * (1 + 999 * me))[:2],
-        "first": cluster.first_says(me + 5),
+        "first": cluster.broadcast_scalar(me + 5),
         "from_first": {name: [x.tobytes().hex(), str(x.dtype)] for name, x in first.items()},
         "shapes": [list(first[name].shape) == list(own[name].shape) for name in own],
-        "alike": say_what_failed(lambda: cluster.check_alike("colour", "red")),
-        "not alike": say_what_failed(lambda: cluster.check_alike("colour", me)),
+        "alike": say_what_failed(lambda: cluster.assert_same_on_all("colour", "red")),
+        "not alike": say_what_failed(lambda: cluster.assert_same_on_all("colour", me)),
         "together": say_what_failed(lambda: fail_in(None)),
         "one failed": say_what_failed(lambda: fail_in(1)),
     }

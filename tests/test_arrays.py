@@ -123,7 +123,7 @@ def test_order_follows_from_the_seed(dataset):
 
 
 def test_the_order_stays_what_it_is(dataset):
-    # Another one would send a run that goes on over other clips.
+    # Another one would send a run that resumes over other clips.
     assert take(dataset, 1, batch_size=8, seed=0)[0]["index"].tolist() == ORDER
 
 

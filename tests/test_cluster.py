@@ -20,7 +20,7 @@ from test_parallel import by_vmap
 from halp_jax.datasets import open_dataset
 from halp_jax.errors import UserError
 from halp_jax.evaluation.knn import make_knn_evaluator
-from halp_jax.training import checks, cluster, ending, loop, report
+from halp_jax.training import checks, cluster, loop, report, shutdown
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 600  # seconds for what takes 30 when the machine is quiet
@@ -301,11 +301,11 @@ def test_the_cluster_is_found(fields, environment, expected):
 
 def test_a_process_on_its_own_agrees_with_itself():
     rows = np.arange(5)
-    assert cluster.share(rows).tolist() == cluster.gather(rows, 5).tolist() == rows.tolist()
-    assert cluster.exchange("x" * 2000) == ["x" * 2000] and cluster.first_says(3) == 3
-    cluster.check_alike("thing", object)
+    assert cluster.local_shard(rows).tolist() == cluster.gather(rows, 5).tolist() == rows.tolist()
+    assert cluster.exchange("x" * 2000) == ["x" * 2000] and cluster.broadcast_scalar(3) == 3
+    cluster.assert_same_on_all("thing", object)
     with pytest.raises(UserError, match="^mine$") as error:
-        with cluster.together():
+        with cluster.fail_together():
             raise UserError("mine")
     assert cluster.leave(error.value) == 1 and not isinstance(error.value, cluster.AgreedError)
     with cluster.interrupts():  # alone, Ctrl-C is the loop's
@@ -315,12 +315,13 @@ def test_a_process_on_its_own_agrees_with_itself():
 def test_any_error_is_told_in_one_line(monkeypatch):
     lost = jax.errors.JaxRuntimeError("UNKNOWN: Gloo failed:\nConnection closed by peer")
     assert (
-        ending.describe(lost) == "JaxRuntimeError: UNKNOWN: Gloo failed: Connection closed by peer"
+        shutdown.describe(lost)
+        == "JaxRuntimeError: UNKNOWN: Gloo failed: Connection closed by peer"
     )
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    assert "the same command, started in all of them, goes on" in ending.describe(lost)
-    assert ending.describe(UserError("as it is")) == "as it is"
-    assert ending.describe(MemoryError()) == "MemoryError"
+    assert "the same command, started in all of them, resumes" in shutdown.describe(lost)
+    assert shutdown.describe(UserError("as it is")) == "as it is"
+    assert shutdown.describe(MemoryError()) == "MemoryError"
 
 
 def test_process_0_prepares_for_all_and_they_end_alike(tmp_path):

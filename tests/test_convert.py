@@ -19,7 +19,7 @@ from _steps import run_update, split_views, stream_inputs
 
 from halp_jax import convert, datasets, evaluate
 from halp_jax.evaluation.streams import select
-from halp_jax.methods import released, torch_names
+from halp_jax.methods import torch_names, torch_state
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint, torch_files
 from halp_jax.training.tree import flatten
@@ -153,8 +153,8 @@ def test_a_step_from_an_imported_state_leads_to_the_golden_checkpoint(golden, im
     halp = replayed_halp([recorded_draws(golden("step_halp"), "gen")])
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     after, _ = run_update(config, state, views, halp, compiler_options=quick)
-    ours, our_momentum = released.from_state(after, ("joint",))
-    theirs, their_momentum = released.from_state(load(imported)[1], ("joint",))
+    ours, our_momentum = torch_state.from_state(after, ("joint",))
+    theirs, their_momentum = torch_state.from_state(load(imported)[1], ("joint",))
     assert ours[f"encoder_q.{torch_names.TRACKED}"] == 5 and ours["queue_ptr"] == 104
     unknown = set(our_momentum) - set(before)
     for name in ours.keys() - unknown:
@@ -409,11 +409,11 @@ def test_an_optimiser_of_the_query_encoders_alone_is_understood(golden):
     names = [n for n in torch_names.list_parameter_names(list(arrays)) if n[:9] == "encoder_q"]
     state = {i: {"momentum_buffer": np.full_like(arrays[n], i)} for i, n in enumerate(names)}
     groups = [{"params": list(range(len(names)))}]
-    momentum, which = released.read_momentum({"state": state, "param_groups": groups}, arrays)
+    momentum, which = torch_state.read_momentum({"state": state, "param_groups": groups}, arrays)
     assert which == "taken over" and momentum["encoder_q.fc.0.bias"][0] == 25
     state[3]["momentum_buffer"] = np.zeros(5)
-    momentum, which = released.read_momentum({"state": state, "param_groups": groups}, arrays)
+    momentum, which = torch_state.read_momentum({"state": state, "param_groups": groups}, arrays)
     assert momentum is None and "does not fit" in which
     groups = [{"params": list(range(7))}]
-    momentum, which = released.read_momentum({"state": state, "param_groups": groups}, arrays)
+    momentum, which = torch_state.read_momentum({"state": state, "param_groups": groups}, arrays)
     assert momentum is None and "not of this model" in which

@@ -13,7 +13,7 @@ from _formats import write_aimclr, write_folder, write_nwucla
 
 from halp_jax import datasets, embed, evaluate
 from halp_jax.errors import UserError
-from halp_jax.evaluation import inputs, linear, tune
+from halp_jax.evaluation import finetune_run, inputs, linear
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, with_bodies
 from halp_jax.training import checkpoint
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
 
 @pytest.fixture()
 def classified(place, tmp_path, monkeypatch):
-    """A copy of the run, and a function that evaluates it -> test scores, of each look."""
+    """A copy of the run, and a function that evaluates it -> test scores, of each fusion."""
     shutil.copytree(place / "run", tmp_path / "run")
     jax.config.update("jax_disable_most_optimizations", True)
     seen, original = [], linear.score
@@ -249,7 +249,7 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
     (wanted,) = classify("finetune", "--stream=bone", *options)
     found = scores_of(folder, place, "--classifier=finetune", "--stream=bone")
     np.testing.assert_allclose(found["scores"][[0, 8]], wanted, atol=1e-5)
-    # The run goes on: the encoder of its new checkpoint is another, that of the classifier is not.
+    # The run resumes: the encoder of its new checkpoint is another, that of the classifier is not.
     config = checkpoint.load_config(folder / "run")
     with checkpoint.open_manager(folder / "run", config) as manager:
         config.seed = 1
@@ -264,7 +264,11 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
     file = folder / "run" / "eval" / "finetune_bone.npz"
     assert file.exists()
     ended = (wanted.reshape(1, 2, 3), None)
-    monkeypatch.setattr(tune, "make_trainer", lambda *_: lambda *_, **__: tune.Tuned(*ended))
+    monkeypatch.setattr(
+        finetune_run,
+        "make_trainer",
+        lambda *_: lambda *_, **__: finetune_run.FinetuneResult(*ended),
+    )
     classify("finetune", "--stream=bone", "--config.finetune.keep_weights=False",
              "--config.finetune.epochs=1")  # fmt: skip
     assert not file.exists()

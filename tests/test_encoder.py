@@ -9,8 +9,8 @@ from _steps import encode
 
 from halp_jax.encoders.bigru import BiGRU, flatten_clips, make_encoder
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
+from halp_jax.encoders.matmul import matmul
 from halp_jax.encoders.norm import BatchNorm
-from halp_jax.encoders.product import product
 from halp_jax.methods import common
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.skeletons.streams import make_stream
@@ -121,7 +121,7 @@ def test_products_of_every_precision():
 
         @jax.jit
         def forward_and_back(x, w, precision=precision):
-            value, pull = jax.vjp(lambda x, w: product(x, w, precision), x, w)
+            value, pull = jax.vjp(lambda x, w: matmul(x, w, precision), x, w)
             return value, *pull(value)
 
         value, d_x, d_w = map(np.asarray, forward_and_back(x, w))

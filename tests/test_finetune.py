@@ -10,7 +10,7 @@ from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 from halp_jax import datasets, evaluate
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, finetune, linear, tune
+from halp_jax.evaluation import features, finetune, finetune_run, linear
 from halp_jax.methods.probe import init_probe
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
@@ -26,7 +26,7 @@ def small_config(**changes):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     patch_pipeline(monkeypatch)
-    original, made = tune.make_trainer, {}
+    original, made = finetune_run.make_trainer, {}
 
     def make_trainer(config, dataset, stream):  # compiles once for all of a test
         name = (config.to_json(), stream)
@@ -34,7 +34,7 @@ def quick(monkeypatch):
             made[name] = original(config, dataset, stream)
         return made[name]
 
-    monkeypatch.setattr(tune, "make_trainer", make_trainer)
+    monkeypatch.setattr(finetune_run, "make_trainer", make_trainer)
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -48,15 +48,15 @@ def make_encoder(config, dataset):
 @pytest.mark.parametrize("draw", finetune.DRAWS)
 def test_a_subset_is_a_function_of_the_seed_and_as_large_as_asked(draw):
     labels = np.repeat(np.arange(4), [100, 50, 20, 3])
-    chosen = finetune.draw_subset(labels, 0.1, draw, 5)
-    np.testing.assert_array_equal(chosen, finetune.draw_subset(labels, 0.1, draw, 5))
-    assert not np.array_equal(chosen, finetune.draw_subset(labels, 0.1, draw, 6))
+    chosen = finetune.sample_subset(labels, 0.1, draw, 5)
+    np.testing.assert_array_equal(chosen, finetune.sample_subset(labels, 0.1, draw, 5))
+    assert not np.array_equal(chosen, finetune.sample_subset(labels, 0.1, draw, 6))
     assert np.all(np.diff(chosen) > 0) and chosen.max() < len(labels)
     if draw == "balanced":  # at least one of each
         np.testing.assert_array_equal(np.bincount(labels[chosen]), [10, 5, 2, 1])
     else:
         assert len(chosen) == 17
-    assert len(finetune.draw_subset(labels, 1.0, draw, 0)) == len(labels)
+    assert len(finetune.sample_subset(labels, 1.0, draw, 0)) == len(labels)
 
 
 def test_weights_and_statistics_learn_and_the_encoder_given_stays(monkeypatch):
@@ -75,13 +75,13 @@ def test_weights_and_statistics_learn_and_the_encoder_given_stays(monkeypatch):
     ):
         np.testing.assert_array_equal(ours, theirs)
     # The same again, to the bit; another seed, another classifier.
-    again = tune.make_trainer(config, dataset, "joint")
+    again = finetune_run.make_trainer(config, dataset, "joint")
     own = jax.tree.map(lambda leaf: leaf[0], encoder.variables)
     indices = dataset.indices("xsub", "train")
     np.testing.assert_array_equal(again(own, indices, config.seed, "again").logits, logits[0])
     assert np.abs(again(own, indices, 1, "other").logits - logits[0]).max() > 1e-3
     frozen = small_config(finetune__learning_rate=0.0)
-    still = tune.make_trainer(frozen, dataset, "joint")(own, indices, 0, "still")
+    still = finetune_run.make_trainer(frozen, dataset, "joint")(own, indices, 0, "still")
     assert np.abs(still.logits[-1]).max() < 0.1 * np.abs(logits[0][-1]).max()
 
 
@@ -95,12 +95,14 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
             number = len(ends) + 1
             logits = np.random.default_rng(number).normal(size=(1, 8, 3)).astype(np.float32)
             probe = init_probe(jax.random.key(number), 16, 3)
-            ends[stream] = tune.Tuned(logits, ({"encoder": variables[0], "probe": probe}, {}))
+            ends[stream] = finetune_run.FinetuneResult(
+                logits, ({"encoder": variables[0], "probe": probe}, {})
+            )
             return ends[stream]
 
         return train
 
-    monkeypatch.setattr(tune, "make_trainer", make_trainer)
+    monkeypatch.setattr(finetune_run, "make_trainer", make_trainer)
     shown = []
     original = linear.score
     monkeypatch.setattr(linear, "score", lambda *a: shown.append(a[0]) or original(*a))
@@ -117,9 +119,9 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
     assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is not None
     config.finetune.keep_weights = False
     assert finetune.evaluate(config, dataset, encoder)["joint"]["classifier"] is None
-    for look, message in (("mean", "frozen features"), ("concat", "frozen features")):
+    for fusion, message in (("mean", "frozen features"), ("concat", "frozen features")):
         with pytest.raises(UserError, match=message):
-            finetune.evaluate(config, dataset, encoder, (look,))
+            finetune.evaluate(config, dataset, encoder, (fusion,))
     with pytest.raises(UserError, match="no weights"):
         finetune.evaluate(config, dataset, encoder._replace(variables=()))
     with pytest.raises(UserError, match="finetune.epochs is 0"):

@@ -36,13 +36,13 @@ from halp_jax.datasets.clip import check_clip
 from halp_jax.datasets.ctrgcn import COPY
 from halp_jax.datasets.npy import Rows
 from halp_jax.datasets.pyskl import BEST_BODIES
-from halp_jax.datasets.reading import Reading, read_item
+from halp_jax.datasets.read_pool import Reading, read_item
 from halp_jax.errors import UserError
 from halp_jax.skeletons import layout as layouts
-from halp_jax.skeletons.draw import project
 from halp_jax.skeletons.layout import COCO17, NTU25, OPENPOSE18
 from halp_jax.skeletons.layout_file import find_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
+from halp_jax.skeletons.plot import project
 
 
 def spoil(path: Path, change) -> None:

@@ -44,7 +44,7 @@ from halp_jax.datasets import (
     text,
 )
 from halp_jax.datasets.clip import DamagedClip
-from halp_jax.datasets.reading import USUAL_REPAIR, mend_clip
+from halp_jax.datasets.read_pool import USUAL_REPAIR, mend_clip
 from halp_jax.errors import UserError
 
 CASES = 2_000

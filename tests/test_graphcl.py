@@ -97,7 +97,7 @@ def test_every_view_is_that_of_its_draws(golden, file):
         np.testing.assert_allclose(x, arrays[f"{name}/loop/x"][np.argsort(kept)], rtol=1e-6)
 
 
-def draw_views(arrays, kinds, subgraph="released", seed=0, as_list=False, **options):
+def plot_views(arrays, kinds, subgraph="released", seed=0, as_list=False, **options):
     layout, shard = batch(arrays, "", **options)
     shard = {n: jnp.asarray(leaf) for n, leaf in (to_list(shard) if as_list else shard).items()}
     g = graph_views.whole(shard, layout, "released")
@@ -116,7 +116,7 @@ def draw_views(arrays, kinds, subgraph="released", seed=0, as_list=False, **opti
 def test_drawn_views_are_what_their_names_say(golden, kind, subgraph):
     if subgraph == "textbook" and kind != "subgraph":
         pytest.skip("the same")
-    shard, g, view = draw_views(golden("graphcl/encoder"), (kind,), subgraph)
+    shard, g, view = plot_views(golden("graphcl/encoder"), (kind,), subgraph)
     edges = np.stack([g.senders, g.receivers], 1)
     for i, size in enumerate(np.asarray(shard["num_nodes"])):
         own = np.flatnonzero((np.asarray(g.graph_of_node) == i) & np.asarray(g.nodes))
@@ -152,10 +152,10 @@ def test_drawn_views_are_what_their_names_say(golden, kind, subgraph):
 def test_padding_and_the_way_of_adding_up_change_no_draw(golden, kinds):
     kinds = graph_views.AUGMENTATIONS[kinds]
     arrays = golden("graphcl/encoder")
-    _, g, view = draw_views(arrays, kinds, seed=3)
+    _, g, view = plot_views(arrays, kinds, seed=3)
     count = len(g.nodes) - 1
     for options in ({"padding": 2.0}, {"as_list": True}, {"size": 16}):
-        _, _, other = draw_views(arrays, kinds, seed=3, **options)
+        _, _, other = plot_views(arrays, kinds, seed=3, **options)
         np.testing.assert_array_equal(view.nodes[:count], other.nodes[:count])
         np.testing.assert_array_equal(view.x[:count], other.x[:count])
         if view.edges is not None:

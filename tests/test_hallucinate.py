@@ -79,7 +79,7 @@ def test_generator_equals_the_released(golden, case):
 def test_released_draw_replayed(golden):
     """t = (1 - u) t*, u ~ U(0, lambda): the recorded u give the recorded t."""
     g = {k[6:]: v for k, v in golden("generator").items() if k.startswith("case0/")}
-    low, high = hal.draw_range("released", float(g["lambda_pos"]))
+    low, high = hal.sample_range("released", float(g["lambda_pos"]))
     assert (low, high) == pytest.approx((0.2, 1.0))
     share = 1.0 - g["zero_one"]
     assert low <= share.min() and share.max() <= high

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from configs import default
 from halp_jax import datasets
 from halp_jax.errors import UserError
-from halp_jax.inspect import anchors, classes, figures, figures3d, history, maps, page, strips
+from halp_jax.inspect import anchors, classes, history, maps, page, plots, plots3d, strips
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import KINECT20, NTU25
 from halp_jax.training import checkpoint
@@ -112,7 +112,7 @@ def test_a_walk_ends_at_t_star_where_a_rival_ties(run):
 
 def test_positives_under_every_solver(run):
     pairwise, geodesic, sphere = (
-        anchors.draw_positives(run, 5, s, draw="released", lam=1.0) for s in anchors.SOLVERS
+        anchors.plot_positives(run, 5, s, draw="released", lam=1.0) for s in anchors.SOLVERS
     )
     np.testing.assert_array_equal(pairwise.selected, geodesic.selected)  # one seed, one draw
     assert (geodesic.t_star <= pairwise.t_star + 1e-6).all()
@@ -136,7 +136,7 @@ def test_refusals_say_what_there_is(run):
     with pytest.raises(UserError, match="one of pairwise, geodesic, sphere"):
         anchors.walk(run, 0, solver="straight")
     with pytest.raises(UserError, match="the solver 'sphere' walks to no prototype"):
-        figures3d.cut_sphere(run, 0, solver="sphere")
+        plots3d.cut_sphere(run, 0, solver="sphere")
 
 
 def test_choose_clips_goes_round_the_classes(run):
@@ -157,7 +157,7 @@ def test_clips_come_back_in_the_order_asked(run):
 def test_landing_is_what_the_points_themselves_say(run, solver):
     """Nearest clips from tables against those of points that are written down, one fixed share."""
     (found,) = classes.keep_along(run, solver, (0.7,), num_positives=30)
-    r = [anchors.draw_positives(run, c, solver, lam=1.0, count=2) for c in range(40)]
+    r = [anchors.plot_positives(run, c, solver, lam=1.0, count=2) for c in range(40)]
     own = []
     for clip, drawn in enumerate(r):
         home = int((run.prototypes @ run.anchors[clip]).argmax())
@@ -209,7 +209,7 @@ def test_history_is_silent_about_halp_before_it(trained):
     old, new = (anchors.open_run(trained, step=s).prototypes for s in history.list_steps(trained))
     expected = np.degrees(np.arccos((old @ new.T).max(1)))
     np.testing.assert_allclose(moves.degrees[0], expected, atol=1e-2)
-    assert ink(figures.draw_history(found)) > 0.01
+    assert ink(plots.plot_history(found)) > 0.01
     (trained / "metrics.jsonl").rename(trained / "aside")
     with pytest.raises(UserError, match="no line of training yet"):
         history.read_history(trained)
@@ -219,7 +219,7 @@ def test_history_is_silent_about_halp_before_it(trained):
 @pytest.mark.parametrize("solver", anchors.SOLVERS)
 def test_the_walk_is_drawn_with_the_clips_under_it(run, solver):
     path = anchors.walk(run, 3, solver=solver)
-    figure = figures.draw_walk(run, path)
+    figure = plots.plot_walk(run, path)
     assert ink(figure) > 0.03
     top, curves, *strips_ = figure.axes
     assert f"t* = {path.t_star:.2f}" in [t.get_text() for t in curves.get_legend().get_texts()]
@@ -233,7 +233,7 @@ def test_the_walk_is_drawn_with_the_clips_under_it(run, solver):
 
 
 def test_no_words_of_the_walk_are_cut_or_overlap(run):
-    figure = figures.explore(run, 3, "pairwise", 0.5, 6, 0.4)
+    figure = plots.explore(run, 3, "pairwise", 0.5, 6, 0.4)
     figure.canvas.draw()
     assert "P* is number 1" in figure.get_suptitle() and "0.40" in figure.get_suptitle()
     boxes = [figure._suptitle.get_window_extent()] + [
@@ -250,7 +250,7 @@ def test_no_words_of_the_walk_are_cut_or_overlap(run):
 
 def test_a_dark_page_stays_dark_in_its_files(run, tmp_path):
     with page.page(dark=True):
-        figure = maps.draw_map(run)
+        figure = maps.plot_map(run)
     names = [path.name for path in page.save(figure, tmp_path / "map")]
     assert names == ["map.png", "map.pdf"]
     assert (tmp_path / "map.pdf").read_bytes()[:4] == b"%PDF"
@@ -261,7 +261,7 @@ def test_a_dark_page_stays_dark_in_its_files(run, tmp_path):
 
 
 def test_the_cut_through_the_sphere_is_exact(run):
-    scene = figures3d.cut_sphere(run, 5, solver="geodesic", count=40)
+    scene = plots3d.cut_sphere(run, 5, solver="geodesic", count=40)
     on_it = np.concatenate([scene.anchors, scene.prototypes[scene.exact], scene.positives])
     np.testing.assert_allclose(np.linalg.norm(on_it, axis=1), 1, atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(scene.arcs[0], axis=1), 1, atol=1e-4)
@@ -270,25 +270,25 @@ def test_the_cut_through_the_sphere_is_exact(run):
     angle = scene.anchors[0] @ scene.prototypes[home]
     assert angle == pytest.approx(run.anchors[5] @ run.prototypes[home], abs=1e-5)
     assert 0 < len(scene.positives) < 40
-    assert "exact angles" in figures3d.describe(scene)
-    assert ink(figures3d.draw_scene(scene)) > 0.005
+    assert "exact angles" in plots3d.describe(scene)
+    assert ink(plots3d.plot_scene_flat(scene)) > 0.005
 
 
 def test_the_projection_says_how_much_it_shows(run):
-    scene = figures3d.project_sphere(run, [0, 12, 25], "pairwise", count=6)
+    scene = plots3d.project_sphere(run, [0, 12, 25], "pairwise", count=6)
     assert scene.positives.shape == (18, 3) and scene.kept.shape == (18,)
     lengths = np.sum(np.concatenate([scene.clips, scene.prototypes]) ** 2, axis=1)
     assert scene.share == pytest.approx(lengths.mean(), abs=1e-5) and lengths.max() <= 1 + 1e-5
-    assert f"{scene.share:.0%} of the squared length" in figures3d.describe(scene)
-    assert ink(figures3d.draw_scene(scene)) > 0.005
+    assert f"{scene.share:.0%} of the squared length" in plots3d.describe(scene)
+    assert ink(plots3d.plot_scene_flat(scene)) > 0.005
     # The sphere's solver leads to no prototype: points, no arcs.
-    assert len(figures3d.project_sphere(run, [0], "sphere").arcs) == 0
+    assert len(plots3d.project_sphere(run, [0], "sphere").arcs) == 0
 
 
 def test_the_sphere_that_turns(run):
     pytest.importorskip("plotly")
-    scene = figures3d.project_sphere(run, [0, 12], "pairwise", count=6)
-    traces = {trace.name: trace for trace in figures3d.plot_scene(scene).data}
+    scene = plots3d.project_sphere(run, [0, 12], "pairwise", count=6)
+    traces = {trace.name: trace for trace in plots3d.plot_scene(scene).data}
     kept = sum(len(t.x) for name, t in traces.items() if name.startswith("kept"))
     assert kept == scene.kept.sum() and len(traces["refused"].x) == (~scene.kept).sum()
     assert len(traces["prototypes"].x) == 8 and len(traces["real clips"].x) == 40
@@ -296,14 +296,14 @@ def test_the_sphere_that_turns(run):
 
 def test_tables_and_maps(run, tmp_path):
     (result,) = classes.keep_class(run, ["geodesic"], ["slide"], [0.8], num_positives=4)
-    figure = figures.draw_classes(run, result)
+    figure = plots.plot_classes(run, result)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("abcd")
     along = {
         s: classes.keep_along(run, s, (0.0, 1.0), num_positives=4) for s in anchors.SOLVERS[:2]
     }
-    assert ink(figures.draw_keep_along(along)) > 0.01
-    drawn = [anchors.draw_positives(run, 0, s) for s in anchors.SOLVERS]
-    assert ink(figures.draw_solvers(run, drawn)) > 0.02
+    assert ink(plots.plot_keep_along(along)) > 0.01
+    drawn = [anchors.plot_positives(run, 0, s) for s in anchors.SOLVERS]
+    assert ink(plots.plot_solvers(run, drawn)) > 0.02
     places, words = maps.embed_2d(run.anchors, "pca")
     centred = run.anchors - run.anchors.mean(0)
     assert f"{(places**2).sum() / (centred**2).sum():.0%} of the spread" in words
@@ -313,10 +313,10 @@ def test_tables_and_maps(run, tmp_path):
     confusion = {"class_names": ["a", "b"], "counts": [[3, 1], [0, 4]]}
     file.write_text(json.dumps({"protocol": "knn", "split": "xsub", "top1": 0.875} | {
         "confusion": confusion}))  # fmt: skip
-    figure = maps.draw_confusion(file)
+    figure = maps.plot_confusion(file)
     np.testing.assert_allclose(figure.axes[0].images[0].get_array(), [[75, 25], [0, 100]])
     with pytest.raises(UserError, match="holds no confusion matrix"):
-        maps.draw_confusion(tmp_path / "none.json")
+        maps.plot_confusion(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("layout", [NTU25, KINECT20])
@@ -324,7 +324,7 @@ def test_poses_stand_upright_even_in_a_shaken_view(layout):
     index = synthetic.CLASS_NAMES.index("wave")
     frames = synthetic.make_clip(0, index)[:, : layout.bodies, : layout.num_joints]
     for seed in (0, 2):
-        figure = strips.draw_views(
+        figure = strips.plot_views(
             frames, layout, default.get_config().views, seed=seed, count=4, title="wave", up="y"
         )
         axes = figure.axes[0]

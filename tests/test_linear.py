@@ -93,7 +93,7 @@ def test_training_is_plain_sgd_with_the_last_short_batch(batch_size):
     np.testing.assert_allclose(probe.weight, weight, atol=2e-6)
     np.testing.assert_allclose(probe.bias, bias, atol=2e-6)
     np.testing.assert_allclose(logits[-1], train[0] @ weight + bias, atol=1e-5)
-    assert linear.look_epochs(s) == [5, 7]  # every 5 epochs, and the last
+    assert linear.eval_epochs(s) == [5, 7]  # every 5 epochs, and the last
     with s.unlocked():
         s.epochs = 5
     weight, bias = numpy_probe(s, key, np.float64(train), labels, 3)
@@ -103,9 +103,9 @@ def test_training_is_plain_sgd_with_the_last_short_batch(batch_size):
 def test_top1_is_the_last_epoch_and_best_the_best_look():
     train, labels = toy_features(clips=60, seed=1)
     test, test_labels = toy_features(crops=1, clips=40, seed=1)
-    s = settings(epochs=11, learning_rate=3.0, eval_every=1)  # restless: looks differ
+    s = settings(epochs=11, learning_rate=3.0, eval_every=1)  # restless: fusions differ
     logits = linear.train_logits(s, 0, train, labels, test[0], num_classes=3)
-    figures = linear.score(logits, test_labels, linear.look_epochs(s))
+    figures = linear.score(logits, test_labels, linear.eval_epochs(s))
     history = dict(figures["history"])
     assert list(history) == list(range(1, 12))
     assert figures["top1"] == history[11]

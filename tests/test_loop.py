@@ -227,7 +227,7 @@ def test_another_run_in_the_same_workdir_is_refused(unbroken, dataset):
     for changes, match in (
         (
             {"seed": 1, "encoder__width": 16},
-            "has encoder.width=16, seed=1: .*--config.encoder.width=8 --config.seed=0 to go on",
+            "has encoder.width=16, seed=1: .*--config.encoder.width=8 --config.seed=0 to resume",
         ),
         ({"train__batch_size": 4}, "train.batch_size=8, this config has train.batch_size=4"),
         ({"seed": 1}, "seed=0, this config has seed=1"),

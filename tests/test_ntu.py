@@ -13,7 +13,7 @@ from halp_jax.datasets import ntu
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
 from halp_jax.datasets.ntu_bodies import drop_ghosts, motion_energy, select_bodies, track_bodies
 from halp_jax.datasets.ntu_missing import MISSING
-from halp_jax.datasets.reading import finish_clip
+from halp_jax.datasets.read_pool import finish_clip
 from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
 from halp_jax.skeletons import synthetic

@@ -10,11 +10,11 @@ from _people import HEAD_FIRST, move, stand
 from PIL import Image
 
 from halp_jax import export as command
-from halp_jax.datasets import from_arrays, looks, open_source, pack
+from halp_jax.datasets import from_arrays, open_source, pack, preview
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.errors import UserError
-from halp_jax.skeletons import draw
 from halp_jax.skeletons import layout as layouts
+from halp_jax.skeletons import plot
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25
 from halp_jax.skeletons.layout_file import parse_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
@@ -241,7 +241,7 @@ def test_what_is_no_person_in_any_order_is_let_in_with_a_warning(tmp_path, capsy
 def test_a_picture_of_six_clips_lies_beside_the_data(tmp_path):
     folder = tmp_path / "clips"
     dataset = prepare(folder, people(NTU25.joints, count=9))
-    np.testing.assert_array_equal(looks.choose_clips(dataset), [0, 1, 2, 3, 5, 8])
+    np.testing.assert_array_equal(preview.choose_clips(dataset), [0, 1, 2, 3, 5, 8])
     with Image.open(folder / "set" / "clips.png") as image:
         assert image.size[0] > 300 and (np.asarray(image.convert("L")) < 200).mean() > 0.005
     source = open_source("folder", folder)
@@ -251,18 +251,18 @@ def test_a_picture_of_six_clips_lies_beside_the_data(tmp_path):
 def test_strips_of_a_set_are_upright_and_in_its_time(tmp_path, monkeypatch):
     drawn = {}
 
-    def draw_grid(clips, names, layout, **options):
+    def plot_grid(clips, names, layout, **options):
         drawn.update(options, clips=clips, names=names)
         return real(clips, names, layout, **options)
 
-    real = draw.draw_grid
-    monkeypatch.setattr(draw, "draw_grid", draw_grid)
+    real = plot.plot_grid
+    monkeypatch.setattr(plot, "plot_grid", plot_grid)
     clips = people(NTU25.joints, count=3)
     for normalize, up in (("upright", "z"), ("view", "z"), ("none", "y")):
         options = {"layout": "ntu25", "normalize": normalize, "class_names": ["$x^$", "挥手"]}
         dataset = from_arrays(clips, [0, 1, 1], **options)
         dataset.metadata["fps"] = 25
-        looks.save_picture(dataset, np.arange(3), tmp_path / "a.png")
+        preview.save_picture(dataset, np.arange(3), tmp_path / "a.png")
         assert (drawn["up"], drawn["rate"]) == (up, 25.0)
         assert drawn["names"] == ["0: clip 0, $x^$", "1: clip 1, 挥手", "2: clip 2, 挥手"]
         np.testing.assert_array_equal(drawn["clips"][2], dataset.clip(2))

@@ -23,7 +23,7 @@ from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.pipeline import describe_cut
 from halp_jax.datasets.prepared import METADATA, open_dataset
-from halp_jax.datasets.reading import EMPTY_END, LOST_JOINTS, Repair
+from halp_jax.datasets.read_pool import EMPTY_END, LOST_JOINTS, Repair
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress, duration

@@ -5,7 +5,7 @@ import pytest
 from _files import poses
 
 from halp_jax.datasets.clip import Clip, DamagedClip
-from halp_jax.datasets.reading import (
+from halp_jax.datasets.read_pool import (
     EMPTY_END,
     LOST_JOINTS,
     RESAMPLED,

@@ -127,13 +127,13 @@ def test_three_streams_without_distillation_are_three_runs_of_one(quick_compile)
 
 
 def test_looks_are_parsed_and_bring_the_streams_they_need():
-    assert streams.parse_looks("", ALL) == ("joint",)
-    assert streams.parse_looks("bone, mean,bone", ALL) == ("bone", "mean")
+    assert streams.parse_fusions("", ALL) == ("joint",)
+    assert streams.parse_fusions("bone, mean,bone", ALL) == ("bone", "mean")
     assert streams.find_needed(("bone",), ALL) == ("bone",)
     assert streams.find_needed(("bone", "joint"), ALL) == ("joint", "bone")
     assert streams.find_needed(("bone", "mean"), ALL) == ALL
     with pytest.raises(UserError, match="no stream 'bone'; use one of joint, mean, concat, ens"):
-        streams.parse_looks("bone", ("joint",))
+        streams.parse_fusions("bone", ("joint",))
 
 
 def test_select():
@@ -162,14 +162,14 @@ def read(path, name):
 
 
 def test_every_look_of_one_run_and_of_joined_runs(runs, capsys):
-    looks = "--stream=joint,motion,bone,mean,concat,ensemble"
-    assert evaluate.main([f"--workdir={runs / '_'.join(ALL)}", "--protocol=linear", looks]) == 0
+    fusions = "--stream=joint,motion,bone,mean,concat,ensemble"
+    assert evaluate.main([f"--workdir={runs / '_'.join(ALL)}", "--protocol=linear", fusions]) == 0
     assert "pre-trained, ensemble, linear" in capsys.readouterr().out
     joined = [f"--workdir={runs / 'joint'}", f"--join={runs / 'motion'}", f"--join={runs / 'bone'}"]
-    assert evaluate.main([*joined, "--protocol=linear", looks]) == 0
-    for look in ("", "_motion", "_bone", "_mean", "_concat", "_ensemble"):
-        one, three = (read(runs / name, f"linear{look}") for name in ("_".join(ALL), "joint"))
-        assert one["top1"] == three["top1"] and one["history"] == three["history"], look
+    assert evaluate.main([*joined, "--protocol=linear", fusions]) == 0
+    for fusion in ("", "_motion", "_bone", "_mean", "_concat", "_ensemble"):
+        one, three = (read(runs / name, f"linear{fusion}") for name in ("_".join(ALL), "joint"))
+        assert one["top1"] == three["top1"] and one["history"] == three["history"], fusion
         assert one["joined"] == [] and len(three["joined"]) == 2
     assert one["config"]["streams"] == three["config"]["streams"] == list(ALL)
     knn = ["--protocol=knn", "--stream=concat"]
@@ -177,8 +177,8 @@ def test_every_look_of_one_run_and_of_joined_runs(runs, capsys):
     assert evaluate.main([*joined, *knn]) == 0
     assert read(runs / "motion", "knn")["stream"] == "motion"
     names = sorted(path.name for path in (runs / "joint" / "eval").glob("*.json"))
-    looks = ("", "_bone", "_concat", "_ensemble", "_mean", "_motion")
-    assert names == ["knn_concat.json", *(f"linear{look}.json" for look in looks)]
+    fusions = ("", "_bone", "_concat", "_ensemble", "_mean", "_motion")
+    assert names == ["knn_concat.json", *(f"linear{fusion}.json" for fusion in fusions)]
 
 
 def test_joined_runs_must_fit_together(runs, capsys):

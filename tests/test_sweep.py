@@ -1,4 +1,4 @@
-"""The command `sweep`: its members, what it skips, resumes and names, and its table."""
+"""The command `sweep`: its runs, what it skips, resumes and names, and its table."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from halp_jax import sweep, table
 from halp_jax.errors import UserError
-from halp_jax.training import members as sweeping
+from halp_jax.training import runs as sweeping
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 CONFIG = Path(__file__).parents[1] / "configs" / "small.py"
@@ -38,12 +38,12 @@ def typed(monkeypatch, tmp_path):
     found.failing = {}  # text -> exit status
     found.tables = []
 
-    def run(self, member, command):
-        found.append((member.workdir.name, command[0], *command[-1:]))
+    def run(self, run, command):
+        found.append((run.workdir.name, command[0], *command[-1:]))
         status = next((s for text, s in found.failing.items() if text in " ".join(command)), 0)
         if command[0] == "evaluate" and not status:
-            (member.workdir / "eval").mkdir(parents=True, exist_ok=True)
-            (member.workdir / "eval" / "knn.json").write_text("{}")
+            (run.workdir / "eval").mkdir(parents=True, exist_ok=True)
+            (run.workdir / "eval" / "knn.json").write_text("{}")
         return status
 
     monkeypatch.setattr(sweeping.Caller, "run", run)
@@ -54,13 +54,13 @@ def typed(monkeypatch, tmp_path):
 
 
 def test_members_are_variants_times_seeds(tmp_path):
-    members = plan(
+    runs = plan(
         tmp_path, "--variants=halp,baseline", "--start=baseline", "--seeds=3,7",
         "--evaluate=knn,linear", "--stream=mean", "--config.train.epochs=40",
     )  # fmt: skip
-    assert [m.workdir.name for m in members] == ["baseline_3", "baseline_7", "halp_3", "halp_7"]
-    assert [m.number for m in members] == [0, 1, 2, 3]
-    trained, *evaluated = members[3].commands
+    assert [m.workdir.name for m in runs] == ["baseline_3", "baseline_7", "halp_3", "halp_7"]
+    assert [m.number for m in runs] == [0, 1, 2, 3]
+    trained, *evaluated = runs[3].commands
     assert trained == [
         "train", f"--config={CONFIG}:halp", f"--workdir={tmp_path / 'halp_7'}", "--config.seed=7",
         "--config.train.epochs=40", f"--config.init_from={tmp_path / 'baseline_7'}",
@@ -68,7 +68,7 @@ def test_members_are_variants_times_seeds(tmp_path):
     assert [command[2:] for command in evaluated] == [
         ["--protocol=knn", "--stream=mean"], ["--protocol=linear", "--stream=mean"],
     ]  # fmt: skip
-    assert not any("init_from" in option for option in members[0].commands[0])
+    assert not any("init_from" in option for option in runs[0].commands[0])
     assert plan(tmp_path)[0].workdir.name == "small_0"  # a config without variants
 
 
@@ -83,7 +83,7 @@ def test_members_are_variants_times_seeds(tmp_path):
         (["--config.seed=4"], "--seeds"),
         (["--config.train.epoch=4"], "bad option"),
         (["--variants=none"], "unknown variant"),
-        (["--member=2"], "there are 0 to 0"),
+        (["--run=2"], "there are 0 to 0"),
     ],
 )
 def test_what_cannot_be_run_is_refused_at_once(tmp_path, capsys, typed, options, said):
@@ -110,7 +110,7 @@ def test_a_sweep_runs_all_and_then_nothing(tmp_path, capsys, typed):
     assert call(tmp_path, *options[:2], "--evaluate=knn,linear") == 0
     assert [line[1:] for line in typed] == [("evaluate", "--protocol=linear")] * 4
     typed.clear()
-    assert call(tmp_path, *options, "--config.train.epochs=50", "--member=3") == 0
+    assert call(tmp_path, *options, "--config.train.epochs=50", "--run=3") == 0
     assert [line[:2] for line in typed] == [("halp_1", "train"), ("halp_1", "evaluate")]
 
 
@@ -121,12 +121,12 @@ def test_a_failed_member_is_named_and_run_alone(tmp_path, capsys, typed):
     assert [line[0] for line in typed].count("small_2") == 2  # the others are run all the same
     captured = capsys.readouterr()
     assert f"error: small_1 failed with exit status 7, see {tmp_path}/small_1" in captured.err
-    assert "--member=1 runs it alone" in captured.err
+    assert "--run=1 runs it alone" in captured.err
     assert "1  small_1: failed, exit status 7" in captured.out
     typed.clear()
-    assert call(tmp_path, *options, "--member=1") == 7
+    assert call(tmp_path, *options, "--run=1") == 7
     typed.failing.clear()
-    assert call(tmp_path, *options, "--member=1") == 0
+    assert call(tmp_path, *options, "--run=1") == 0
     assert [line[1] for line in typed] == ["evaluate", "evaluate"]  # it had been trained
     assert "1  small_1: done" in capsys.readouterr().out
 
@@ -135,7 +135,7 @@ def test_a_stopped_sweep_goes_on(tmp_path, capsys, typed):
     options = ["--seeds=0,1", "--evaluate=knn"]
     typed.failing["seed=0"] = 143
     assert call(tmp_path, *options) == 143
-    assert len(typed) == 1 and "goes on" in capsys.readouterr().err
+    assert len(typed) == 1 and "resumes" in capsys.readouterr().err
     assert call(tmp_path, *options, "--list") == 0
     assert "failed" not in capsys.readouterr().out
     typed.failing.clear()
@@ -144,7 +144,7 @@ def test_a_stopped_sweep_goes_on(tmp_path, capsys, typed):
 
 def test_a_crash_has_the_exit_status_that_starts_a_job_again(tmp_path, typed):
     typed.failing["seed"] = 134
-    assert call(tmp_path, "--member=0") == 134
+    assert call(tmp_path, "--run=0") == 134
 
 
 def test_a_damaged_record_costs_looking_again(tmp_path, typed):
@@ -185,15 +185,15 @@ def test_a_process_knows_its_place(environment, place):
 
 def test_commands_are_typed_logged_and_stopped(tmp_path):
     """Real processes: a command that fails by itself, and SIGTERM to the sweep, passed on."""
-    member = sweeping.Member(0, tmp_path / "m", [["train"]])
+    run = sweeping.Run(0, tmp_path / "m", [["train"]])
     with sweeping.Caller(0, show=False) as caller:
-        assert caller.run(member, ["train", "--config=none.py", f"--workdir={tmp_path}"]) == 1
+        assert caller.run(run, ["train", "--config=none.py", f"--workdir={tmp_path}"]) == 1
     log = (tmp_path / "m" / sweeping.LOG).read_text()
     assert "$ python -m halp_jax.train --config=none.py" in log and "error: " in log
 
     program = (
-        "import sys; from halp_jax import sweep; from halp_jax.training import members\n"
-        "members.sys.executable = sys.argv[1]\n"
+        "import sys; from halp_jax import sweep; from halp_jax.training import runs\n"
+        "runs.sys.executable = sys.argv[1]\n"
         "sys.exit(sweep.main(sys.argv[2:]))"
     )
     fake = tmp_path / "python"  # stands for a training that runs until it is stopped, and saves
@@ -209,7 +209,7 @@ def test_commands_are_typed_logged_and_stopped(tmp_path):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert "goes on" in process.communicate(timeout=30)[1]
+    assert "resumes" in process.communicate(timeout=30)[1]
     assert process.returncode == 143
     assert "saved" in (tmp_path / "w" / "small_0" / sweeping.LOG).read_text()
     assert not (tmp_path / "w" / "small_1").exists()

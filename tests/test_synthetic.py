@@ -28,7 +28,7 @@ def pose(near_is_left=True, **channels):
     values = np.zeros((3, len(body.CHANNELS)))
     for name, value in channels.items():
         values[:, body.CHANNEL[name]] = value
-    return body.pose_body(values, body.draw_bones(rng), near_is_left)[0]
+    return body.pose_body(values, body.plot_bones(rng), near_is_left)[0]
 
 
 def forward_of(people):

@@ -1,4 +1,4 @@
-"""The train command: what it refuses, that a killed run goes on; its reports and checks."""
+"""The train command: what it refuses, that a killed run resumes; its reports and checks."""
 
 import functools
 import json
@@ -316,7 +316,7 @@ def test_run_killed_with_sigkill_goes_on_bitwise(tmp_path, capfd, request):
     assert killed.returncode == -signal.SIGKILL
     assert max(r["step"] for r in report.read_metrics(tmp_path / "killed")) < 300
     assert train.main([*options, f"--workdir={tmp_path / 'killed'}"]) == 0
-    assert "going on from step" in capfd.readouterr().err
+    assert "resuming from step" in capfd.readouterr().err
 
     state, step = checkpoint.restore_state(tmp_path / "killed")
     other, _ = checkpoint.restore_state(tmp_path / "whole")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from halp_jax.datasets import Clip, Item, from_arrays
-from halp_jax.datasets.reading import Reading, advise_spine
+from halp_jax.datasets.read_pool import Reading, advise_spine
 from halp_jax.skeletons import layout as layouts
 from halp_jax.skeletons import spine
 from halp_jax.skeletons.layout import (

@@ -229,19 +229,19 @@ def trained(tmp_path_factory):
 
 def test_a_sphere_is_drawn_from_files(trained):
     pytest.importorskip("plotly")
-    drawn = sphere.draw_sphere(trained / "halp", "", 6)
+    drawn = sphere.plot_sphere(trained / "halp", "", 6)
     names = {each["name"]: each for each in drawn.pictures["dark"]["data"]}
     assert len(names["prototypes"]["text"]) == 4 and "positives kept" in drawn.title
-    bare = sphere.draw_sphere(trained / "baseline", "", 6)
+    bare = sphere.plot_sphere(trained / "baseline", "", 6)
     names = {each["name"]: each for each in bare.pictures["light"]["data"]}
     assert not names["prototypes"]["showlegend"] and names["real clips"]["showlegend"]
     assert sphere.OFF in bare.title
     with pytest.raises(UserError, match="no checkpoint of step 5"):  # deleted meanwhile
-        sphere.draw_sphere(trained / "halp", "", 5)
+        sphere.plot_sphere(trained / "halp", "", 5)
     moved = trained / "moved"
     (trained / "clips.npz").rename(moved)
     with pytest.raises(UserError, match="clips.npz"):
-        sphere.draw_sphere(trained / "halp", "", 6)
+        sphere.plot_sphere(trained / "halp", "", 6)
     moved.rename(trained / "clips.npz")
 
 

@@ -29,9 +29,9 @@ print(json.dumps(answers))
 """
 # What a line of a notebook drew, where the picture is at hand; the build runs no notebook.
 PICTURES = {
-    "figures.draw_walk(run, path)": "inspect_walk.png",
-    "figures3d.plot_scene(figures3d.project_sphere(": "inspect_sphere.png",
-    "figures.draw_keep_along(along)": "inspect_keep_class.png",
+    "plots.plot_walk(run, path)": "inspect_walk.png",
+    "plots3d.plot_scene(plots3d.project_sphere(": "inspect_sphere.png",
+    "plots.plot_keep_along(along)": "inspect_keep_class.png",
 }
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from halp_jax.core import sphere
-from halp_jax.core.optimum import farthest_feasible
+from halp_jax.core.farthest_point import farthest_feasible
 
 Solver = Literal["pairwise", "geodesic", "sphere"]
 Estimator = Literal["sampled", "expected"]
@@ -96,7 +96,7 @@ def hide_absent(
     return jnp.where(jnp.arange(table.shape[-1]) < present, table, -2.0)
 
 
-def draw_range(draw: Draw, lam: float) -> tuple[float, float]:
+def sample_range(draw: Draw, lam: float) -> tuple[float, float]:
     """The range of t / t*: the slides draw t ~ U(0, lam t*), the released code U((1-lam) t*, t*)."""
     if draw == "slide":
         return 0.0, lam
@@ -147,7 +147,7 @@ def hallucinate(
         others = jnp.maximum((s.shape[0] if present is None else present) - 1, 1)
         other = jnp.minimum((which * others).astype(jnp.int32), others - 1)
         selected = jnp.minimum(other + (other >= r.nearest), s.shape[0] - 1)
-    low, high = draw_range(draw, lam)
+    low, high = sample_range(draw, lam)
     share = low + (high - low) * where
     return r, place_positives(r, s, c, selected, share, solver)
 
@@ -186,7 +186,7 @@ def halp_loss(
       present: how many of the prototypes there are, where not all: the first ones.
 
     Returns:
-      The loss (0 where nothing is kept; no gradient but to the queries) and figures worth watching:
+      The loss (0 where nothing is kept; no gradient but to the queries) and metrics worth watching:
       `kept` (share of positives), `t_star` (mean), `not_argmin` (share of walks whose end is more
       similar to P* than the anchor is: t* is then the edge of the feasible set, not the minimum)
       and `prototypes_used` (prototypes that are nearest to some anchor of the local batch).
@@ -209,7 +209,7 @@ def halp_loss(
         if solver == "pairwise":
             raise ValueError("estimator 'expected' needs solver 'geodesic' or 'sphere'")
         r = jax.vmap(lambda s, v: reach(s, v, c, solver, present))(s, to_target)
-        low, high = draw_range(draw, lam)
+        low, high = sample_range(draw, lam)
         a, b = sphere.mean_slerp_weights(low * r.t_star, high * r.t_star, r.omega)
         toward = jnp.sum(r.chance * (a * query_to_anchor[:, None] + b * query_to_target), axis=-1)
         kept = jnp.broadcast_to(jnp.sum(r.chance, axis=-1) > 0, toward.shape)
@@ -242,13 +242,13 @@ def halp_loss(
     at_anchor = jnp.max(s, axis=-1, keepdims=True)
     at_t_star = a * at_anchor + b * jnp.take(c, r.nearest, axis=1).T
     used = jnp.zeros(s.shape[1]).at[r.nearest].max((weight > 0).astype(jnp.float32))
-    figures = {
+    metrics = {
         "kept": share_kept,
         "t_star": jnp.mean(weight * jnp.sum(r.chance * r.t_star, axis=-1)),
         "not_argmin": jnp.mean(weight * jnp.sum(r.chance * (at_t_star > at_anchor), axis=-1)),
         "prototypes_used": jnp.sum(used),
     }
-    return -mean_toward / temperature, jax.lax.stop_gradient(figures)
+    return -mean_toward / temperature, jax.lax.stop_gradient(metrics)
 
 
 def materialize(

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, read_fields
-from halp_jax.datasets.reading import NORMALIZERS, Repair, finish_clip
+from halp_jax.datasets.read_pool import NORMALIZERS, Repair, finish_clip
 from halp_jax.datasets.source import count_overlap
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import describe_conversion

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from halp_jax.datasets.clip import Clip, ClipInfo
-from halp_jax.datasets.reading import Reading, Written, read_item
+from halp_jax.datasets.read_pool import Reading, Written, read_item
 from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
 

@@ -20,7 +20,6 @@ import numpy as np
 
 from halp_jax.datasets import beam
 from halp_jax.datasets.clip import Clip
-from halp_jax.datasets.looks import PICTURE, check_skeleton, choose_clips, save_picture
 from halp_jax.datasets.pipeline import import_tensorflow
 from halp_jax.datasets.prepared import (
     FORMAT_VERSION,
@@ -29,7 +28,8 @@ from halp_jax.datasets.prepared import (
     open_dataset,
     record_sizes,
 )
-from halp_jax.datasets.reading import (
+from halp_jax.datasets.preview import PICTURE, check_skeleton, choose_clips, save_picture
+from halp_jax.datasets.read_pool import (
     NORMALIZERS,
     USUAL_REPAIR,
     ItemResult,

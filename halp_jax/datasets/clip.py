@@ -41,7 +41,7 @@ class Clip:
     """frames [time, bodies, joints, xyz] float32 in metres, a 0-based label and where it is from.
 
     An absent body is all zeros. So is a joint that was not found; where the files have NaN for it, it
-    may be NaN until `reading.finish_clip` has mended the clip. A label of -1 is a clip without one.
+    may be NaN until `read_pool.finish_clip` has mended the clip. A label of -1 is a clip without one.
     `setup`, `camera`, `subject` and `performance` are numbered as the data set numbers them (so usually
     from 1); -1 stands for "not known". `remark` says what was changed in the clip, in words that are the
     same for all clips; `prepare` counts them, several with "; " between them one by one. `fps` is the

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.datasets import pipeline
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.datasets.prepared import Dataset
-from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
@@ -179,5 +179,5 @@ def _atomic(file: str | os.PathLike[str], suffix: str, overwrite: bool) -> Itera
         raise UserError(f"{path} does not end in {suffix}; name the file so that it can be opened")
     if path.is_dir() or (path.exists() and not overwrite):
         raise UserError(f"{path} exists; choose another --out, or --overwrite to replace it")
-    with open_whole(path, "choose another --out") as stream:
+    with atomic_write(path, "choose another --out") as stream:
         yield stream

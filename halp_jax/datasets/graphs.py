@@ -22,9 +22,9 @@ from jaxtyping import Float, Int
 
 from halp_jax.datasets import graph_batches
 from halp_jax.datasets.arrays import check_labels, check_names, number_splits
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
-from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout_file import restore_layout
 
@@ -266,7 +266,7 @@ def save(dataset: GraphDataset, folder: str | Path, *, overwrite: bool = False) 
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path.parent} cannot be made ({error.strerror}); check it") from error
-    with open_whole(path, "choose another folder") as stream:
+    with atomic_write(path, "choose another folder") as stream:
         arrays = {name: getattr(dataset, name) for name in ARRAYS}
         np.savez_compressed(stream, metadata=text, **arrays)
     return path.parent

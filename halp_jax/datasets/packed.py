@@ -16,8 +16,8 @@ import numpy as np
 
 from halp_jax.datasets import graphs, pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
-from halp_jax.datasets.whole_file import open_whole
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 
@@ -63,7 +63,7 @@ def pack(
     metadata = dataset.metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
     metadata.pop("shards", None)
     text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    with open_whole(path, "choose another file") as stream:
+    with atomic_write(path, "choose another file") as stream:
         np.savez_compressed(stream, metadata=text, frames=frames)
     return path
 

@@ -114,7 +114,7 @@ def _match(
     apart = np.linalg.norm(before[:, None, :, :2] - people[None, :, :, :2], axis=-1)
     apart /= np.maximum(_measure(before)[:, None], _measure(people))[..., None]
     near = (apart * both).sum(-1) < FARTHEST * both.sum(-1)
-    # A joint that one of them lacks counts as far off: of two halves the larger goes on.
+    # A joint that one of them lacks counts as far off: of two halves the larger resumes.
     cost = np.where(both, apart, FARTHEST * either).sum(-1) / np.maximum(either.sum(-1), 1)
     places, persons = np.nonzero(near)
     pairs: dict[int, int] = {}

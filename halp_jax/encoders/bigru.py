@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from halp_jax.encoders.gru import scan_gru
 from halp_jax.encoders.heads import MLPHead, torch_uniform
+from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
-from halp_jax.encoders.product import Precision, product
 
 
 class GRULayer(nn.Module):
@@ -49,7 +49,7 @@ class GRULayer(nn.Module):
             reverse = self.backward and i == 1
             # The product with the input needs no recurrence: all frames at once, outside the scan.
             frames = x[::-1] if reverse else x
-            projected = product(frames, w_ih, self.precision) + b_ih
+            projected = matmul(frames, w_ih, self.precision) + b_ih
             hidden = scan_gru(projected, w_hh, b_hh, self.precision)
             streams.append(hidden[::-1] if reverse else hidden)
         return streams

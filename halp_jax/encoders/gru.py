@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from halp_jax.encoders.product import Precision, product
+from halp_jax.encoders.matmul import Precision, matmul
 
 
 def cell(projected, recurrent, hidden):
@@ -35,7 +35,7 @@ def scan_gru_reference(
     """The recurrence with automatic gradients; `projected` is W_i x + b_i for all frames."""
 
     def step(hidden, projected_t):
-        hidden, _ = cell(projected_t, product(hidden, w_hh, "float32") + b_hh, hidden)
+        hidden, _ = cell(projected_t, matmul(hidden, w_hh, "float32") + b_hh, hidden)
         return hidden, hidden
 
     start = jnp.zeros((projected.shape[1], w_hh.shape[0]), projected.dtype)
@@ -60,7 +60,7 @@ def scan_gru(
 
 def _forward(projected, w_hh, b_hh, precision):
     def step(hidden, projected_t):
-        recurrent = product(hidden, w_hh, precision) + b_hh
+        recurrent = matmul(hidden, w_hh, precision) + b_hh
         hidden, gates = cell(projected_t, recurrent, hidden)
         return hidden, (hidden, gates)
 
@@ -81,14 +81,14 @@ def _backward(precision, residuals, d_hiddens):
         d_z = d_hidden * (before - n) * z * (1.0 - z)
         d_r = d_n * hn * r * (1.0 - r)
         d_recurrent = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
-        return d_hidden * z + product(d_recurrent, w_back, precision), (d_recurrent, d_n)
+        return d_hidden * z + matmul(d_recurrent, w_back, precision), (d_recurrent, d_n)
 
     start = jnp.zeros_like(hiddens[0])
     _, (d_recurrent, d_n) = jax.lax.scan(step, start, (d_hiddens, previous, gates), reverse=True)
     width = w_hh.shape[0]
     d_projected = jnp.concatenate([d_recurrent[..., : 2 * width], d_n], axis=-1)
     rows = previous.reshape(-1, width), d_recurrent.reshape(-1, 3 * width)
-    d_w_hh = product(rows[0].T, rows[1], precision)
+    d_w_hh = matmul(rows[0].T, rows[1], precision)
     return d_projected, d_w_hh, jnp.sum(d_recurrent, axis=(0, 1))
 
 

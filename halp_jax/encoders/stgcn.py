@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from halp_jax.encoders.heads import MLPHead
+from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
-from halp_jax.encoders.product import Precision, product
 
 GRAPHS = ("released", "distance")
 TAPS = 9  # of the convolution over time
@@ -110,7 +110,7 @@ class Block(nn.Module):
         to_target = jnp.swapaxes(shares, 1, 2).reshape(-1, x.shape[0])
         gathered = jnp.matmul(to_target, x.reshape(x.shape[0], -1), precision="highest")
         gathered = jnp.concatenate([*gathered.reshape(parts, *x.shape)], axis=-1)
-        y = product(gathered, w_graph.reshape(-1, self.width), self.precision)
+        y = matmul(gathered, w_graph.reshape(-1, self.width), self.precision)
         y = y + jnp.einsum("kvw,kc->wc", shares, b_graph, precision="highest")[:, None, None]
         y = nn.relu(self.norm("graph_norm")(y, train))
         y = convolve_time(y, w_time, self.stride, self.precision) + b_time
@@ -120,7 +120,7 @@ class Block(nn.Module):
         if self.skip == "project":
             w = self.param("w_skip", _START, (inputs, self.width))
             b = self.param("b_skip", nn.initializers.zeros, (self.width,))
-            x = product(x[:, :, :: self.stride], w, self.precision) + b
+            x = matmul(x[:, :, :: self.stride], w, self.precision) + b
             x = self.norm("skip_norm")(x, train)
         return nn.relu(y if self.skip == "none" else x + y)
 
@@ -158,7 +158,7 @@ def _multiply_by_band(x, weights, stride, precision):
     seen = ((tap >= 0) & (tap < TAPS))[..., None, None]
     band = jnp.where(seen, weights[np.clip(tap, 0, TAPS - 1)], 0.0)  # [time, new_time, in, out]
     band = jnp.swapaxes(band, 1, 2).reshape(time * channels, -1)
-    y = product(x.reshape(joints, rows, time * channels), band, precision)
+    y = matmul(x.reshape(joints, rows, time * channels), band, precision)
     return y.reshape(joints, rows, len(outputs), -1)
 
 

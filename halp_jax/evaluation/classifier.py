@@ -1,4 +1,4 @@
-"""Classifiers that `evaluate` keeps beside its figures, and `embed` uses: linear layers on features.
+"""Classifiers that `evaluate` keeps beside its metrics, and `embed` uses: linear layers on features.
 
 WORKDIR/eval/PROTOCOL.npz, without pickles: `info` (JSON, below), for each part i the arrays
 `i/weight` [features, classes], `i/bias`, `i/mean` and `i/scale` [features], and of fine-tuning the
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 from halp_jax.methods.probe import Probe
 from halp_jax.training.tree import flatten
@@ -27,9 +27,9 @@ _MAX_BYTES = 2**32  # larger files are none of ours
 
 
 class Part(NamedTuple):
-    """One linear layer: on the features of `look`, a stream, "mean" or "concat" of streams."""
+    """One linear layer: on the features of `fusion`, a stream, "mean" or "concat" of streams."""
 
-    look: str
+    fusion: str
     share: float
     probe: Probe
     mean: Any  # [features], subtracted from them before the layer
@@ -48,23 +48,23 @@ class Classifier(NamedTuple):
     protocol: str = "linear"
     normalize: str | None = None  # normalisation of the clips, where it is known
     step: int | None = None
-    encoder_id: str = ""  # `unfinished.fingerprint` of the frozen encoder
+    encoder_id: str = ""  # `finetune_store.fingerprint` of the frozen encoder
 
 
 _TEXT = ("class_names", "crop", "num_frames", "streams", "protocol", "normalize", "step")
 _TEXT += ("encoder_id",)
 
 
-def plain_part(look: str, share: float, probe: Any) -> Part:
+def plain_part(fusion: str, share: float, probe: Any) -> Part:
     """A part on features as they are."""
     size = len(probe.weight)
-    return Part(look, share, probe, np.zeros(size, np.float32), np.ones(size, np.float32))
+    return Part(fusion, share, probe, np.zeros(size, np.float32), np.ones(size, np.float32))
 
 
 def save(path: Path, found: Classifier) -> Path:
     """Writes the file, whole or not at all."""
     info = {"format": _FORMAT} | {name: getattr(found, name) for name in _TEXT}
-    info["parts"] = [[part.look, part.share] for part in found.parts]
+    info["parts"] = [[part.fusion, part.share] for part in found.parts]
     table = {"info": np.array(json.dumps(info))}
     for number, part in enumerate(found.parts):
         own = {**part.probe._asdict(), "mean": part.mean, "scale": part.scale}
@@ -72,13 +72,13 @@ def save(path: Path, found: Classifier) -> Path:
     if found.variables is not None:
         leaves = flatten(found.variables)
         table |= {f"encoder/{name}": np.asarray(leaf) for name, leaf in leaves.items()}
-    with open_whole(path, "evaluate again with another --workdir") as stream:
+    with atomic_write(path, "evaluate again with another --workdir") as stream:
         np.savez(stream, **table)
     return path
 
 
 def replace(path: Path, found: Classifier | None) -> None:
-    """Writes the file; with None removes the one there, which was of other figures."""
+    """Writes the file; with None removes the one there, which was of other metrics."""
     if found is None:
         path.unlink(missing_ok=True)
     else:
@@ -96,13 +96,13 @@ def load(path: Path, advice: str) -> Classifier:
         if info["format"] != _FORMAT:
             raise ValueError(f"its format is {info['format']}, not {_FORMAT}")
         parts = []
-        for number, (look, share) in enumerate(info["parts"]):
+        for number, (fusion, share) in enumerate(info["parts"]):
             weight, bias, mean, scale = (
                 table[f"{number}/{name}"] for name in ("weight", "bias", "mean", "scale")
             )
             if weight.shape != mean.shape + bias.shape or len(bias) != len(info["class_names"]):
                 raise ValueError(f"its layer has shape {weight.shape}")
-            parts.append(Part(look, share, Probe(weight, bias), mean, scale))
+            parts.append(Part(fusion, share, Probe(weight, bias), mean, scale))
         text = {name: info[name] for name in _TEXT}
         text |= {name: tuple(info[name]) for name in ("class_names", "streams")}
     except FileNotFoundError:
@@ -128,15 +128,19 @@ def _nest(table: dict[str, np.ndarray]) -> Any:
 
 
 def find(
-    workdir: str | Path, protocol: str, look: str, names: Sequence[str], options: Sequence[str] = ()
+    workdir: str | Path,
+    protocol: str,
+    fusion: str,
+    names: Sequence[str],
+    options: Sequence[str] = (),
 ) -> tuple[Path, str]:
     """(its file, the advice to make it) of a look at a run with the streams `names`.
 
     `options`: more of the command that makes it, as --join=DIR.
     """
     ending, options = "", [*options]
-    if look != names[0]:
-        ending, options = f"_{look}", [*options, f"--stream={look}"]
+    if fusion != names[0]:
+        ending, options = f"_{fusion}", [*options, f"--stream={fusion}"]
     path = Path(workdir).expanduser() / "eval" / f"{protocol}{ending}.npz"
     words = [f"run evaluate --workdir={workdir} --protocol={protocol}", *options]
     return path, " ".join(words)

@@ -15,7 +15,7 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, streams
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation.classifier import Classifier
-from halp_jax.evaluation.unfinished import fingerprint
+from halp_jax.evaluation.finetune_store import fingerprint
 from halp_jax.methods.normal_view import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.skeletons.layout import Layout
@@ -25,7 +25,7 @@ from halp_jax.training.normalization import agree
 def choose(
     protocol: str | None,
     workdir: str | Path,
-    look: str,
+    fusion: str,
     names: Sequence[str],
     variables: Any,
     step: int | None,
@@ -43,7 +43,7 @@ def choose(
     """
     if protocol == "none":
         return None
-    path, advice = classifier.find(workdir, protocol or "linear", look, names, options)
+    path, advice = classifier.find(workdir, protocol or "linear", fusion, names, options)
     try:
         found = classifier.load(path, advice)
         check_fit(found, path, names, step, variables, normalization, advice)
@@ -96,7 +96,7 @@ def classify(
     """Probabilities from features of the streams `names`, which stand side by side."""
     logits = 0.0
     for part in found.parts:
-        own = streams.select(features, part.look, names)
+        own = streams.select(features, part.fusion, names)
         probe = Probe(*map(jnp.asarray, part.probe))
         logits += part.share * apply_probe(probe, jnp.asarray((own - part.mean) / part.scale))
     return np.asarray(jax.nn.softmax(logits, axis=-1))
@@ -110,7 +110,7 @@ def make_scorer(
     `variables` are the frozen encoder's; a fine-tuned classifier uses its own.
     """
     own = streams.with_streams(config, found.streams)
-    needed = streams.find_needed([part.look for part in found.parts], found.streams)
+    needed = streams.find_needed([part.fusion for part in found.parts], found.streams)
     embed = feats.make_embedding("trained", own, layout, needed)
     extract = feats.make_extractor(
         embed, crop=found.crop, num_frames=found.num_frames, prepare=make_prepare(config, layout)

@@ -240,7 +240,7 @@ def extract_split(
         raise UserError(f"split {split!r} has {what}; choose another --config.data.split")
     # One batch size for both parts, so that a crop is compiled once, and no larger than needed.
     batch_size = min(config.knn.batch_size, max(map(len, indices.values())))
-    share = cluster.share(indices[part])
+    share = cluster.local_shard(indices[part])
     batches = pipeline.eval_batches(
         dataset, share, batch_size=batch_size, max_frames=config.data.max_frames
     )

@@ -8,7 +8,7 @@ batch 64, 80 epochs, x0.1 at 50 and 70, random crops U(0.5, 1), centre crop 0.95
     transfer    finetune on another data set than the encoder was pre-trained on
 
 `--encoder=random` trains from scratch with the same settings: the row to beat. The training itself is
-evaluation/tune.py; with a folder `store` for them, runs that were stopped resume.
+evaluation/finetune_run.py; with a folder `store` for them, runs that were stopped resume.
 """
 
 import functools
@@ -22,13 +22,13 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.errors import UserError
-from halp_jax.evaluation import classifier, linear, result_files, tune
+from halp_jax.evaluation import classifier, finetune_run, linear, result_files
 from halp_jax.evaluation import features as feats
 
 DRAWS = ("plain", "balanced")
 
 
-def draw_subset(
+def sample_subset(
     labels: Int[np.ndarray, "clips"], fraction: float, draw: str, seed: int
 ) -> Int[np.ndarray, "chosen"]:
     """Places of the clips that keep their labels, in rising order.
@@ -47,24 +47,28 @@ def draw_subset(
     return np.sort(np.concatenate(chosen))
 
 
-def _make_runner(config, dataset, encoder: feats.Encoder, looks: Sequence[str], store: Path | None):
-    """-> run(look, indices, seed, title, name, keep): {stream: Tuned} of the streams of this look.
+def _make_runner(
+    config, dataset, encoder: feats.Encoder, fusions: Sequence[str], store: Path | None
+):
+    """-> run(fusion, indices, seed, title, name, keep): {stream: FinetuneResult} of the streams of this fusion.
 
-    `name` is of the run among those of `store`; `keep`: as in `tune.make_trainer`.
+    `name` is of the run among those of `store`; `keep`: as in `finetune_run.make_trainer`.
     """
     if not encoder.variables:
         raise UserError("raw coordinates have no weights to fine-tune; use --encoder=random")
     for name in ("epochs", "batch_size", "eval_every"):
         if config.finetune[name] < 1:
             raise UserError(f"finetune.{name} is {config.finetune[name]}; it must be at least 1")
-    for look in looks:
-        if look in ("mean", "concat", "together"):
-            raise UserError(f"--stream={look} is of frozen features; fine-tune streams or ensemble")
-    make = functools.cache(functools.partial(tune.make_trainer, config, dataset))
+    for fusion in fusions:
+        if fusion in ("mean", "concat", "together"):
+            raise UserError(
+                f"--stream={fusion} is of frozen features; fine-tune streams or ensemble"
+            )
+    make = functools.cache(functools.partial(finetune_run.make_trainer, config, dataset))
 
-    def run(look, indices, seed, title, name, keep):
+    def run(fusion, indices, seed, title, name, keep):
         tuned = {}
-        for stream in config.streams if look == "ensemble" else [look]:
+        for stream in config.streams if fusion == "ensemble" else [fusion]:
             place = tuple(config.streams).index(stream)
             own = jax.tree.map(lambda leaf, place=place: leaf[place], encoder.variables)
             folder = store and store / f"{name}_{stream}"
@@ -75,24 +79,27 @@ def _make_runner(config, dataset, encoder: feats.Encoder, looks: Sequence[str], 
     return run
 
 
-def _shares(config, look):
-    """The weight of each stream's scores in those of a look."""
-    return config.linear.weights if look == "ensemble" else {look: 1.0}
+def _shares(config, fusion):
+    """The weight of each stream's scores in those of a fusion."""
+    return config.linear.weights if fusion == "ensemble" else {fusion: 1.0}
 
 
 def add_logits(
-    config: ml_collections.ConfigDict, look: str, tuned: dict[str, tune.Tuned]
+    config: ml_collections.ConfigDict, fusion: str, tuned: dict[str, finetune_run.FinetuneResult]
 ) -> np.ndarray:
-    """Test logits [looks, queries, classes] of a look: of its stream, or the ensemble's sum."""
-    return sum(_shares(config, look)[stream] * end.logits for stream, end in tuned.items())
+    """Test logits [evals, queries, classes] of a fusion: of its stream, or the ensemble's sum."""
+    return sum(_shares(config, fusion)[stream] * end.logits for stream, end in tuned.items())
 
 
 def make_classifier(
-    config: ml_collections.ConfigDict, dataset: Any, look: str, tuned: dict[str, tune.Tuned]
+    config: ml_collections.ConfigDict,
+    dataset: Any,
+    fusion: str,
+    tuned: dict[str, finetune_run.FinetuneResult],
 ) -> classifier.Classifier:
     """The fine-tuned encoders with their linear layers."""
     ends = [end.state for end in tuned.values()]
-    shares = _shares(config, look)
+    shares = _shares(config, fusion)
     return classifier.Classifier(
         parts=tuple(
             classifier.plain_part(stream, shares[stream], end.state[0]["probe"])
@@ -113,27 +120,27 @@ def evaluate(
     config: ml_collections.ConfigDict,
     dataset: Any,
     encoder: feats.Encoder,
-    looks: Sequence[str] = (),
+    fusions: Sequence[str] = (),
     *,
     store: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """finetune and transfer: look -> the figures of `linear.score`, clip counts and "classifier".
+    """finetune and transfer: fusion -> the metrics of `linear.score`, clip counts and "classifier".
 
-    The last is a Classifier, or None without `finetune.keep_weights`. `store`: see `tune.make_trainer`.
+    The last is a Classifier, or None without `finetune.keep_weights`. `store`: see `finetune_run.make_trainer`.
     """
-    looks = looks or encoder.streams[:1]
+    fusions = fusions or encoder.streams[:1]
     keep = config.finetune.keep_weights
-    run = _make_runner(config, dataset, encoder, looks, store)
+    run = _make_runner(config, dataset, encoder, fusions, store)
     indices = dataset.labelled(config.data.split, "train")
     labels = dataset.labels[dataset.labelled(config.data.split, "test")]
     counts = {"num_train": len(indices), "num_test": len(labels)}
-    epochs = linear.look_epochs(config.finetune)
+    epochs = linear.eval_epochs(config.finetune)
     results = {}
-    for look in looks:
-        tuned = run(look, indices, config.seed, "finetune", "all", keep)
-        figures = linear.score(add_logits(config, look, tuned), labels, epochs) | counts
-        found = make_classifier(config, dataset, look, tuned) if keep else None
-        results[look] = figures | {"classifier": found}
+    for fusion in fusions:
+        tuned = run(fusion, indices, config.seed, "finetune", "all", keep)
+        metrics = linear.score(add_logits(config, fusion, tuned), labels, epochs) | counts
+        found = make_classifier(config, dataset, fusion, tuned) if keep else None
+        results[fusion] = metrics | {"classifier": found}
     return results
 
 
@@ -141,35 +148,35 @@ def evaluate_semi(
     config: ml_collections.ConfigDict,
     dataset: Any,
     encoder: feats.Encoder,
-    looks: Sequence[str] = (),
+    fusions: Sequence[str] = (),
     *,
     store: Path | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """semi: look -> for each fraction of the labels the figures, mean over `semi.runs` draws.
+    """semi: fusion -> for each fraction of the labels the metrics, mean over `semi.runs` draws.
 
     Besides those of one run: `fraction`, `top1_sd` (None for one draw), `top1_runs`. With a folder
     `store` a draw that is done, or begun, is there when the command is started again.
     """
-    looks, semi = looks or encoder.streams[:1], config.semi
+    fusions, semi = fusions or encoder.streams[:1], config.semi
     if semi.draw not in DRAWS or semi.runs < 1 or not all(0 < f <= 1 for f in semi.fractions):
         raise UserError(
             f"semi: draw={semi.draw} must be {' or '.join(DRAWS)}, runs={semi.runs} at least 1, "
             f"fractions={tuple(semi.fractions)} in (0, 1]"
         )
-    run = _make_runner(config, dataset, encoder, looks, store)
+    run = _make_runner(config, dataset, encoder, fusions, store)
     split = config.data.split
     indices, test = dataset.labelled(split, "train"), dataset.labelled(split, "test")
-    labels, epochs = dataset.labels[test], linear.look_epochs(config.finetune)
+    labels, epochs = dataset.labels[test], linear.eval_epochs(config.finetune)
 
-    def one_draw(look, fraction, number):
+    def one_draw(fusion, fraction, number):
         seed = config.seed + number
-        chosen = indices[draw_subset(dataset.labels[indices], fraction, semi.draw, seed)]
+        chosen = indices[sample_subset(dataset.labels[indices], fraction, semi.draw, seed)]
         title = f"{100 * fraction:g} % of the labels, draw {number + 1} of {semi.runs}"
-        tuned = run(look, chosen, seed, title, f"{fraction}_{number}", False)
-        return add_logits(config, look, tuned), len(chosen)
+        tuned = run(fusion, chosen, seed, title, f"{fraction}_{number}", False)
+        return add_logits(config, fusion, tuned), len(chosen)
 
-    def figures(look, fraction):
-        draws = [one_draw(look, fraction, number) for number in range(semi.runs)]
+    def metrics(fusion, fraction):
+        draws = [one_draw(fusion, fraction, number) for number in range(semi.runs)]
         scores = [linear.score(logits, labels, epochs) for logits, _ in draws]
         top1 = [score["top1"] for score in scores]
         mean = {
@@ -184,4 +191,6 @@ def evaluate_semi(
             "num_train": draws[0][1], "num_test": len(labels),
         }  # fmt: skip
 
-    return {look: [figures(look, fraction) for fraction in semi.fractions] for look in looks}
+    return {
+        fusion: [metrics(fusion, fraction) for fraction in semi.fractions] for fusion in fusions
+    }

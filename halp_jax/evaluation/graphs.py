@@ -161,12 +161,12 @@ def summarize(
         fold_accuracy(found, labels, seed)
         for found, seed in zip(predictions, draw_seeds(config), strict=False)
     ]
-    figures = result_files.summarize(
+    metrics = result_files.summarize(
         every, np.tile(labels, len(draws)), num_classes, top5=float("nan")
     )
-    del figures["top5"]
+    del metrics["top5"]
     mean = float(np.mean(draws))
-    return figures | {"top1": mean, "best_top1": mean, "top1_draws": draws}
+    return metrics | {"top1": mean, "best_top1": mean, "top1_draws": draws}
 
 
 def fold_accuracy(

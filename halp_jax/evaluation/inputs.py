@@ -7,7 +7,7 @@ from pathlib import Path
 
 from halp_jax import datasets
 from halp_jax.datasets.clip import Clip
-from halp_jax.datasets.reading import Reading, read_items
+from halp_jax.datasets.read_pool import Reading, read_items
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
 from halp_jax.training import normalization

@@ -81,7 +81,7 @@ def score(
     num_classes: int,
     k: int = 1,
 ) -> dict[str, Any]:
-    """Classifies `test` by its neighbours in `train` -> the figures of `result_files.summarize`.
+    """Classifies `test` by its neighbours in `train` -> the metrics of `result_files.summarize`.
 
     top5 is the share of test clips of which the right label is among those of the 5 nearest
     neighbours (a vote has no fifth place). Raises UserError when there are fewer than k neighbours.
@@ -108,33 +108,33 @@ def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feat
 
 
 def _evaluate(
-    config, dataset, extract, variables, encoded, looks, progress=False
+    config, dataset, extract, variables, encoded, fusions, progress=False
 ) -> dict[str, dict[str, Any]]:
     split = functools.partial(feats.extract_split, config, dataset, progress=progress)
     train, test = split("train", extract, variables), split("test", extract, variables)
     counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
 
-    def look_at(look):
+    def fuse(fusion):
         return score(
-            streams.select(train.values[0], look, encoded), train.labels,
-            streams.select(test.values[0], look, encoded), test.labels,
+            streams.select(train.values[0], fusion, encoded), train.labels,
+            streams.select(test.values[0], fusion, encoded), test.labels,
             num_classes=dataset.num_classes, k=config.knn.k,
         )  # fmt: skip
 
-    return {look: look_at(look) | counts for look in looks}
+    return {fusion: fuse(fusion) | counts for fusion in fusions}
 
 
 def evaluate(
     config: ml_collections.ConfigDict,
     dataset: Any,
     encoder: feats.Encoder,
-    looks: Sequence[str] = (),
+    fusions: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """The kNN protocol: look -> the figures of `score`, best_top1 (the same as top1), clip counts.
+    """The kNN protocol: fusion -> the metrics of `score`, best_top1 (the same as top1), clip counts.
 
-    `looks`: streams of the encoder, "mean" or "concat"; the encoder's first stream if empty.
+    `fusions`: streams of the encoder, "mean" or "concat"; the encoder's first stream if empty.
     """
-    if "ensemble" in looks:
+    if "ensemble" in fusions:
         raise UserError(
             "neighbours have no scores to add up: --stream=mean or concat, not ensemble"
         )
@@ -144,10 +144,10 @@ def evaluate(
         _make_extractor(config, dataset, encoder.embed),
         encoder.variables,
         encoder.streams,
-        looks or encoder.streams[:1],
+        fusions or encoder.streams[:1],
         progress=True,
     )
-    return {look: figures | {"best_top1": figures["top1"]} for look, figures in results.items()}
+    return {fusion: metrics | {"best_top1": metrics["top1"]} for fusion, metrics in results.items()}
 
 
 def make_knn_evaluator(
@@ -163,7 +163,7 @@ def make_knn_evaluator(
 
     def evaluate_state(state: Any) -> dict[str, float]:
         variables = feats.get_variables(state)
-        figures = _evaluate(config, dataset, extract, variables, first, first)[first[0]]
-        return {"knn_top1": figures["top1"]}
+        metrics = _evaluate(config, dataset, extract, variables, first, first)[first[0]]
+        return {"knn_top1": metrics["top1"]}
 
     return evaluate_state

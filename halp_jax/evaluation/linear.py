@@ -3,7 +3,7 @@
 As the released code: weights ~ N(0, 0.01), bias 0, SGD with momentum, cross entropy, a new random
 crop of every clip each epoch, and the last, incomplete batch of an epoch is used (drop_last=False),
 its loss being the mean over the clips it has. Unlike the released code, which reports the best of
-its looks at the test set, `top1` is of the last epoch; `best_top1` is the best look.
+its evaluations on the test set, `top1` is of the last epoch; `best_top1` is the best evaluation.
 """
 
 import functools
@@ -52,18 +52,18 @@ def train_probe(
     train_labels: Int[Array, "clips"],
     test: Float[Array, "queries features"],
     num_classes: int,
-) -> tuple[Probe, Scaling, Float[Array, "looks queries classes"]]:
+) -> tuple[Probe, Scaling, Float[Array, "evals queries classes"]]:
     """The whole training as one program on the device; epoch e sees crop e % crops.
 
     Returns the last epoch's probe, what features it applies to (with `standardize` those of zero
-    mean, unit variance), and the test logits of every look, after the epochs of `look_epochs`.
+    mean, unit variance), and the test logits of every evaluation, after the epochs of `eval_epochs`.
     """
     num_crops, count, dim = train.shape
     batch_size, epochs = min(settings.batch_size, count), settings.epochs
     steps = -(-count // batch_size) if settings.keep_rest else count // batch_size
     optimizer = make_optimizer(settings, steps)
     init_key, shuffle_key = jax.random.split(key)
-    looks = look_epochs(settings)
+    epochs_seen = eval_epochs(settings)
 
     def run(train, train_labels, test):
         mean, scale = jnp.zeros(dim), jnp.ones(dim)
@@ -89,16 +89,16 @@ def train_probe(
                 return (optax.apply_updates(probe, updates), state), None
 
             carry, _ = jax.lax.scan(step, carry, (order, valid.reshape(order.shape)))
-            place = jnp.searchsorted(jnp.array(looks), epoch + 1)
+            place = jnp.searchsorted(jnp.array(epochs_seen), epoch + 1)
             seen = jax.lax.cond(
-                jnp.array(looks)[place] == epoch + 1,
+                jnp.array(epochs_seen)[place] == epoch + 1,
                 lambda: seen.at[place].set(apply_probe(carry[0], test)),
                 lambda: seen,
             )
             return (carry, seen), None
 
         probe = init_probe(init_key, dim, num_classes, settings.start_std)
-        seen = jnp.zeros((len(looks), len(test), num_classes))
+        seen = jnp.zeros((len(epochs_seen), len(test), num_classes))
         carry = ((probe, optimizer.init(probe)), seen)
         ((probe, _), seen), _ = jax.lax.scan(epoch_step, carry, jnp.arange(epochs))
         return probe, Scaling(mean, scale), seen
@@ -106,7 +106,7 @@ def train_probe(
     return jax.jit(run)(train, train_labels, test)
 
 
-def look_epochs(settings: ml_collections.ConfigDict) -> list[int]:
+def eval_epochs(settings: ml_collections.ConfigDict) -> list[int]:
     """Epochs after which the test set is looked at: every `eval_every` and the last one."""
     every = range(settings.eval_every, settings.epochs + 1, settings.eval_every)
     return sorted({*every, settings.epochs})
@@ -121,8 +121,8 @@ def train_logits(
     *,
     num_classes: int,
     trained: dict[str, Any] | None = None,
-) -> Float[np.ndarray, "looks queries classes"]:
-    """Trains a probe -> its test logits at every look; `trained` gets its "probe" and "scaling".
+) -> Float[np.ndarray, "evals queries classes"]:
+    """Trains a probe -> its test logits at every evaluation; `trained` gets its "probe" and "scaling".
 
     Raises UserError when the features do not fit in the device's memory.
     """
@@ -143,32 +143,32 @@ def train_logits(
 
 
 def score(
-    logits: Float[np.ndarray, "looks queries classes"],
+    logits: Float[np.ndarray, "evals queries classes"],
     labels: Int[np.ndarray, "queries"],
     epochs: Sequence[int],
 ) -> dict[str, Any]:
-    """Test logits after each of `epochs` -> the figures of `result_files.summarize`, best_top1, history.
+    """Test logits after each of `epochs` -> the metrics of `result_files.summarize`, best_top1, history.
 
-    top1 is of the last look. top5: the right label is among the 5 largest logits. history: [epochs
-    done, top1] of every look.
+    top1 is of the last evaluation. top5: the right label is among the 5 largest logits. history: [epochs
+    done, top1] of every evaluation.
     """
     right = np.mean(np.argmax(logits, axis=-1) == labels, axis=1)
     history = [[epoch, float(top1)] for epoch, top1 in zip(epochs, right, strict=True)]
     largest = np.argsort(-logits[-1], axis=1, kind="stable")[:, :5]
     top5 = np.mean(np.any(largest == labels[:, None], axis=1))
-    figures = result_files.summarize(largest[:, 0], labels, logits.shape[-1], top5=float(top5))
-    return figures | {"best_top1": max(top1 for _, top1 in history), "history": history}
+    metrics = result_files.summarize(largest[:, 0], labels, logits.shape[-1], top5=float(top5))
+    return metrics | {"best_top1": max(top1 for _, top1 in history), "history": history}
 
 
 def evaluate(
     config: ml_collections.ConfigDict,
     dataset: Any,
     encoder: feats.Encoder,
-    looks: Sequence[str] = (),
+    fusions: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """The linear protocol: look -> the figures of `score`, clip counts and "classifier".
+    """The linear protocol: fusion -> the metrics of `score`, clip counts and "classifier".
 
-    `looks`: streams of the encoder, "mean", "concat", "together", or "ensemble", the sum of the scores of one
+    `fusions`: streams of the encoder, "mean", "concat", "together", or "ensemble", the sum of the scores of one
     probe a stream with `linear.weights`; the encoder's first stream if empty.
     """
     settings = config.linear
@@ -189,17 +189,17 @@ def evaluate(
     trained: dict[str, dict[str, Any]] = {}
 
     @functools.cache  # an ensemble shares its probes with the looks at single streams
-    def logits_of(look):
+    def logits_of(fusion):
         return train_logits(
             settings, config.seed,
-            streams.select(train.values, look, encoder.streams), train.labels,
-            streams.select(test.values[0], look, encoder.streams),
-            num_classes=dataset.num_classes, trained=trained.setdefault(look, {}),
+            streams.select(train.values, fusion, encoder.streams), train.labels,
+            streams.select(test.values[0], fusion, encoder.streams),
+            num_classes=dataset.num_classes, trained=trained.setdefault(fusion, {}),
         )  # fmt: skip
 
-    def look_at(look):
-        shares = {look: 1.0}
-        if look == "ensemble":
+    def fuse(fusion):
+        shares = {fusion: 1.0}
+        if fusion == "ensemble":
             shares = {name: settings.weights[name] for name in encoder.streams}
         logits = sum(share * logits_of(name) for name, share in shares.items())
         parts = tuple(
@@ -212,9 +212,9 @@ def evaluate(
         )  # fmt: skip
 
     counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
-    epochs = look_epochs(settings)
+    epochs = eval_epochs(settings)
     results = {}
-    for look in looks or encoder.streams[:1]:
-        logits, found = look_at(look)
-        results[look] = score(logits, test.labels, epochs) | counts | {"classifier": found}
+    for fusion in fusions or encoder.streams[:1]:
+        logits, found = fuse(fusion)
+        results[fusion] = score(logits, test.labels, epochs) | counts | {"classifier": found}
     return results

@@ -1,6 +1,6 @@
 """The protocols as functions of a config and a workdir: what `halp_jax.evaluate` types.
 
-Results, classifiers and what a stopped command goes on from lie in WORKDIR/eval/. Of several
+Results, classifiers and what a stopped command resumes from lie in WORKDIR/eval/. Of several
 processes each encodes a share of the clips, all come to the same result, and the first one writes.
 """
 
@@ -21,13 +21,13 @@ from halp_jax.evaluation import (
     classifier,
     features,
     finetune,
+    finetune_store,
     graphs,
     knn,
     linear,
     load,
     result_files,
     streams,
-    unfinished,
 )  # fmt: skip
 from halp_jax.training import cluster, normalization
 
@@ -58,14 +58,14 @@ def run(
         config: of the run, perhaps with other settings of the evaluation.
         workdir: folder of the training run, and of the results.
         encoder: "trained", "random" or "raw".
-        stream: looks, separated by commas; default: the run's first stream.
+        stream: fusions, separated by commas; default: the run's first stream.
         join: workdirs whose streams stand beside this run's.
         step: of the checkpoint; default: the last.
         part: of the split, what to test on.
 
     Raises:
         UserError: something does not fit; nothing is written then.
-        training.loop.Stopped: fine-tuning was asked to stop; the same call goes on.
+        training.loop.Stopped: fine-tuning was asked to stop; the same call resumes.
     """
     written = []
     if not config.data.dir:
@@ -101,8 +101,8 @@ def _evaluate(
     config, variables, step = load.load_encoder(
         encoder, config, dataset.layout, workdir, step=step, joined=join, normalized=normalized
     )
-    looks = streams.parse_looks(stream, config.streams)
-    needed = streams.find_needed(looks, config.streams)
+    fusions = streams.parse_fusions(stream, config.streams)
+    needed = streams.find_needed(fusions, config.streams)
     embed = features.make_embedding(encoder, config, dataset.layout, needed)
     made = features.Encoder(embed, variables, needed)
     features.check_fit(made, config, dataset.layout)
@@ -114,24 +114,24 @@ def _evaluate(
     if protocol == "transfer" and encoder == "trained":
         load.check_transfer(config, workdir)
     if protocol in TUNING:
-        options["store"] = unfinished.find_folder(
-            workdir, protocol, config, dataset, variables, looks
+        options["store"] = finetune_store.find_folder(
+            workdir, protocol, config, dataset, variables, fusions
         )
-    results = PROTOCOLS[protocol](config, dataset, made, looks, **options)
+    results = PROTOCOLS[protocol](config, dataset, made, fusions, **options)
     origin = {
-        "protocol": protocol, "step": step, "encoder_id": unfinished.fingerprint(variables),
+        "protocol": protocol, "step": step, "encoder_id": finetune_store.fingerprint(variables),
         "normalize": normalized,
     }  # fmt: skip
-    for look, found in results.items():
-        for figures in found if isinstance(found, list) else [found]:
-            own = figures.pop("classifier", None)
+    for fusion, found in results.items():
+        for metrics in found if isinstance(found, list) else [found]:
+            own = metrics.pop("classifier", None)
             result = {
-                "protocol": protocol, "encoder": encoder, "stream": look,
+                "protocol": protocol, "encoder": encoder, "stream": fusion,
                 "split": config.data.split, "part": part, "unlabelled": unlabelled,
-                **result_files.name_classes(figures, dataset.class_names),
+                **result_files.name_classes(metrics, dataset.class_names),
                 "step": step, "seed": config.seed, "joined": join,
                 "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
             }  # fmt: skip
             yield result, own and own._replace(**origin)
     if "store" in options and cluster.is_first():  # all is written
-        unfinished.remove_folder(options["store"])
+        finetune_store.remove_folder(options["store"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
 
 # Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
@@ -73,7 +73,7 @@ def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> 
     """Writes the result to its file, whole or not at all -> its path."""
     path = result_path(workdir, result)
     text = json.dumps(result, indent=1) + "\n"
-    with open_whole(path, "make room, or choose another --workdir") as stream:
+    with atomic_write(path, "make room, or choose another --workdir") as stream:
         stream.write(text.encode())
     return path
 

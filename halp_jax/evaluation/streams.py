@@ -20,37 +20,37 @@ from halp_jax.errors import UserError
 COMBINED = ("mean", "concat", "together", "ensemble")
 
 
-def parse_looks(text: str, names: Sequence[str]) -> tuple[str, ...]:
+def parse_fusions(text: str, names: Sequence[str]) -> tuple[str, ...]:
     """--stream=joint,mean -> ("joint", "mean"); nothing is the first of `names`, the streams there.
 
     Raises UserError for what is neither a stream of this encoder nor a combination of them.
     """
-    looks = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for look in looks:
-        if look not in (*names, *COMBINED):
+    fusions = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for fusion in fusions:
+        if fusion not in (*names, *COMBINED):
             known = ", ".join((*names, *COMBINED))
-            raise UserError(f"this encoder has no stream {look!r}; use one of {known}")
-    return looks or tuple(names[:1])
+            raise UserError(f"this encoder has no stream {fusion!r}; use one of {known}")
+    return fusions or tuple(names[:1])
 
 
-def find_needed(looks: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """The streams that must be encoded for these looks, in the order of `names`."""
-    combined = any(look in COMBINED for look in looks)
-    return tuple(name for name in names if combined or name in looks)
+def find_needed(fusions: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """The streams that must be encoded for these fusions, in the order of `names`."""
+    combined = any(fusion in COMBINED for fusion in fusions)
+    return tuple(name for name in names if combined or name in fusions)
 
 
 def select(
-    features: Float[np.ndarray, "*rows joined"], look: str, streams: Sequence[str]
+    features: Float[np.ndarray, "*rows joined"], fusion: str, streams: Sequence[str]
 ) -> Float[np.ndarray, "*rows selected"]:
     """One look at features that hold those of `streams` side by side on the last axis."""
-    if look == "concat":
+    if fusion == "concat":
         return features
-    if look == "together":  # one layer on all is a layer on each
+    if fusion == "together":  # one layer on all is a layer on each
         return features / len(streams)
     parts = features.reshape(*features.shape[:-1], len(streams), -1)
-    if look == "mean":
+    if fusion == "mean":
         return parts.mean(axis=-2)
-    return parts[..., streams.index(look), :]
+    return parts[..., streams.index(fusion), :]
 
 
 def with_streams(

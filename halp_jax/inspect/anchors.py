@@ -2,7 +2,7 @@
 
     run = open_run("runs/halp")                  # training clips and prototypes on the sphere
     path = walk(run, clip=3)                     # sim(z(t), P_j), and the nearest real clip to z(t)
-    drawn = draw_positives(run, 3, "pairwise")   # G positives: rank of P*, similarity given up
+    drawn = plot_positives(run, 3, "pairwise")   # G positives: rank of P*, similarity given up
 
 Anchors are what training calls keys: the clip's centre crop through the momentum encoder, in
 evaluation mode. A clip is given by its place in `run.anchors`. "Nearest real clip" always means
@@ -204,14 +204,14 @@ def walk(
     points = np.asarray(a[:, None] * run.anchors[clip] + b[:, None] * targets[selected])
     neighbour, closeness = find_neighbours(run, points, clip)
     t_star = float(reach.t_star[selected])
-    low, high = halp.draw_range(draw, lam)
+    low, high = halp.sample_range(draw, lam)
     return Walk(
         clip, solver, nearest, selected, float(reach.omega[selected]), t_star,
         (low * t_star, high * t_star), t, points, points @ run.prototypes.T, neighbour, closeness,
     )  # fmt: skip
 
 
-def draw_positives(
+def plot_positives(
     run: Inspected,
     clip: int,
     solver: str | None = None,

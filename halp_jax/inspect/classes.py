@@ -65,7 +65,7 @@ def keep_class(
 ) -> list[KeepClass]:
     """One `KeepClass` for each solver, draw and lambda, with `num_positives` for each anchor."""
     return [
-        _measure(run, solver, draw, lam, halp.draw_range(draw, lam), num_positives, seed)
+        _measure(run, solver, draw, lam, halp.sample_range(draw, lam), num_positives, seed)
         for solver in solvers
         for draw in draws
         for lam in lams

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.errors import UserError
-from halp_jax.training import checkpoint, report, stored
+from halp_jax.training import checkpoint, checkpoint_io, report
 
 # Figures of HaLP itself mean nothing until it is on.
 OF_HALP = ("t_star", "kept", "not_argmin", "prototypes_used")
@@ -53,7 +53,7 @@ def read_history(workdir: str | os.PathLike[str]) -> History:
 
 def list_steps(workdir: str | os.PathLike[str]) -> list[int]:
     """The steps of the checkpoints that a run has kept, the oldest first."""
-    return sorted(stored.list_steps(Path(workdir).expanduser() / stored.CHECKPOINTS))
+    return sorted(checkpoint_io.list_steps(Path(workdir).expanduser() / checkpoint_io.CHECKPOINTS))
 
 
 def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:

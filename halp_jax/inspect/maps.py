@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from halp_jax.errors import UserError
 from halp_jax.inspect import page
 from halp_jax.inspect.anchors import Inspected
-from halp_jax.inspect.figures import draw_matrix
+from halp_jax.inspect.plots import plot_matrix
 
 METHODS = ("pca", "tsne", "umap")
 
@@ -47,7 +47,7 @@ def embed_2d(
     return np.asarray(mapper.fit_transform(points), np.float32), words
 
 
-def draw_map(run: Inspected, method: str = "pca", seed: int = 0) -> Figure:
+def plot_map(run: Inspected, method: str = "pca", seed: int = 0) -> Figure:
     """The clips of a run, a colour and marker for each class."""
     places, words = embed_2d(run.anchors, method, seed)
     figure = page.make_figure(8.0, 5.2)
@@ -62,7 +62,7 @@ def draw_map(run: Inspected, method: str = "pca", seed: int = 0) -> Figure:
     return figure
 
 
-def draw_confusion(result: str | os.PathLike[str]) -> Figure:
+def plot_confusion(result: str | os.PathLike[str]) -> Figure:
     """The confusion matrix of a `workdir/eval/*.json`."""
     path = Path(result)
     try:
@@ -75,4 +75,4 @@ def draw_confusion(result: str | os.PathLike[str]) -> Figure:
             " evaluation, in WORKDIR/eval"
         ) from error
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    return draw_matrix(shares, names, rows="class", columns="taken for", title=title)
+    return plot_matrix(shares, names, rows="class", columns="taken for", title=title)

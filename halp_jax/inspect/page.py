@@ -1,7 +1,7 @@
 """How figures of this room look: a light or a dark page, colours that differ in grey, files to keep.
 
     with page(dark=True):
-        figure = figures.draw_walk(run, path)
+        figure = plots.plot_walk(run, path)
     save(figure, "walk")      # walk.png and walk.pdf
 
 Okabe and Ito's palette; wherever two things must be told apart, marker, dash or hatch differ too.

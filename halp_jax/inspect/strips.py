@@ -1,6 +1,6 @@
 """Skeletons inside other figures: poses on given axes, views of a clip, an animation as a web page.
 
-Which way up people stand and from where they are seen is `skeletons/draw.py`'s to say.
+Which way up people stand and from where they are seen is `skeletons/plot.py`'s to say.
 """
 
 import json
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from halp_jax.errors import UserError
 from halp_jax.inspect import page
-from halp_jax.skeletons import augment, draw
+from halp_jax.skeletons import augment, plot
 from halp_jax.skeletons.layout import Layout
 
 Frames = Float[np.ndarray, "time bodies joints xyz"]
@@ -37,11 +37,11 @@ def add_poses(
 ) -> None:
     """`count` poses of a clip side by side, filling the axes; all joints of a clip stay in sight.
 
-    turn, up: see `draw.project`.
+    turn, up: see `plot.project`.
     dots: marks every joint, also those whose bone is gone.
     """
-    present = draw.find_present(frames, layout)
-    flat = draw.project(frames, layout, turn, up)
+    present = plot.find_present(frames, layout)
+    flat = plot.project(frames, layout, turn, up)
     (shown,) = np.nonzero(present.any((1, 2)))
     axes.set_axis_off()
     if not len(shown):
@@ -66,7 +66,7 @@ def add_poses(
 
 
 def _add_body(axes, points, there, layout: Layout, body: int, width: float) -> None:
-    colour = np.array(to_rgb(draw.BODY_COLOURS[body % len(draw.BODY_COLOURS)]))
+    colour = np.array(to_rgb(plot.BODY_COLOURS[body % len(plot.BODY_COLOURS)]))
     if page.is_dark():
         colour = colour + 0.3 * (1 - colour)
     far = 0.5 * colour + 0.5 * np.array(to_rgb(page.mute(1.0)))  # left limbs, towards the paper
@@ -85,7 +85,7 @@ def _add_body(axes, points, there, layout: Layout, body: int, width: float) -> N
         axes.plot(*points[head], "o", ms=3.2 * width, color=colour)
 
 
-def draw_views(
+def plot_views(
     frames: Frames,
     layout: Layout,
     settings: ml_collections.ConfigDict,
@@ -126,7 +126,7 @@ def animate(
     """An animation as HTML that needs nothing else: for IPython.display.HTML, or a file."""
     if frames.shape[0] < 1 or rate <= 0:
         raise UserError(f"cannot animate {frames.shape[0]} frames, {rate} a second")
-    flat, present = draw.project(frames, layout, up=up), draw.find_present(frames, layout)
+    flat, present = plot.project(frames, layout, up=up), plot.find_present(frames, layout)
     seen = flat[present]
     if not len(seen):
         raise UserError("cannot animate a clip without any body; every coordinate of it is zero")
@@ -145,7 +145,7 @@ def animate(
     ]  # fmt: skip
     fill = {
         "W": int(size[0] * scale + 40), "H": int(size[1] * scale + 40), "MS": round(1000 / rate),
-        "LINES": json.dumps(lines, separators=(",", ":")), "COLOURS": json.dumps(draw.BODY_COLOURS),
+        "LINES": json.dumps(lines, separators=(",", ":")), "COLOURS": json.dumps(plot.BODY_COLOURS),
         "TITLE": title.replace("&", "&amp;").replace("<", "&lt;"),
         "LAST": len(frames) - 1,
     }  # fmt: skip
@@ -159,7 +159,7 @@ def save_animation(frames: Frames, layout: Layout, path: str | os.PathLike[str],
     """Writes the clip as .html or .gif, by the ending of the path."""
     path = Path(path)
     if path.suffix == ".gif":
-        draw.save_animation(frames, layout, path, **options)
+        plot.save_animation(frames, layout, path, **options)
     elif path.suffix == ".html":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(animate(frames, layout, **options), encoding="utf-8")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Key
 
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders import bigru, stgcn
-from halp_jax.encoders.product import PRECISIONS
+from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
 from halp_jax.methods.schedule import Schedule, step_decay

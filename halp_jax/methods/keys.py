@@ -21,7 +21,7 @@ from halp_jax.core.queue import create_queue, newest, push
 from halp_jax.methods import check, common, halp
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Spec
-from halp_jax.methods.figures import spread
+from halp_jax.methods.metrics import spread
 
 FIELD = "moco.queue_size"
 FIXED = (FIELD, *halp.FIXED)  # a run cannot resume when one of these changes

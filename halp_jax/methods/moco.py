@@ -67,14 +67,14 @@ def make(
         z_q, z_k = normalize(z_q), normalize(z_k)
         negatives = extra["queue"].keys
         loss_cl, accuracy = info_nce(z_q, z_k, negatives, tau)
-        loss_halp, kept, figures = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
-        figures |= {"loss_cl": loss_cl, "contrast_accuracy": accuracy}
+        loss_halp, kept, metrics = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
+        metrics |= {"loss_cl": loss_cl, "contrast_accuracy": accuracy}
         extra = kept | {
             "batch_stats": batch_stats,
             "key_params": key_params,
             "key_batch_stats": key_batch_stats,
         }
-        return loss_cl + loss_halp, (extra, figures, z_q, z_k, negatives)
+        return loss_cl + loss_halp, (extra, metrics, z_q, z_k, negatives)
 
     init = keys.make_init(encoder, pull, config, spec)
     return st.over_streams(

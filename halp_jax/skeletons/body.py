@@ -117,7 +117,7 @@ _LEVELS = (  # (segments, the segments they hang on), from the pelvis outward
 )
 
 
-def draw_bones(rng: np.random.Generator) -> Float[np.ndarray, "25 3"]:
+def plot_bones(rng: np.random.Generator) -> Float[np.ndarray, "25 3"]:
     """One person's bones: offset of every joint from the joint it hangs on, metres, at rest."""
     height = rng.uniform(1.50, 1.95)
     arms, legs, trunk, width, single = np.split(rng.normal(1, 0.06, 4 + NUM_JOINTS), [1, 2, 3, 4])

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from halp_jax.skeletons.actions import ACTIONS, SEAT, Action, Keys, Swing
-from halp_jax.skeletons.body import CHANNEL, CHANNELS, draw_bones, pose_body, turn_about_up
+from halp_jax.skeletons.body import CHANNEL, CHANNELS, plot_bones, pose_body, turn_about_up
 from halp_jax.skeletons.sensor import NUM_CAMERAS, NUM_SETUPS, place_before_camera, sense
 
 CLASS_NAMES = tuple(action.name for action in ACTIONS)
@@ -84,11 +84,11 @@ def make_scene(seed: int, index: int) -> Scene:
     """The clip with its ground truth. Pure in (seed, index)."""
     label, subject, camera, setup, performance = clip_facts(index)
     action, rng = ACTIONS[label], _generator(seed, 0, index)
-    people = [_draw_person(seed, subject)]
+    people = [_plot_person(seed, subject)]
     if action.partner:
         other = (subject + int(rng.integers(1, NUM_SUBJECTS))) % NUM_SUBJECTS + 1
-        people.append(_draw_person(seed, other if other != subject else other % NUM_SUBJECTS + 1))
-    moments = _draw_moments(rng, people[0].pace)
+        people.append(_plot_person(seed, other if other != subject else other % NUM_SUBJECTS + 1))
+    moments = _plot_moments(rng, people[0].pace)
     motion = _act(rng, action, people, moments)
     frames = place_before_camera(rng, motion, camera, setup)
     frames, lost, missing = sense(rng, frames)
@@ -99,10 +99,10 @@ def _generator(seed: int, *words: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *words))))
 
 
-def _draw_person(seed: int, subject: int) -> _Person:
+def _plot_person(seed: int, subject: int) -> _Person:
     """The body and habits of a subject, the same in all clips of a data set."""
     rng = _generator(seed, 1, subject)
-    bones = draw_bones(rng)
+    bones = plot_bones(rng)
     posture = np.zeros(len(CHANNELS))
     for name, width in (("bend", 5), ("waist", 3), ("lean", 2), ("nod", 6), ("open", 3),
                         ("far_open", 3), ("raise", 5), ("far_raise", 5)):  # fmt: skip
@@ -111,7 +111,7 @@ def _draw_person(seed: int, subject: int) -> _Person:
     return _Person(bones, posture, vigour, pace, restless, 0.8 if rng.random() < 0.7 else 0.2)
 
 
-def _draw_moments(rng: np.random.Generator, pace: float) -> np.ndarray:
+def _plot_moments(rng: np.random.Generator, pace: float) -> np.ndarray:
     """[time]: where in the action every frame is; below 0 before it begins, above 1 after."""
     length = 66 / np.clip(pace * np.exp(rng.uniform(-0.3, 0.3)), 0.6, 1.6)
     before, after = rng.uniform(-0.06, 0.5, 2) * length
@@ -134,7 +134,7 @@ def _act(
     for role, person in enumerate(people):
         keys, swings = parts[role]
         busy = {name for _, pose in keys for name in pose} | {swing.channel for swing in swings}
-        rest = _draw_rest(rng, person, seated)
+        rest = _plot_rest(rng, person, seated)
         channels = rest + _idle(rng, person, busy, moments)
         channels += _play(rng, keys, rest, person.vigour, moments)
         for swing in swings:
@@ -150,7 +150,7 @@ def _act(
     return np.stack(bodies, 1)
 
 
-def _draw_rest(rng: np.random.Generator, person: _Person, seated: bool) -> np.ndarray:
+def _plot_rest(rng: np.random.Generator, person: _Person, seated: bool) -> np.ndarray:
     """[channels]: how the person stands or sits when doing nothing."""
     rest = person.posture + rng.normal(0, 2.5, len(CHANNELS))
     rest[[CHANNEL[name] for name in ("heading", "go", "lift")]] = 0

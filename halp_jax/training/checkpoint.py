@@ -3,7 +3,7 @@
 A workdir holds `config.json` (the resolved config) and `checkpoints/STEP/`. A checkpoint is the
 state as a flat table `path -> array`, so that a mismatch can be named, beside `info`: a checksum of
 each array and what the run was (layout, steps an epoch). Orbax's CheckpointManager does the files
-(`stored.py`). Of many processes the first one writes, and reads what a run goes on from.
+(`checkpoint_io.py`). Of many processes the first one writes, and reads what a run resumes from.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from halp_jax import methods
 from halp_jax.datasets import graphs
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.methods.upgrade import upgrade_config
-from halp_jax.training import stored
-from halp_jax.training.stored import CHECKPOINTS, Damaged
+from halp_jax.training import checkpoint_io
+from halp_jax.training.checkpoint_io import CHECKPOINTS, Damaged
 from halp_jax.training.tree import Template, checksum, flatten, make_template
 
 CONFIG, DAMAGED = "config.json", "damaged"
@@ -39,7 +39,7 @@ log = logging.getLogger("halp_jax")
 def save_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> None:
     """Writes `config.json`: all or nothing, one field a line."""
     advice = "make room there or choose another --workdir"
-    with open_whole(Path(workdir).expanduser() / CONFIG, advice) as file:
+    with atomic_write(Path(workdir).expanduser() / CONFIG, advice) as file:
         file.write((config.to_json(indent=2) + "\n").encode())
 
 
@@ -63,7 +63,7 @@ def parse_config(text: str) -> ml_collections.ConfigDict:
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
-    return bool(stored.list_steps(Path(workdir).expanduser() / CHECKPOINTS))
+    return bool(checkpoint_io.list_steps(Path(workdir).expanduser() / CHECKPOINTS))
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def open_manager(
     directory = Path(workdir).expanduser() / CHECKPOINTS
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        manager = stored.make_manager(
+        manager = checkpoint_io.make_manager(
             workdir,
             save_decision_policy=policies.FixedIntervalPolicy(1),  # the loop decides, not orbax
             preservation_policy=policies.AnyPreservationPolicy(keep),
@@ -94,7 +94,7 @@ def open_manager(
             enable_async_checkpointing=True,
         )
     except OSError as error:
-        raise stored.cannot_save(directory, error) from error
+        raise checkpoint_io.cannot_save(directory, error) from error
     try:
         yield manager
         finish(manager)
@@ -122,7 +122,7 @@ def save(
     try:
         manager.save(step, args=content)
     except Exception as error:  # of many kinds: orbax, tensorstore, the file system
-        raise stored.cannot_save(manager.directory, error) from error
+        raise checkpoint_io.cannot_save(manager.directory, error) from error
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
@@ -130,7 +130,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
     try:
         manager.wait_until_finished()
     except Exception as error:
-        raise stored.cannot_save(manager.directory, error) from error
+        raise checkpoint_io.cannot_save(manager.directory, error) from error
 
 
 def check(manager: ocp.CheckpointManager) -> None:
@@ -156,7 +156,7 @@ def restore_latest(
     damaged: dict[int, Damaged] = {}
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            state, info = stored.read(manager, step, template)
+            state, info = checkpoint_io.read(manager, step, template)
         except Damaged as damage:
             damaged[step] = damage
             continue
@@ -183,22 +183,22 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
     with _open_reader(workdir) as manager:
         for chosen in _choose(manager, workdir, step):
             try:
-                info = stored.read_info(manager, chosen)
+                info = checkpoint_io.read_info(manager, chosen)
                 layout, classes = graphs.restore(info["layout"]), info.get("num_classes", 0)
                 spec = Spec(layout, num_classes=classes)
                 template = make_template(functools.partial(methods.create_state, config, spec))
-                return stored.read(manager, chosen, template)[0], chosen
+                return checkpoint_io.read(manager, chosen, template)[0], chosen
             except Damaged as damage:
                 log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
     raise UserError(f"no readable checkpoint in {workdir}: train again, or use a copy of it")
 
 
 def load_info(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
-    """What was saved beside a state, the newest if None: layout, steps an epoch, figures."""
+    """What was saved beside a state, the newest if None: layout, steps an epoch, metrics."""
     with _open_reader(workdir) as manager:
         chosen = next(iter(_choose(manager, workdir, step)))
         try:
-            return stored.read_info(manager, chosen)
+            return checkpoint_io.read_info(manager, chosen)
         except Damaged as damage:
             raise UserError(f"{manager.directory}/{chosen} is damaged ({damage})") from None
 
@@ -225,7 +225,7 @@ def warm_start(
     with _open_reader(path) as manager:
         for chosen in _choose(manager, path, step):
             try:
-                return stored.read(manager, chosen, template, fields)
+                return checkpoint_io.read(manager, chosen, template, fields)
             except Damaged as damage:
                 log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
     raise UserError(f"no readable checkpoint in {path}: set init_from to another run")
@@ -238,7 +238,7 @@ def _open_reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:
     verbosity = absl.logging.get_verbosity()
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
-        return stored.make_manager(workdir, read_only=True)
+        return checkpoint_io.make_manager(workdir, read_only=True)
     finally:
         absl.logging.set_verbosity(verbosity)
 
@@ -264,7 +264,7 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, damage: Damaged) -> No
         number += 1
         target = target.with_name(f"{step}.{number}")
     log.warning(
-        "checkpoint %s is damaged (%s): moved to %s, going on from the one before it",
+        "checkpoint %s is damaged (%s): moved to %s, resuming from the one before it",
         source, damage, target,
     )  # fmt: skip
     try:

@@ -31,7 +31,7 @@ AT_LEAST_ZERO = (
     "checkpoint.every_minutes",
     "knn.every_epochs",
 )
-# A run cannot go on when one of these changes: other shapes of the state, or another order of data.
+# A run cannot resume when one of these changes: other shapes of the state, or another order of data.
 # What a method keeps fixed stands in its FIXED.
 FIXED = (
     "method", "seed", "streams", "data.split", "data.max_frames", "encoder", "train.batch_size",
@@ -89,7 +89,7 @@ def lacks_labels(dataset: Any, benchmark: str) -> bool:
 def fingerprint(
     dataset: Any, indices: Int[np.ndarray, "clips"], normalize: str | None = None
 ) -> str:
-    """Tells whether a run that goes on has the clips that it had: their names, lengths and order.
+    """Tells whether a run that resumes has the clips that it had: their names, lengths and order.
 
     `normalize`: as if the clips were normalised by this.
     """
@@ -116,7 +116,7 @@ def check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice:
 def check_same_run(
     old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
 ) -> list[str]:
-    """The fields in which a run that goes on differs from what it was, as "field: old -> new".
+    """The fields in which a run that resumes differs from what it was, as "field: old -> new".
 
     Raises:
         UserError: one of them would change the shapes of the state or the order of the data.
@@ -136,7 +136,7 @@ def check_same_run(
         options = " ".join(f"--config.{field}={was}" for field, was, _ in refused)
         raise UserError(
             f"{workdir} holds a run with {fields}, this config has {values}: use another "
-            f"--workdir, or {options} to go on"
+            f"--workdir, or {options} to resume"
         )
     return changes
 

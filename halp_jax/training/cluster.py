@@ -25,7 +25,7 @@ from jaxtyping import Shaped
 from orbax.checkpoint import multihost
 
 from halp_jax.errors import UserError
-from halp_jax.training.ending import AgreedError, describe, leave, listen
+from halp_jax.training.shutdown import AgreedError, describe, leave, listen
 
 __all__ = ["AgreedError", "describe", "leave"]  # of `ending`, for the commands
 VARIABLES = {
@@ -155,7 +155,7 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """What fails in one process with a UserError fails in all, instead of leaving them to wait."""
     error = None
     try:
@@ -202,7 +202,7 @@ def leave_to_first(work: Callable[[], Any]) -> Any:
         time.sleep(_LOOK_EVERY)
 
 
-def check_alike(what: str, value: Any) -> None:
+def assert_same_on_all(what: str, value: Any) -> None:
     """Raises UserError, in every process, where `repr(value)` is not the same in all of them."""
     digests = exchange(hashlib.sha256(repr(value).encode()).hexdigest())
     others = [i for i, digest in enumerate(digests) if digest != digests[0]]
@@ -212,14 +212,14 @@ def check_alike(what: str, value: Any) -> None:
         )
 
 
-def first_says(value: int) -> int:
+def broadcast_scalar(value: int) -> int:
     """The value that process 0 has."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def share(rows: Shaped[np.ndarray, "rows"]) -> Shaped[np.ndarray, "share"]:
+def local_shard(rows: Shaped[np.ndarray, "rows"]) -> Shaped[np.ndarray, "share"]:
     """This process's part of `rows`: blocks of equal size, filled up with the last row."""
     size = -(-len(rows) // jax.process_count())
     places = jax.process_index() * size + np.arange(size)
@@ -229,14 +229,14 @@ def share(rows: Shaped[np.ndarray, "rows"]) -> Shaped[np.ndarray, "share"]:
 def gather(
     part: Shaped[np.ndarray, "share *shape"], count: int
 ) -> Shaped[np.ndarray, "rows *shape"]:
-    """The values of all `count` rows, of which every process has those of its `share`."""
+    """The values of all `count` rows, of which every process has those of its `local_shard`."""
     if jax.process_count() == 1:
         return part
     parts = np.asarray(multihost_utils.process_allgather(part))
     return parts.reshape(-1, *part.shape[1:])[:count].astype(part.dtype)  # jax counts in 32 bits
 
 
-def from_first(tree: Any) -> Any:
+def broadcast_tree(tree: Any) -> Any:
     """The arrays of process 0, bit by bit, in the place of this process's own of the same shapes."""
     if jax.process_count() == 1:
         return tree

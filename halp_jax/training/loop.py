@@ -1,8 +1,8 @@
 """The training loop: resume or start, step, report, save, evaluate, and leave cleanly.
 
-The order at an epoch's end is fixed: figures are fetched and checked, the state is checked and
+The order at an epoch's end is fixed: averages are fetched and checked, the state is checked and
 saved, then evaluated, then the line of `metrics.jsonl` is written. So a checkpoint never holds a
-NaN, and a run that is killed anywhere goes on as if it had not been.
+NaN, and a run that is killed anywhere resumes as if it had not been.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from halp_jax.training.tree import make_template
 
 log = logging.getLogger("halp_jax")
 
-Evaluator = Callable[[Any], dict[str, float]]  # state -> figures, as evaluation.knn makes them
+Evaluator = Callable[[Any], dict[str, float]]  # state -> metrics, as evaluation.knn makes them
 
 
 def train(
@@ -56,7 +56,7 @@ def train(
 
     Args:
         dataset: as `datasets.open_dataset` gives it.
-        evaluators: called on the state every `knn.every_epochs`; their figures join the metrics.
+        evaluators: called on the state every `knn.every_epochs`; their metrics join the metrics.
         stream: where progress is shown; standard error if None.
         indices: the clips to learn from; those of config.data.split if None.
         prepare: state -> state, puts weights of another run into a state that starts anew.
@@ -68,13 +68,13 @@ def train(
         Stopped: SIGTERM or SIGINT came and the state is saved.
     """
     workdir = Path(workdir).expanduser()
-    with cluster.together():
+    with cluster.fail_together():
         checks.check_config(config)
         if indices is None:
             indices = dataset.indices(config.data.split, "train")
         checks.check_dataset(config, dataset, indices)
-    cluster.check_alike("config", config.to_json())
-    cluster.check_alike("version of jax", jax.__version__)
+    cluster.assert_same_on_all("config", config.to_json())
+    cluster.assert_same_on_all("version of jax", jax.__version__)
     batch_size, num_devices = config.train.batch_size, config.train.num_devices
     method = methods.find_method(config)
     clips = len(indices) if method.KEEPS_REST else len(indices) // batch_size * batch_size
@@ -90,17 +90,17 @@ def train(
         "normalize": normalization.of_dataset(dataset.metadata),
         "num_classes": dataset.num_classes,
     }  # fmt: skip
-    cluster.check_alike("data set", info)
+    cluster.assert_same_on_all("data set", info)
 
     with contextlib.ExitStack() as stack:
-        manager, figures = None, {}
-        with cluster.together():
+        manager, averages = None, {}
+        with cluster.fail_together():
             if main:
                 stack.enter_context(checks.lock_workdir(workdir))
                 _write_config(workdir, config)
                 opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
                 manager = stack.enter_context(opened)
-                state, figures = _begin(config, spec, info, manager, prepare)
+                state, averages = _begin(config, spec, info, manager, prepare)
             else:
                 state = methods.create_state(config, spec)
             journal = report.Journal(
@@ -111,7 +111,7 @@ def train(
         cut = dataset.tell_cut(indices, config.data.get("max_frames"), "training")
         if main and cut:
             log.warning(cut)
-        state = cluster.from_first(state)
+        state = cluster.broadcast_tree(state)
         step = int(state.step)
         stream = stream if main else stack.enter_context(open(os.devnull, "w"))
         start = step // steps_per_epoch * clips + step % steps_per_epoch * batch_size
@@ -136,11 +136,11 @@ def train(
                     results |= evaluator(parallel.local_view(state))
             return results
 
-        def save(state: Any, step: int, figures: dict[str, float]) -> None:
+        def save(state: Any, step: int, averages: dict[str, float]) -> None:
             if not _is_finite(state):
                 raise _explain_not_finite("the state", step, manager, method.ADVICE)
             if manager:
-                checkpoint.save(manager, step, state, info | {"figures": figures})
+                checkpoint.save(manager, step, state, info | {"figures": averages})
 
         def leave(step: int) -> Stopped:
             if manager:
@@ -149,12 +149,12 @@ def train(
 
         devices = {"num_devices": num_devices, "local": local}
         state = parallel.replicate(state, **devices)
-        missing = cluster.first_says(not journal.has(step))
-        if missing and (is_evaluated(step) or cluster.first_says(bool(figures))):
+        missing = cluster.broadcast_scalar(not journal.has(step))
+        if missing and (is_evaluated(step) or cluster.broadcast_scalar(bool(averages))):
             try:  # the encoder before training, or a line that the last run did not come to write
-                journal.write(step, figures | (evaluate(state) if is_evaluated(step) else {}))
+                journal.write(step, averages | (evaluate(state) if is_evaluated(step) else {}))
             except Interrupted:
-                save(state, step, figures)
+                save(state, step, averages)
                 raise leave(step) from None
         if step >= total:
             progress.note(f"{workdir} is at step {step} of {total}: nothing left to do")
@@ -193,23 +193,25 @@ def train(
 
             if manager:
                 checkpoint.check(manager)
-            figures, steps_ago = meter.flush()
+            averages, steps_ago = meter.flush()
             if steps_ago is not None:
-                journal.write(step, figures)
+                journal.write(step, averages)
                 raise _explain_not_finite("the loss", step - steps_ago, manager, method.ADVICE)
-            figures["epoch"] = step / steps_per_epoch
+            averages["epoch"] = step / steps_per_epoch
             if saving:
-                save(state, step, figures)
+                save(state, step, averages)
                 saved_at = time.monotonic()
             results: dict[str, float] = {}
             if evaluating:
                 try:
                     results = evaluate(state)
-                except Interrupted:  # its line is written when the run goes on
-                    save(state, step, figures)
+                except Interrupted:  # its line is written when the run resumes
+                    save(state, step, averages)
                     raise leave(step) from None
-            journal.write(step, figures | results)
-            progress.metrics |= {name: figures[name] for name in shown if name in figures} | results
+            journal.write(step, averages | results)
+            progress.metrics |= {
+                name: averages[name] for name in shown if name in averages
+            } | results
             if not warned and (warning := method.find_trouble(journal.records)):
                 progress.note(f"warning: {warning}")
                 warned = True
@@ -225,7 +227,7 @@ def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
     """Saves the config; names what differs from the run that this one continues, or refuses."""
     if checkpoint.has_checkpoint(workdir):
         for change in checks.check_same_run(checkpoint.load_config(workdir), config, workdir):
-            log.warning("going on in %s with another %s", workdir, change)
+            log.warning("resuming in %s with another %s", workdir, change)
     checkpoint.save_config(workdir, config)
 
 
@@ -236,7 +238,7 @@ def _begin(
     manager: Any,
     prepare: Callable[[Any], Any] | None,
 ) -> tuple[Any, dict[str, float]]:
-    """The state to start from, and the figures of its step where it was saved with some."""
+    """The state to start from, and the averages of its step where it was saved with some."""
     template = make_template(lambda: methods.create_state(config, spec))
     found = checkpoint.restore_latest(manager, template)
     if found:
@@ -244,7 +246,7 @@ def _begin(
         workdir = Path(manager.directory).parent
         normalization.check(info["normalize"], config.data.dir, workdir, saved)
         checks.check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
-        log.info("going on from step %d of %s", step, manager.directory)
+        log.info("resuming from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
     state, method = methods.create_state(config, spec), methods.find_method(config)
     if prepare:

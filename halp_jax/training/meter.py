@@ -1,4 +1,4 @@
-"""Figures of the steps between two lines of `metrics.jsonl`, gathered without stopping the device.
+"""Metrics of the steps between two lines of `metrics.jsonl`, gathered without stopping the device.
 
 Metrics stay on the device until `flush`. Averages are over the interval's steps; rates leave out
 whatever else was done in it (compilation, evaluation), which `pause` marks.
@@ -59,7 +59,7 @@ class Meter:
             jax.block_until_ready(self._pending[-1 - IN_FLIGHT])
 
     def flush(self) -> tuple[dict[str, float], int | None]:
-        """Waits for the device -> (figures of the interval, how many steps ago they went bad).
+        """Waits for the device -> (averages of the interval, how many steps ago they went bad).
 
         The second is None when all losses and gradients are finite; 0 means the newest step.
         """
@@ -67,14 +67,14 @@ class Meter:
         self._pending = []
         seconds, timed, waited = self._clock() - self._begin, self._timed, self._waited
         self.pause()
-        figures = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
-        figures |= {name: float(steps[-1][name]) for name in self._newest if name in steps[-1]}
+        averages = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        averages |= {name: float(steps[-1][name]) for name in self._newest if name in steps[-1]}
         if timed and seconds > 0:
-            figures["clips_per_s"] = self._clips * timed / seconds
-            figures["model_tflops_per_s"] = self._flops * timed / seconds / 1e12
-            figures["input_wait"] = waited / seconds  # share of the time
+            averages["clips_per_s"] = self._clips * timed / seconds
+            averages["model_tflops_per_s"] = self._flops * timed / seconds / 1e12
+            averages["input_wait"] = waited / seconds  # share of the time
         for i, step in enumerate(steps):
             values = [float(step[name]) for name in MUST_BE_FINITE if name in step]
             if not all(map(math.isfinite, values)):
-                return figures, len(steps) - 1 - i
-        return figures, None
+                return averages, len(steps) - 1 - i
+        return averages, None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from halp_jax import datasets
-from halp_jax.datasets.reading import NORMALIZERS
+from halp_jax.datasets.read_pool import NORMALIZERS
 from halp_jax.errors import UserError
 from halp_jax.training import checkpoint, checks
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 
 METRICS = "metrics.jsonl"
-ADVICE = "make room and start the same command again: it goes on from the newest checkpoint"
+ADVICE = "make room and start the same command again: it resumes from the newest checkpoint"
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def truncate_metrics(workdir: str | os.PathLike[str], last_step: int) -> list[di
     path = Path(workdir) / METRICS
     kept = [record for record in read_metrics(workdir) if record["step"] <= last_step]
     if path.exists():
-        with open_whole(path, ADVICE) as file:
+        with atomic_write(path, ADVICE) as file:
             file.write("".join(json.dumps(record) + "\n" for record in kept).encode())
     return kept
 
@@ -70,7 +70,7 @@ class Journal:
         return any(record["step"] == step for record in self.records)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one line; figures that JSON cannot hold (NaN, infinity) become null."""
+        """Writes one line; metrics that JSON cannot hold (NaN, infinity) become null."""
         record: dict[str, Any] = {"step": int(step)}
         for name, value in values.items():
             number = float(value)
@@ -112,7 +112,7 @@ def open_tensorboard(workdir: str | os.PathLike[str], last_step: int) -> Any:
 
 
 def open_wandb(workdir: str | os.PathLike[str]) -> Any:
-    """A Weights & Biases run named after the workdir; started again, the same run goes on.
+    """A Weights & Biases run named after the workdir; started again, the same run resumes.
 
     Where and whether it uploads is wandb's own setting (WANDB_MODE=offline keeps it in the workdir).
     """

@@ -58,7 +58,7 @@ def style_run(place: int) -> tuple[str, str]:
     return COLOURS[place % 6], dashes[(place + place // 12) % 4]
 
 
-def draw_swatch(place: int) -> str:
+def plot_swatch(place: int) -> str:
     """A stroke of a run's line, as the address of an image."""
     colour, dash = style_run(place)
     svg = (
@@ -68,7 +68,7 @@ def draw_swatch(place: int) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def draw_panel(
+def plot_panel(
     panel: Panel,
     runs: Sequence[Run],
     hidden: Sequence[str] = (),

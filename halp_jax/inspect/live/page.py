@@ -114,7 +114,7 @@ def make_table(runs: Sequence[Run], stream: str) -> Any:
     for place, run in enumerate(runs):
         row = rows.summarize(run, stream)
         name, state, *figures = charts.write_row(row)
-        swatch = html.Img(src=charts.draw_swatch(place), alt="")
+        swatch = html.Img(src=charts.plot_swatch(place), alt="")
         kind = "state " + row.state.replace(" ", "-")
         cells = [html.Th([swatch, name]), html.Td(state, className=kind), *map(html.Td, figures)]
         body.append(html.Tr(cells))
@@ -150,11 +150,11 @@ def _connect(app: Any, watcher: Watcher, spheres: Spheres) -> None:
         table = make_table(runs, stream)
         if seen == now or not theme:
             return table, no_update, no_update, no_update, [no_update] * len(PANELS)
-        figures = [charts.draw_panel(p, runs, hidden, axis, stream, theme) for p in PANELS]
+        figures = [charts.plot_panel(p, runs, hidden, axis, stream, theme) for p in PANELS]
         if seen and seen[0] == names:
             return table, no_update, no_update, now, figures
         options = [
-            {"value": n, "label": html.Span([html.Img(src=charts.draw_swatch(i), alt=""), n])}
+            {"value": n, "label": html.Span([html.Img(src=charts.plot_swatch(i), alt=""), n])}
             for i, n in enumerate(names)
         ]
         return table, options, names, now, figures

@@ -80,7 +80,7 @@ class Spheres:
                 1, multiprocessing.get_context("spawn"), initializer=_stand_back
             )
         try:
-            self._asked[place] = step, self._pool.submit(draw_sphere, *place, step)
+            self._asked[place] = step, self._pool.submit(plot_sphere, *place, step)
         except BrokenProcessPool:  # its process was killed, for memory perhaps
             self._pool = None
 
@@ -101,22 +101,22 @@ class Spheres:
             self._drawn[place] = shown._replace(message=f"step {step} is not drawn: {reason}")
 
 
-def draw_sphere(workdir: Path, stream: str, step: int) -> Sphere:
+def plot_sphere(workdir: Path, stream: str, step: int) -> Sphere:
     """The sphere of one checkpoint, in both themes. Takes seconds, the first time tens of them.
 
     Raises:
         UserError: the data set or the checkpoint is not there.
     """
-    from halp_jax.inspect import anchors, figures3d
+    from halp_jax.inspect import anchors, plots3d
 
     try:
         run = anchors.open_run(workdir, stream=stream, step=step, max_clips=CLIPS)
     except UserError as error:
         raise UserError(f"{error} (paths of a run hold where its train was started)") from None
-    scene = figures3d.project_sphere(run, anchors.choose_clips(run, ANCHORS), count=POSITIVES)
+    scene = plots3d.project_sphere(run, anchors.choose_clips(run, ANCHORS), count=POSITIVES)
     about = f"{run.stream}, {len(run.anchors)} clips. "
     if run.origin == "the run":
-        title = about + figures3d.describe(scene).replace("\n", "; ")
+        title = about + plots3d.describe(scene).replace("\n", "; ")
     else:
         made = ("prototypes", "exact", "arcs", "positives", "positive_labels", "kept")
         bare = {field: getattr(scene, field)[:0] for field in made}
@@ -125,7 +125,7 @@ def draw_sphere(workdir: Path, stream: str, step: int) -> Sphere:
     eye = 1.25 * eye / max(float(np.linalg.norm(eye)), 1e-6) + [0.0, 0.0, 0.35]
     pictures = {}
     for theme, (ink, paper) in COLOURS.items():
-        figure = figures3d.plot_scene(scene, ink, paper)
+        figure = plots3d.plot_scene(scene, ink, paper)
         figure.for_each_trace(_declutter)
         figure.update_traces(line_color=GLOBE[theme], selector={"name": "unit sphere"})
         figure.update_layout(

@@ -1,6 +1,6 @@
-"""The members of a sweep: what each has done, and how their commands are run one after the other.
+"""The runs of a sweep: what each has done, and how their commands are run one after the other.
 
-A member's record, sweep.json in its workdir, lists the commands that ended well, as they were typed:
+A run's record, sweep.json in its workdir, lists the commands that ended well, as they were typed:
 one that would be typed differently now is to be done again, and so are those after it.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
 
 RECORD, LOG = "sweep.json", "sweep.log"
 STOPPED = (130, 143)  # exit statuses of a command that was asked to stop
@@ -22,7 +22,7 @@ PROCESS = ("JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER
 PROCESSES = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
-class Member(NamedTuple):
+class Run(NamedTuple):
     """One run of the sweep: `commands` are ["train", option, ...], then those of its evaluations."""
 
     number: int
@@ -30,32 +30,32 @@ class Member(NamedTuple):
     commands: list[list[str]]
 
 
-def read_record(member: Member) -> dict[str, Any]:
-    """{"done": commands, "failed": exit status or None} of a member; empty at first."""
+def read_record(run: Run) -> dict[str, Any]:
+    """{"done": commands, "failed": exit status or None} of a run; empty at first."""
     try:
-        record = json.loads((member.workdir / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((run.workdir / RECORD).read_text(encoding="utf-8"))
         return {"done": list(record["done"]), "failed": record["failed"]}
     except (OSError, ValueError, LookupError, TypeError):  # a damaged one costs looking again
         return {"done": [], "failed": None}
 
 
-def find_open(member: Member) -> list[list[str]]:
-    """The member's commands from the first on that was not done, or not in this way."""
-    done = read_record(member)["done"]
-    same = [a == b for a, b in zip(done, member.commands, strict=False)] + [False]
-    return member.commands[same.index(False) :]
+def find_open(run: Run) -> list[list[str]]:
+    """The run's commands from the first on that was not done, or not in this way."""
+    done = read_record(run)["done"]
+    same = [a == b for a, b in zip(done, run.commands, strict=False)] + [False]
+    return run.commands[same.index(False) :]
 
 
-def describe(member: Member) -> str:
-    """How far a member is."""
-    left, failed = len(find_open(member)), read_record(member)["failed"]
+def describe(run: Run) -> str:
+    """How far a run is."""
+    left, failed = len(find_open(run)), read_record(run)["failed"]
     if not left:
         return "done"
     if failed is not None:
         return f"failed, exit status {failed}"
-    if left < len(member.commands):
-        return f"trained, {left} of {len(member.commands) - 1} evaluations to go"
-    return "begun" if (member.workdir / "checkpoints").is_dir() else "to do"
+    if left < len(run.commands):
+        return f"trained, {left} of {len(run.commands) - 1} evaluations to go"
+    return "begun" if (run.workdir / "checkpoints").is_dir() else "to do"
 
 
 def find_place(environment: Mapping[str, str]) -> tuple[int, bool]:
@@ -88,17 +88,17 @@ class Caller:
         if self._child is not None:
             self._child.terminate()
 
-    def run(self, member: Member, command: Sequence[str]) -> int:
+    def run(self, run: Run, command: Sequence[str]) -> int:
         """-> the command's exit status, 128 + the signal where one has killed it."""
         typed = [sys.executable, "-m", f"halp_jax.{command[0]}", *command[1:]]
         name = f"sweep.{self._number}.log" if self._number else LOG
         line = f"$ python -m halp_jax.{shlex.join(command)}"
-        print(line if self._show else f"{line}  >> {member.workdir / name}", flush=True)
-        member.workdir.mkdir(parents=True, exist_ok=True)
+        print(line if self._show else f"{line}  >> {run.workdir / name}", flush=True)
+        run.workdir.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ)
         if "," in environment.get("TPU_WORKER_HOSTNAMES", "") and command[0] == "evaluate":
             environment["JAX_PLATFORMS"] = "cpu"  # a slice's TPUs open to all its hosts or to none
-        with open(os.devnull if self._show else member.workdir / name, "a") as log:
+        with open(os.devnull if self._show else run.workdir / name, "a") as log:
             log.write(f"{line}\n")
             log.flush()
             # A session of its own: Ctrl-C comes once, from here.
@@ -113,30 +113,30 @@ class Caller:
 
 
 def run_all(
-    members: Sequence[Member], call: Caller, number: int, several: bool
-) -> Iterator[tuple[Member, int]]:
-    """Does what is to be done; yields every member that fails, with its status, until stopped.
+    runs: Sequence[Run], call: Caller, number: int, several: bool
+) -> Iterator[tuple[Run, int]]:
+    """Does what is to be done; yields every run that fails, with its status, until stopped.
 
     Evaluation is of one process. Where there are several all trainings come before it, lest the
     others wait.
     """
     failed = set()
-    rounds = [1, len(members[0].commands)] if several else [len(members[0].commands)]
+    rounds = [1, len(runs[0].commands)] if several else [len(runs[0].commands)]
     for last in rounds[:1] if number else rounds:
-        for member in members:
-            for command in find_open(member):
-                i = member.commands.index(command)
-                if i >= last or member.number in failed:
+        for run in runs:
+            for command in find_open(run):
+                i = run.commands.index(command)
+                if i >= last or run.number in failed:
                     break
-                status = call.run(member, command)
+                status = call.run(run, command)
                 stopped = call.stopped or status in STOPPED
-                done = member.commands[: i if status else i + 1]
+                done = run.commands[: i if status else i + 1]
                 if not number:
                     text = json.dumps({"done": done, "failed": None if stopped else status or None})
-                    with open_whole(member.workdir / RECORD, "free some space") as stream:
+                    with atomic_write(run.workdir / RECORD, "free some space") as stream:
                         stream.write(text.encode())
                 if status:
-                    failed.add(member.number)
-                    yield member, status
+                    failed.add(run.number)
+                    yield run, status
                 if stopped:
                     return

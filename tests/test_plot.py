@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons import draw, draw_sphere, synthetic
+from halp_jax.skeletons import plot, plot_sphere, synthetic
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25
 from halp_jax.skeletons.normalize import normalize_clip
 
@@ -39,8 +39,8 @@ def ink(figure):
 def test_people_stand_upright(index, normalised, turn):
     frames = synthetic.make_clip(0, index)
     frames = normalize_clip(frames, NTU25) if normalised else frames
-    flat = draw.project(frames, NTU25, turn, up="z" if normalised else "y")
-    present = draw.find_present(frames, NTU25)[..., [HEAD, *FEET]].all(-1)
+    flat = plot.project(frames, NTU25, turn, up="z" if normalised else "y")
+    present = plot.find_present(frames, NTU25)[..., [HEAD, *FEET]].all(-1)
     assert present.any()
     height = flat[..., HEAD, 1] - flat[..., FEET, 1].max(-1)
     assert (height[present] > 0.6).mean() > 0.95
@@ -53,12 +53,12 @@ def test_a_person_who_lies_or_stands_on_the_head_is_drawn_so():
     back = person[..., [0, 2, 1]] * (1, -1, 1)
     heights = {}
     for name, frames in {"up": person, "over": over, "back": back}.items():
-        flat = draw.project(frames, NTU25, turn=0.0)[0, 0]
+        flat = plot.project(frames, NTU25, turn=0.0)[0, 0]
         heights[name] = flat[HEAD, 1] - flat[FEET, 1].mean()
     np.testing.assert_allclose([heights["up"], heights["over"]], [1.6, -1.6], atol=1e-9)
     assert abs(heights["back"]) < 0.2  # head and feet are level
     # Feet point to the viewer, so the person's right is on the left; from above in the lying clip.
-    flat = draw.project(person, NTU25, turn=0.0)[0, 0]
+    flat = plot.project(person, NTU25, turn=0.0)[0, 0]
     np.testing.assert_allclose(flat[8] - flat[4], (-0.4, 0), atol=1e-9)
 
 
@@ -70,8 +70,8 @@ def test_the_caller_says_which_axis_points_up(up):
     there = {"z": (x, y, z), "y": (x, z, -y), "-y": (-x, -z, -y)}[up]
     for turn in (0.0, 30.0, 75.0):
         np.testing.assert_allclose(
-            draw.project(np.stack(there, -1), NTU25, turn, up),
-            draw.project(person, NTU25, turn),
+            plot.project(np.stack(there, -1), NTU25, turn, up),
+            plot.project(person, NTU25, turn),
             atol=1e-9,
         )
 
@@ -79,20 +79,20 @@ def test_the_caller_says_which_axis_points_up(up):
 def test_a_picture_has_y_down_whatever_is_said():
     pose = np.zeros((1, 1, 17, 3))
     pose[0, 0, :, :2] = stand(COCO17.joints)[:, [0, 2]] * (1, -1)
-    flat = draw.project(pose, COCO17, turn=60.0, up="z")[0, 0]
+    flat = plot.project(pose, COCO17, turn=60.0, up="z")[0, 0]
     np.testing.assert_allclose(flat[0] - flat[15], (0.1, 1.55), atol=1e-9)
 
 
 def test_facing_people_have_their_left_side_on_the_right_of_the_picture():
     raw = synthetic.make_clip(0, BOW)
-    flat = draw.project(normalize_clip(raw, NTU25), NTU25, turn=0.0)
+    flat = plot.project(normalize_clip(raw, NTU25), NTU25, turn=0.0)
     assert flat[0, 0, 4, 0] > flat[0, 0, 8, 0] + 0.15
 
 
 def test_two_people_are_seen_from_where_they_do_not_overlap():
     frames = synthetic.make_clip(0, HUG)
     both = frames[:, :, NTU25.centre].any(-1).all(1)
-    centres = draw.project(frames, NTU25, up="y")[both][:, :, NTU25.centre, 0]
+    centres = plot.project(frames, NTU25, up="y")[both][:, :, NTU25.centre, 0]
     apart = np.linalg.norm(np.diff(frames[both][:, :, NTU25.centre], axis=1)[:, 0], axis=-1)
     assert abs(np.diff(centres, axis=1)).mean() > 0.8 * apart.mean()
 
@@ -102,7 +102,7 @@ def test_strip_is_whole_and_upright_on_the_page(normalised):
     frames = synthetic.make_clip(0, HUG)
     frames = normalize_clip(frames, NTU25) if normalised else frames
     up = "z" if normalised else "y"
-    figure = draw.draw_strip(frames, NTU25, count=5, title="hug", up=up)
+    figure = plot.plot_strip(frames, NTU25, count=5, title="hug", up=up)
     assert ink(figure) > 0.01
     drawn = skeletons(figure)
     assert len(drawn) >= 9  # five poses of two people, one of whom may come late
@@ -128,7 +128,7 @@ def test_strip_is_whole_and_upright_on_the_page(normalised):
 def test_strips_tell_the_time_where_the_rate_is_known():
     frames = synthetic.make_clip(0, WAVE)[:61]
     for rate, last in ((30.0, "2.0 s"), (24.0, "2.5 s"), (0.0, "frame 60")):
-        figure = draw.draw_strip(frames, NTU25, count=3, rate=rate, up="y")
+        figure = plot.plot_strip(frames, NTU25, count=3, rate=rate, up="y")
         assert figure.axes[0].texts[-1].get_text() == last
 
 
@@ -137,13 +137,13 @@ def test_a_joint_that_is_thrown_far_does_not_make_a_page_of_a_mile():
     frames[2, 0, 7] = (1e6, 0, 0)
     frames[3] = 0.5  # all joints in one point
     for chosen in (frames, frames[3:]):
-        figure = draw.draw_strip(chosen, NTU25, count=4, turn=0.0)
+        figure = plot.plot_strip(chosen, NTU25, count=4, turn=0.0)
         assert (figure.get_size_inches() < 40).all() and ink(figure) > 0
 
 
 def test_grid_names_every_clip_and_labels_stay_apart():
     clips = [synthetic.make_clip(0, index) for index in range(4)]
-    figure = draw.draw_grid(clips, synthetic.CLASS_NAMES[:4], NTU25, count=4)
+    figure = plot.plot_grid(clips, synthetic.CLASS_NAMES[:4], NTU25, count=4)
     assert ink(figure) > 0.01
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(synthetic.CLASS_NAMES[:4])
     texts = [
@@ -156,30 +156,30 @@ def test_grid_names_every_clip_and_labels_stay_apart():
 
 def test_missing_joints_and_bodies_are_not_drawn():
     frames = synthetic.make_scene(0, WAVE).motion[:5].astype(np.float32) + 1
-    whole = len(skeletons(draw.draw_strip(frames, NTU25, count=1))[0][1].get_segments())
+    whole = len(skeletons(plot.plot_strip(frames, NTU25, count=1))[0][1].get_segments())
     frames[:, 0, 6] = 0  # a wrist: the bones on both of its sides go
     assert whole == 24
-    assert len(skeletons(draw.draw_strip(frames, NTU25, count=1))[0][1].get_segments()) == 22
+    assert len(skeletons(plot.plot_strip(frames, NTU25, count=1))[0][1].get_segments()) == 22
 
 
 def test_other_layouts_are_drawn():
     frames = synthetic.make_clip(0, WAVE)[:, :1, : KINECT20.num_joints]
-    figure = draw.draw_strip(frames, KINECT20, count=3)
+    figure = plot.plot_strip(frames, KINECT20, count=3)
     assert len(skeletons(figure)) == 3 and ink(figure) > 0.005
 
 
 def test_animation_has_a_picture_for_every_other_frame(tmp_path):
     frames = synthetic.make_clip(0, WAVE)[:21]
     path = tmp_path / "new" / "wave.gif"
-    draw.save_animation(frames, NTU25, path, title="wave")
+    plot.save_animation(frames, NTU25, path, title="wave")
     with Image.open(path) as image:
         assert image.n_frames == 11 and image.info["duration"] == 70
         assert (np.asarray(image.convert("L")) < 200).mean() > 0.005
 
 
 def test_figures_are_saved(tmp_path):
-    figure = draw.draw_strip(synthetic.make_clip(0, WAVE), NTU25, count=2)
-    draw.save_figure(figure, tmp_path / "new" / "wave.png")
+    figure = plot.plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=2)
+    plot.save_figure(figure, tmp_path / "new" / "wave.png")
     with Image.open(tmp_path / "new" / "wave.png") as image:
         assert min(image.size) > 100
 
@@ -187,12 +187,12 @@ def test_figures_are_saved(tmp_path):
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: draw.draw_strip(np.zeros((4, 2, 25, 3)), NTU25), "without any body"),
-        (lambda: draw.draw_strip(np.ones((4, 2, 20, 3)), NTU25), "ntu25"),
-        (lambda: draw.draw_strip(np.ones((4, 2, 25, 3)), NTU25, count=0), "1 or more"),
-        (lambda: draw.draw_grid([], [], NTU25), "one name for each clip"),
-        (lambda: draw.draw_grid([np.ones((4, 2, 25, 3))], ["a", "b"], NTU25), "one name"),
-        (lambda: draw.save_animation(np.ones((4, 2, 25, 3)), NTU25, "x", step=0), "1 or more"),
+        (lambda: plot.plot_strip(np.zeros((4, 2, 25, 3)), NTU25), "without any body"),
+        (lambda: plot.plot_strip(np.ones((4, 2, 20, 3)), NTU25), "ntu25"),
+        (lambda: plot.plot_strip(np.ones((4, 2, 25, 3)), NTU25, count=0), "1 or more"),
+        (lambda: plot.plot_grid([], [], NTU25), "one name for each clip"),
+        (lambda: plot.plot_grid([np.ones((4, 2, 25, 3))], ["a", "b"], NTU25), "one name"),
+        (lambda: plot.save_animation(np.ones((4, 2, 25, 3)), NTU25, "x", step=0), "1 or more"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_words(call, words):
@@ -221,7 +221,7 @@ def sphere_case():
 
 def test_sphere_says_how_much_it_shows(sphere_case):
     anchors, prototypes, _, kept, _ = sphere_case
-    figure = draw_sphere.draw_sphere(*sphere_case)
+    figure = plot_sphere.plot_sphere(*sphere_case)
     base = np.concatenate([anchors, prototypes])
     variances = np.sort(np.linalg.eigvalsh(np.cov(base.T)))[::-1]
     share = variances[:2].sum() / variances.sum()
@@ -232,7 +232,7 @@ def test_sphere_says_how_much_it_shows(sphere_case):
 
 
 def test_sphere_draws_every_kept_and_filtered_positive(sphere_case):
-    figure = draw_sphere.draw_sphere(*sphere_case)
+    figure = plot_sphere.plot_sphere(*sphere_case)
     lines = figure.axes[0].lines
     filtered = sum(len(line.get_xdata()) for line in lines if line.get_marker() == "x")
     dots = sum(len(line.get_xdata()) for line in lines if line.get_markersize() == 5)
@@ -247,7 +247,7 @@ def test_prototype_numbers_do_not_overlap():
     selected = np.full((2, 3), 7)
     positives = unit(anchors[:, None] + 0.2 * prototypes[selected])
     kept = np.ones((2, 3), bool)
-    figure = draw_sphere.draw_sphere(anchors, prototypes, positives, kept, selected)
+    figure = plot_sphere.plot_sphere(anchors, prototypes, positives, kept, selected)
     figure.canvas.draw()
     boxes = [super(type(t), t).get_window_extent() for t in figure.axes[0].texts]
     assert len(boxes) == 20
@@ -257,7 +257,7 @@ def test_prototype_numbers_do_not_overlap():
 def test_sphere_refuses_nan(sphere_case):
     anchors, *others = sphere_case
     with pytest.raises(UserError, match="NaN"):
-        draw_sphere.draw_sphere(anchors * np.nan, *others)
+        plot_sphere.plot_sphere(anchors * np.nan, *others)
 
 
 def test_great_circle_curves_cross_at_t_star():
@@ -269,7 +269,7 @@ def test_great_circle_curves_cross_at_t_star():
     lead = anchor @ (prototypes[2] - towards)
     tie = np.arctan2(np.sin(angle) * lead, 1 - towards @ prototypes[2] + np.cos(angle) * lead)
     t_star = tie / angle
-    figure = draw_sphere.draw_great_circle(anchor, prototypes, 4, t_star, (0.2 * t_star, t_star))
+    figure = plot_sphere.plot_great_circle(anchor, prototypes, 4, t_star, (0.2 * t_star, t_star))
     assert ink(figure) > 0.02
     curves = {line.get_label().split(",")[0]: line for line in figure.axes[0].lines}
     home, target = curves["prototype 2"], curves["prototype 4"]
@@ -284,14 +284,14 @@ def test_great_circle_curves_cross_at_t_star():
 
 def test_great_circle_refuses_an_unknown_prototype():
     with pytest.raises(UserError, match="count from 0"):
-        draw_sphere.draw_great_circle(np.eye(3)[0], np.eye(3), 3, 0.5, (0.0, 0.5))
+        plot_sphere.plot_great_circle(np.eye(3)[0], np.eye(3), 3, 0.5, (0.0, 0.5))
 
 
 def test_pictures_leave_pyplot_alone(sphere_case):
     import sys
 
     before = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
-    draw_sphere.draw_sphere(*sphere_case)
-    draw.draw_strip(synthetic.make_clip(0, WAVE), NTU25, count=1)
+    plot_sphere.plot_sphere(*sphere_case)
+    plot.plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=1)
     after = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
     assert before == after

@@ -36,7 +36,7 @@ def find_folder(
     config: ml_collections.ConfigDict,
     dataset: Any,
     variables: Any,
-    looks: Sequence[str],
+    fusions: Sequence[str],
 ) -> Path:
     """Where the records of this command are kept; nothing is made yet."""
     given = json.loads(config.to_json())
@@ -48,7 +48,7 @@ def find_folder(
     chosen = [dataset.indices(split, part) for part in ("train", "test")]
     parts = [fingerprint(variables, [dataset.labels, *chosen])]
     parts += [checks.fingerprint(dataset, numbers) for numbers in chosen]
-    parts += [json.dumps(settings, sort_keys=True), *looks]
+    parts += [json.dumps(settings, sort_keys=True), *fusions]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return Path(workdir).expanduser() / "eval" / FOLDER / f"{protocol}_{digest}"
 

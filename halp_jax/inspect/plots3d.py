@@ -2,7 +2,7 @@
 
     scene = project_sphere(run, clips)            # many clips; PCA about the sphere's centre
     scene = cut_sphere(run, clip, selected)       # one clip; exact
-    draw_scene(scene)   for papers (matplotlib)      plot_scene(scene)   to turn (plotly)
+    plot_scene_flat(scene)   for papers (matplotlib)      plot_scene(scene)   to turn (plotly)
 
 Three dimensions out of 128. The first way is honest by saying so: the projection is linear, keeps the
 centre where it is, stretches nothing, and tells how much of the squared length it shows; a point that
@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from halp_jax.errors import UserError
 from halp_jax.inspect import page
-from halp_jax.inspect.anchors import Inspected, draw_positives, read_halp
+from halp_jax.inspect.anchors import Inspected, plot_positives, read_halp
 
 _ARC = 40
 
@@ -69,7 +69,7 @@ def cut_sphere(
     solver = solver or read_halp(run.config).solver
     if solver == "sphere":
         raise UserError("the solver 'sphere' walks to no prototype: show it with project_sphere")
-    drawn = draw_positives(run, clip, solver, count=count, **draw)
+    drawn = plot_positives(run, clip, solver, count=count, **draw)
     home = int((run.prototypes @ run.anchors[clip]).argmax())
     if selected is None:
         selected = int(np.bincount(drawn.selected).argmax())
@@ -86,7 +86,7 @@ def _make_scene(run, clips, basis, solver, count, what, through, draw) -> Scene:
     basis = basis.astype(np.float32)
     drawn, arcs = [], []
     for clip in clips:
-        each = draw_positives(run, clip, solver, count=count, **draw)
+        each = plot_positives(run, clip, solver, count=count, **draw)
         chosen = np.ones(count, bool) if through is None else each.selected == through[1]
         drawn.append((each.points[chosen], each.kept[chosen], np.full(chosen.sum(), clip)))
         if each.solver == "sphere":
@@ -116,7 +116,7 @@ def describe(scene: Scene) -> str:
     return f"{scene.title}: {seen} is seen\n{kept}"
 
 
-def draw_scene(scene: Scene, turn: tuple[float, float] | None = None) -> Figure:
+def plot_scene_flat(scene: Scene, turn: tuple[float, float] | None = None) -> Figure:
     """The scene in matplotlib, seen from `turn` = (elevation, azimuth) in degrees.
 
     By default from above the middle of what is drawn.
@@ -178,7 +178,7 @@ def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
         import plotly.graph_objects as go
     except ImportError:
         raise UserError(
-            "the sphere that turns needs the package plotly: pip install plotly, or draw_scene"
+            "the sphere that turns needs the package plotly: pip install plotly, or plot_scene_flat"
         ) from None
     styles = page.style_classes(scene.anchor_labels)
     figure = go.Figure()

@@ -1,8 +1,8 @@
 """What HaLP hallucinates, as pictures: the sphere from far away, and one great circle exactly.
 
-`draw_sphere` shows anchors, prototypes, geodesics and positives projected on two principal
+`plot_sphere` shows anchors, prototypes, geodesics and positives projected on two principal
 components; its title says how much of the spread that plane holds, since the rest of the
-dimensions is not seen. `draw_great_circle` leaves nothing out: along the geodesic from one anchor
+dimensions is not seen. `plot_great_circle` leaves nothing out: along the geodesic from one anchor
 to one prototype it shows the similarity to every prototype, so t* is where two curves cross.
 
 Plain numpy arrays go in (unit vectors), a figure comes out; nothing is computed that the method
@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.draw import save_figure
+from halp_jax.skeletons.plot import save_figure
 
-__all__ = ["draw_great_circle", "draw_sphere", "save_figure"]
+__all__ = ["plot_great_circle", "plot_sphere", "save_figure"]
 
 # Okabe and Ito's palette without yellow. Colour and marker count up together, so that seven times
 # seven prototypes stay apart, and seven do in grey.
@@ -29,7 +29,7 @@ _GREY = "0.65"
 _ARC_POINTS = 48
 
 
-def draw_sphere(
+def plot_sphere(
     anchors: Float[np.ndarray, "anchors dim"],
     prototypes: Float[np.ndarray, "prototypes dim"],
     positives: Float[np.ndarray, "anchors draws dim"],
@@ -108,7 +108,7 @@ def draw_sphere(
     return figure
 
 
-def draw_great_circle(
+def plot_great_circle(
     anchor: Float[np.ndarray, " dim"],
     prototypes: Float[np.ndarray, "prototypes dim"],
     selected: int,

@@ -89,7 +89,7 @@ def find_present(
     return present
 
 
-def draw_strip(
+def plot_strip(
     frames: Float[np.ndarray, "time bodies joints xyz"],
     layout: Layout,
     count: int = 8,
@@ -98,11 +98,11 @@ def draw_strip(
     turn: float | None = None,
     up: str = "z",
 ) -> Figure:
-    """`count` poses of one clip side by side, see `draw_grid`."""
-    return draw_grid([frames], [title], layout, count, columns=1, rate=rate, turn=turn, up=up)
+    """`count` poses of one clip side by side, see `plot_grid`."""
+    return plot_grid([frames], [title], layout, count, columns=1, rate=rate, turn=turn, up=up)
 
 
-def draw_grid(
+def plot_grid(
     clips: Sequence[np.ndarray],
     names: Sequence[str],
     layout: Layout,
@@ -147,7 +147,7 @@ def draw_grid(
         slot = width / count
         for position, frame in enumerate(chosen):
             offset = np.array([(position + 0.5) * slot, 0.0])
-            _draw_people(axes, flat[frame] + offset, present[frame], layout)
+            _plot_people(axes, flat[frame] + offset, present[frame], layout)
             time = f"{frame / rate:.1f} s" if rate else f"frame {frame}"
             axes.text(offset[0], limits[0], time, ha="center", va="top", fontsize=8)
         axes.set(xlim=(0, width), ylim=(limits[1] - height, limits[1]), aspect="equal")
@@ -183,7 +183,7 @@ def save_animation(
     pictures = []
     for frame in range(0, len(frames), step):
         axes.clear()
-        _draw_people(axes, flat[frame], present[frame], layout)
+        _plot_people(axes, flat[frame], present[frame], layout)
         axes.set(xlim=(left, right), ylim=limits, aspect="equal")
         axes.set_axis_off()
         axes.set_title(f"{title}  {frame / rate:.1f} s".strip(), fontsize=9)
@@ -224,7 +224,7 @@ def _lay_out(
     return flat, present, float(slot * count), (float(low - pad), float(high + pad)), chosen
 
 
-def _draw_people(axes: Axes, points: np.ndarray, present: np.ndarray, layout: Layout) -> None:
+def _plot_people(axes: Axes, points: np.ndarray, present: np.ndarray, layout: Layout) -> None:
     """Adds the bodies of one frame, points [bodies, joints, 2], as lines."""
     left = set(layout.left)
     for body, (joints, there) in enumerate(zip(points, present, strict=True)):

@@ -11,7 +11,7 @@ from halp_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def open_whole(path: Path, advice: str) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, advice: str) -> Iterator[IO[bytes]]:
     """A stream to a new file that takes its name, or another's place, when the block ends well.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The training of fine-tuning: its last batch on any devices, and runs that are stopped and go on."""
+"""The training of fine-tuning: its last batch on any devices, and runs that are stopped and resume."""
 
 import functools
 import json
@@ -15,11 +15,11 @@ from halp_jax import datasets, evaluate
 from halp_jax.datasets import pipeline
 from halp_jax.datasets.arrays import epoch_order
 from halp_jax.encoders.bigru import make_encoder
-from halp_jax.evaluation import tune, unfinished
+from halp_jax.evaluation import finetune_run, finetune_store
 from halp_jax.methods.probe import init_probe
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, parallel, stored
+from halp_jax.training import checkpoint, checkpoint_io, parallel
 from halp_jax.training.loop import Stopped
 
 
@@ -65,7 +65,7 @@ def variables():
 
 @functools.cache
 def trainer():
-    return tune.make_trainer(CONFIG, DATASET, "joint")
+    return finetune_run.make_trainer(CONFIG, DATASET, "joint")
 
 
 @functools.cache
@@ -171,7 +171,7 @@ def test_a_run_that_is_asked_to_stop_resumes_to_the_bit(tmp_path, monkeypatch, w
         with pytest.raises(Stopped, match=f"SIGTERM: saved step . in {folder}") as stop:
             trainer()(variables(), CLIPS, 5, "run", folder)
     assert stop.value.exit_code == 143
-    [step] = stored.list_steps(folder / "checkpoints")
+    [step] = checkpoint_io.list_steps(folder / "checkpoints")
     assert step == 4 if where == -1 else 0 < step < 6
     assert_same(trainer()(variables(), CLIPS, 5, "run", folder), unbroken())
     # A finished run is not done again.
@@ -192,7 +192,7 @@ def test_a_run_that_is_killed_resumes_from_the_last_save_and_need_not_keep_weigh
         stop_at(patch, 5, kill)
         with pytest.raises(RuntimeError, match="killed"):
             trainer()(variables(), CLIPS, 5, "run", tmp_path)
-    [step] = stored.list_steps(tmp_path / "checkpoints")
+    [step] = checkpoint_io.list_steps(tmp_path / "checkpoints")
     assert 0 < step < 6
     train = trainer()
     np.testing.assert_array_equal(
@@ -202,26 +202,26 @@ def test_a_run_that_is_killed_resumes_from_the_last_save_and_need_not_keep_weigh
 
 
 def test_records_are_of_what_the_result_depends_on(tmp_path):
-    def folder(config=CONFIG, variables=None, dataset=DATASET, looks=("joint",)):
+    def folder(config=CONFIG, variables=None, dataset=DATASET, fusions=("joint",)):
         variables = variables or {"w": np.zeros(3)}
-        return unfinished.find_folder(tmp_path, "semi", config, dataset, variables, looks)
+        return finetune_store.find_folder(tmp_path, "semi", config, dataset, variables, fusions)
 
     assert folder().parent == tmp_path / "eval" / "unfinished"
     assert folder(small_config(finetune__save_minutes=1.0, semi__runs=2, knn__k=3)) == folder()
     others = [
         folder(small_config(finetune__epochs=4)), folder(small_config(seed=1)),
         folder(small_config(semi__draw="balanced")), folder(variables={"w": np.ones(3)}),
-        folder(dataset=FakeDataset(num_clips=23)), folder(looks=("bone",)),
+        folder(dataset=FakeDataset(num_clips=23)), folder(fusions=("bone",)),
     ]  # fmt: skip
     assert len({folder(), *others}) == 7
     (folder() / "x").mkdir(parents=True)
-    unfinished.remove_folder(folder())
+    finetune_store.remove_folder(folder())
     assert not (tmp_path / "eval" / "unfinished").exists()
 
 
 def test_the_command_goes_on_after_ctrl_c(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets, "open_dataset", lambda path: FakeDataset())
-    monkeypatch.setattr(tune, "make_trainer", lambda *_: trainer())
+    monkeypatch.setattr(finetune_run, "make_trainer", lambda *_: trainer())
     results = {}
     for name in ("unbroken", "stopped"):
         workdir = tmp_path / name
@@ -234,7 +234,7 @@ def test_the_command_goes_on_after_ctrl_c(tmp_path, monkeypatch, capsys):
                 stop_at(patch, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
                 assert evaluate.main(command) == 130
             last = capsys.readouterr().err.splitlines()[-1]
-            assert "SIGINT: saved step" in last and "the same command goes on" in last
+            assert "SIGINT: saved step" in last and "the same command resumes" in last
             assert (workdir / "eval" / "unfinished").is_dir()
         assert evaluate.main(command) == 0
         assert sorted(path.name for path in (workdir / "eval").iterdir()) == [

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 
-from halp_jax.core.optimum import farthest_feasible, solve_farthest
+from halp_jax.core.farthest_point import farthest_feasible, solve_farthest
 
 
 def make_prototypes(seed: int, num: int, dim: int, spread: float | None = None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Items of a source -> clips that are checked and normalised, in one process or in several.
 
 Results come in the order of the items, whatever the number of processes. A damaged item or clip is
-reported, not raised: whoever reads the results decides whether to go on.
+reported, not raised: whoever reads the results decides whether to resume.
 """
 
 import dataclasses

@@ -78,7 +78,7 @@ def cannot_save(directory: str | os.PathLike[str], error: Exception) -> UserErro
     good = f"the newest good one is of step {steps[0]}" if steps else "none is there yet"
     return UserError(
         f"cannot write a checkpoint to {directory} ({one_line(error)}); {good}. Make room, or what "
-        "else it needs, and start the same command again: it goes on from there"
+        "else it needs, and start the same command again: it resumes from there"
     )
 
 

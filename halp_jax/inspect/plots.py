@@ -28,10 +28,10 @@ def explore(
     """The walk of one clip for sliders: other lambda, other number of prototypes, one t looked at."""
     if num_prototypes != len(run.prototypes):
         run = cluster_prototypes(run, num_prototypes)
-    return draw_walk(run, take_walk(run, clip, solver=solver, lam=lam), at=t)
+    return plot_walk(run, take_walk(run, clip, solver=solver, lam=lam), at=t)
 
 
-def draw_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
+def plot_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
     """What a hallucinated positive is: sim(z(t), P_j) along t, and below it the nearest real clips.
 
     The bar under the curves and the frames of the clips say whether that clip has the anchor's class.
@@ -128,7 +128,7 @@ def _add_curves(axes, run: Inspected, walk: Walk) -> None:
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def draw_solvers(run: Inspected, drawn: Sequence[Drawn]) -> Figure:
+def plot_solvers(run: Inspected, drawn: Sequence[Drawn]) -> Figure:
     """Positives of one anchor under several solvers: what each gives up, and which rank P* has left."""
     figure = page.make_figure(8.4, 3.6)
     left, right = figure.subplots(1, 2)
@@ -164,7 +164,7 @@ def draw_solvers(run: Inspected, drawn: Sequence[Drawn]) -> Figure:
     return figure
 
 
-def draw_matrix(
+def plot_matrix(
     matrix: Float[np.ndarray, "rows columns"],
     names: Sequence[str],
     *,
@@ -198,21 +198,21 @@ def draw_matrix(
     return figure
 
 
-def draw_classes(run: Inspected, kept: KeepClass) -> Figure:
+def plot_classes(run: Inspected, kept: KeepClass) -> Figure:
     """Which classes the positives of a class land in."""
     title = (
         f"{kept.solver}, {kept.draw} draw, λ = {kept.lam:g}: "
         f"{100 * kept.share:.0f} % keep their class\n"
         f"(no walk: {100 * kept.at_anchor:.0f} %, exchanged at random: {100 * kept.floor:.0f} %)"
     )
-    return draw_matrix(
+    return plot_matrix(
         kept.matrix, run.dataset.class_names,
         rows="class of the anchor", columns="class of the real clip nearest to the positive",
         title=title,
     )  # fmt: skip
 
 
-def draw_keep_along(along: dict[str, list[KeepClass]]) -> Figure:
+def plot_keep_along(along: dict[str, list[KeepClass]]) -> Figure:
     """Share of positives that keep their class against t / t*, a curve a solver; from `keep_along`."""
     figure = page.make_figure(6.4, 4.2)
     axes = figure.add_subplot()
@@ -236,7 +236,7 @@ def draw_keep_along(along: dict[str, list[KeepClass]]) -> Figure:
     return figure
 
 
-def draw_history(history: History) -> Figure:
+def plot_history(history: History) -> Figure:
     """t*, kept share, prototypes in use, alignment, uniformity and contrast over the epochs."""
     words = {
         "t_star": "t* (share of the way to P_sel)", "kept": "positives kept (share)",

@@ -16,27 +16,27 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.whole_file import open_whole
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
 from halp_jax.evaluation.streams import with_streams
 from halp_jax.methods.normal_view import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.training import cluster, parallel
+from halp_jax.training.checkpoint_io import CHECKPOINTS
 from halp_jax.training.loop import train
-from halp_jax.training.stored import CHECKPOINTS
 
 ADVICE = "fine-tuning resumes from what was saved before, if anything"
 
 
-class Tuned(NamedTuple):
-    """The end of a run: test logits after each of `linear.look_epochs`, and the last weights.
+class FinetuneResult(NamedTuple):
+    """The end of a run: test logits after each of `linear.eval_epochs`, and the last weights.
 
     `state` is ({"encoder": params, "probe": Probe}, batch_stats), None of a run whose folder kept
     the logits alone.
     """
 
-    logits: Float[np.ndarray, "looks queries classes"]
+    logits: Float[np.ndarray, "evals queries classes"]
     state: Any
 
 
@@ -63,7 +63,7 @@ def make_config(
 
 
 def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
-    """-> train(variables, indices, seed, title, folder, keep=True) -> Tuned, of one stream.
+    """-> train(variables, indices, seed, title, folder, keep=True) -> FinetuneResult, of one stream.
 
     `variables` are (params, batch_stats) of that stream, without the stream axis. In `folder` a run
     is saved when it is asked to stop, then raising Stopped, and resumes; without one nothing is kept.
@@ -74,7 +74,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
         crop=config.finetune.test_crop, num_frames=config.views.num_frames,
         prepare=make_prepare(config, dataset.layout),
     )  # fmt: skip
-    looks = linear.look_epochs(config.finetune)
+    epochs_seen = linear.eval_epochs(config.finetune)
 
     def test_logits(state):
         variables = state.params["encoder"], state.extra["batch_stats"]
@@ -89,13 +89,13 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
         def file(epoch):
             return folder / f"logits_{epoch}.npy"
 
-        def look(state):
+        def evaluate(state):
             epoch = int(state.step) // steps
             if not epoch:
                 return {}
             logits = test_logits(state)
             if cluster.is_first():
-                with open_whole(file(epoch), ADVICE) as stream:
+                with atomic_write(file(epoch), ADVICE) as stream:
                     np.save(stream, logits)
             seen[epoch] = logits
             test = dataset.indices(config.data.split, "test")
@@ -111,11 +111,11 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
         with contextlib.ExitStack() as stack:
             if folder is None:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            seen = {epoch: np.load(file(epoch)) for epoch in looks if file(epoch).exists()}
-            if not keep and len(seen) == len(looks):
-                return Tuned(np.stack([seen[epoch] for epoch in looks]), None)
+            seen = {epoch: np.load(file(epoch)) for epoch in epochs_seen if file(epoch).exists()}
+            if not keep and len(seen) == len(epochs_seen):
+                return FinetuneResult(np.stack([seen[epoch] for epoch in epochs_seen]), None)
             state = train(
-                own, folder, dataset=dataset, evaluators=[look], indices=np.asarray(indices),
+                own, folder, dataset=dataset, evaluators=[evaluate], indices=np.asarray(indices),
                 prepare=start, title=title, local=True,
             )  # fmt: skip
             if not keep and cluster.is_first():
@@ -124,6 +124,8 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
             lambda leaf: np.asarray(leaf)[0],
             parallel.local_view((state.params, state.extra["batch_stats"])),
         )
-        return Tuned(np.stack([seen[epoch] for epoch in looks]), (weights, batch_stats))
+        return FinetuneResult(
+            np.stack([seen[epoch] for epoch in epochs_seen]), (weights, batch_stats)
+        )
 
     return run

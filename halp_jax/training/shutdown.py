@@ -37,7 +37,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, jax.errors.JaxRuntimeError) and jax.distributed.is_initialized():
         reason = (
             f"{reason[:300]}: where another process was lost, see what that one said; the same "
-            "command, started in all of them, goes on from the newest checkpoint"
+            "command, started in all of them, resumes from the newest checkpoint"
         )
     return f"{kind}: {reason}" if reason else kind
 

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from halp_jax.datasets import pipeline
 from halp_jax.datasets.prepared import Dataset
-from halp_jax.datasets.reading import Reading, read_item
+from halp_jax.datasets.read_pool import Reading, read_item
 from halp_jax.datasets.source import Source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
@@ -86,9 +86,9 @@ def save_picture(
     dataset: Dataset, numbers: Int[np.ndarray, "chosen"], path: Path, up: str | None = None
 ) -> None:
     """Draws a strip of each of these clips, with `up` upwards; by default as the data set says."""
-    from halp_jax.skeletons import draw  # matplotlib takes its time
+    from halp_jax.skeletons import plot  # matplotlib takes its time
 
-    figure = draw.draw_grid(
+    figure = plot.plot_grid(
         read_clips(dataset, numbers),
         [_title(dataset, number) for number in numbers],
         dataset.layout,
@@ -97,7 +97,7 @@ def save_picture(
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # of names in scripts that its font lacks
-        draw.save_figure(figure, path, dpi=_DPI)
+        plot.save_figure(figure, path, dpi=_DPI)
 
 
 def _title(dataset: Dataset, number: int | np.integer) -> str:

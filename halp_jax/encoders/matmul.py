@@ -19,7 +19,7 @@ PRECISIONS = get_args(Precision)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(
+def matmul(
     x: Float[Array, "*batch inner"], w: Float[Array, "inner outer"], precision: Precision
 ) -> Float[Array, "*batch outer"]:
     """x @ w, and so are both of its gradients."""
@@ -31,7 +31,7 @@ def _forward(x, w, precision):
     kept = (x, w)
     if precision == "bfloat16":
         kept = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
-    return product(x, w, precision), kept
+    return matmul(x, w, precision), kept
 
 
 # Automatic gradients of the bfloat16 form would multiply in float32, slowly.
@@ -42,7 +42,7 @@ def _backward(precision, factors, d_out):
     return _multiply(d_rows, w.T, precision).reshape(x.shape), d_w
 
 
-product.defvjp(_forward, _backward)
+matmul.defvjp(_forward, _backward)
 
 
 def _multiply(x, w, precision):
