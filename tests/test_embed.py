@@ -263,7 +263,7 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
     # Without weights there is no classifier, and the one that was there is of other figures.
     file = folder / "run" / "eval" / "finetune_bone.npz"
     assert file.exists()
-    ended = (wanted.reshape(1, 2, 3), None)
+    ended = finetune_run.FinetuneResult(wanted.reshape(1, 2, 3), None)
     monkeypatch.setattr(
         finetune_run,
         "make_trainer",
