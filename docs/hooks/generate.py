@@ -59,16 +59,16 @@ def is_package(module: str) -> bool:
 
 
 def first_line(path: Path) -> str:
-    """What a module is: the first words of its docstring, of a package else the README's."""
+    """What a module is: the first words of its docstring, of a package else the guide's."""
     text = _docstring(path) or describe_package(path.parent.name)
     line = " ".join(text.split("\n\n")[0].split())
     return line.replace("*", "\\*").replace("|", "\\|").replace("<", "&lt;")
 
 
 def describe_package(name: str) -> str:
-    """The line of the README's architecture about a package of halp_jax, "" where there is none."""
-    readme = (ROOT / "README.md").read_text()
-    match = re.search(rf"^halp_jax/{name} {{2,}}(.+)$", readme, re.MULTILINE)
+    """The line of the guide's architecture about a package of halp_jax, "" where there is none."""
+    guide = (ROOT / "GUIDE.md").read_text()
+    match = re.search(rf"^halp_jax/{name} {{2,}}(.+)$", guide, re.MULTILINE)
     return match[1][:1].upper() + match[1][1:] + "." if match else ""
 
 

@@ -20,7 +20,8 @@ from mkdocs.structure.files import File
 log = get_plugin_logger("halp_jax")  # what it warns of fails a strict build
 # Files of the repository that are pages of the site.
 PAGES = {
-    "README.md": "guide.md", "RESULTS.md": "results.md", "PERFORMANCE.md": "performance.md",
+    "README.md": "index.md", "GUIDE.md": "guide.md", "RESULTS.md": "results.md",
+    "PERFORMANCE.md": "performance.md",
     "RELIABILITY.md": "reliability.md", "launch": "launch.md", "launch/README.md": "launch.md",
     "configs": "settings.md", "configs/default.py": "settings.md",
     "notebooks": "notebooks/index.md",
