@@ -31,7 +31,7 @@ NUM_CLIPS = 1200
 NEXT = """
 The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 \\
-        --normalize=released
+        --normalize=released --bodies=slot
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \\
         --config.data.dir=data/ntu60"""
 

@@ -16,10 +16,12 @@ from _steps import create_state, make_train_step
 
 from configs import default
 from halp_jax import datasets, methods
+from halp_jax.core.sphere import normalize
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features
 from halp_jax.evaluation.knn import make_knn_evaluator
-from halp_jax.methods import upgrade
+from halp_jax.methods import halp, upgrade
+from halp_jax.methods.base import AXIS
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint, parallel
@@ -204,3 +206,21 @@ def test_supervised_learning_from_scratch_is_a_run_like_any(tmp_path, quick_comp
     assert lines[-1]["loss"] < 0.8 * lines[1]["loss"]
     state, _ = checkpoint.restore_state(tmp_path / "run")
     assert state.params["probe"].weight.shape == (1, 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["points", "random"])
+def test_walks_may_lead_to_points_or_to_random_directions_instead(kind):
+    config = halp.default_config()
+    config.mu, config.start_epoch, config.num_prototypes, config.prototypes = 1.0, 0, 4, kind
+    term = halp.make_term(config, 8, 0.1, 1)
+    points = normalize(jax.random.normal(jax.random.key(0), (16, 8)))
+    source = halp.Source(points, jnp.array(True))
+
+    def step(queries, keys):
+        return term.loss(term.init(), queries, keys, source, jax.random.key(1), jnp.int32(0))[1]
+
+    found = jax.vmap(step, axis_name=AXIS)(points[None, :2], points[None, 2:4])[0]
+    np.testing.assert_allclose(jnp.linalg.norm(found, axis=1), 1.0, rtol=1e-5)
+    closest = jnp.max(found @ points.T, axis=1)
+    assert bool(jnp.all(closest > 0.9999)) == (kind == "points")
+    assert len({int(i) for i in jnp.argmax(found @ points.T, axis=1)}) == 4 or kind == "random"
