@@ -4,7 +4,7 @@ Source: net/st_gcn.py and net/utils/graph.py of Levigty/AimCLR. Each body of a c
 and so is one that is absent; the feature is the mean over time, joints and bodies.
 
 A map is [joints, rows, time, channels]. With the joints in front the sum over neighbours is one
-product for all of it, and the convolution over time finds its rows side by side (PERFORMANCE.md).
+product for all of it, and the convolution over time finds its rows side by side.
 """
 
 import math
@@ -134,7 +134,7 @@ def convolve_time(
     """Each output frame from the nine around it, zeros outside of the clip.
 
     In a clip shorter than nine frames all outputs see nearly all inputs: one product with a banded
-    matrix does that, for which XLA's convolution on a CPU takes forty times as long.
+    matrix does that, which XLA's convolution on a CPU is slow at.
     """
     if x.shape[2] < TAPS:
         return _multiply_by_band(x, weights, stride, precision)
