@@ -132,7 +132,9 @@ def test_looks_are_parsed_and_bring_the_streams_they_need():
     assert streams.find_needed(("bone",), ALL) == ("bone",)
     assert streams.find_needed(("bone", "joint"), ALL) == ("joint", "bone")
     assert streams.find_needed(("bone", "mean"), ALL) == ALL
-    with pytest.raises(UserError, match="no stream 'bone'; use one of joint, mean, concat, together, ensemble"):
+    with pytest.raises(
+        UserError, match="no stream 'bone'; use one of joint, mean, concat, together, ensemble"
+    ):
         streams.parse_fusions("bone", ("joint",))
 
 

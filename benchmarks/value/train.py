@@ -215,7 +215,8 @@ class Task:
         state, first = self.start, start_at
         if state is None:
             state, first = create(seeds).replace(step=None), 0
-            self.evaluate("untrained", encode(state, *data.arrays), {})
+            if row == "moco":
+                self.evaluate("untrained", encode(state, *data.arrays), {})
         begin = time.monotonic()
         for number in range(first, args.steps, args.chunk):
             chunk = jnp.asarray(data.order[:, number : number + args.chunk])
