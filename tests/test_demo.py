@@ -28,7 +28,9 @@ def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys,
     shown = capsys.readouterr().out
     rows = ["raw coordinates", "random encoder", "pre-trained"]
     if variant == "halp":
-        rows = ["raw coordinates"] + [f"{row}, motion" for row in rows]
+        rows = ["raw coordinates", "raw coordinates, motion", "random encoder, motion"]
+        for name in ("baseline", "HaLP"):
+            assert f"{name} of motion, data xsub, pre-trained, motion" in shown
         steps = (tmp_path / "metrics.jsonl").read_text().splitlines()
         assert json.loads(steps[0])["step"] > 3  # from MoCo's state after its first epoch
         assert "--config.init_from=" in shown
@@ -42,7 +44,7 @@ def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys,
     assert "configs/halp.py:ntu60_xsub" in shown  # what to do next
     for picture in ("clips.png", "positives.png", "walk.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
-    assert "pre-trained |" in (tmp_path / "table.md").read_text()
+    assert "data xsub, raw coordinates |" in (tmp_path / "table.md").read_text()
 
 
 def test_demo_refuses_what_it_does_not_know(capsys):
