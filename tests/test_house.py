@@ -105,9 +105,10 @@ def test_the_lines_of_the_guide_add_halp_to_a_learner():
     inputs = jax.random.normal(jax.random.key(2), (32, 8))
     keys = normalize(inputs @ jax.random.normal(jax.random.key(3), (8, 16)))
     weights = jax.random.normal(jax.random.key(4), (8, 16))
-    loss, gradient = jax.jit(jax.value_and_grad(total))(weights)
+    value_and_grad = jax.jit(jax.value_and_grad(total))
+    loss, gradient = value_and_grad(weights)
     assert float(jnp.linalg.norm(gradient)) > 0
-    stepped, _ = jax.value_and_grad(total)(weights - 0.01 * gradient)
+    stepped, _ = value_and_grad(weights - 0.01 * gradient)
     assert float(stepped) < float(loss)
 
 

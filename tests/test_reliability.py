@@ -207,6 +207,7 @@ def test_nothing_looks_at_the_time_of_day():
         assert not found, f"{path}: {found}"
 
 
+@pytest.mark.slow  # one kill stays in `make test`: test_train.py, by SIGKILL, bitwise
 def test_killed_five_times_and_the_run_is_the_unbroken_one():
     program = [sys.executable, ROOT / "benchmarks" / "reliability.py", "--quick"]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=1500)
