@@ -19,13 +19,7 @@ OPTIONS = ("bigru", "halp")
 
 
 def get_config(variant: str = ""):
-    name, *options = variant.split("+")
-    if name not in SPLITS or options != [each for each in OPTIONS if each in options]:
-        raise ValueError(
-            f"unknown variant {variant!r}: give one after a colon, as in "
-            f"--config=configs/crossclr.py:ntu60_xsub; there are {', '.join(SPLITS)}, each with "
-            f"{' and '.join('+' + option for option in OPTIONS)}"
-        )
+    name, options = aimclr["split_variant"](variant, SPLITS, OPTIONS, "crossclr.py:ntu60_xsub")
     config = aimclr["default"]["get_config"]("crossclr")
     aimclr["set_released"](config)
     config.data.split = SPLITS[name]

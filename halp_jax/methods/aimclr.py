@@ -103,20 +103,20 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
         loss_cl = mean_over_positives(logits[0], positive)
         loss_d3m = sum(distribution_loss(logits[0], other) for other in logits[1:]) / 2
         pulled = others if a.halp_on == "all" else []
-        loss_halp, kept, figures = keys.push_and_pull(
+        loss_halp, kept, metrics = keys.push_and_pull(
             pull, config, extra, z_q, z_k, key, step, *pulled
         )
-        figures |= {
+        metrics |= {
             "loss_cl": loss_cl, "contrast_accuracy": first_is_best(logits[0]),
             "positives": jnp.mean(jnp.sum(positive, axis=1, dtype=jnp.float32)),
         }  # fmt: skip
-        figures |= {"loss_d3m": loss_d3m} if others else {}
+        metrics |= {"loss_d3m": loss_d3m} if others else {}
         extra = kept | {
             "batch_stats": batch_stats,
             "key_params": key_params,
             "key_batch_stats": key_batch_stats,
         }
-        return loss_cl + loss_d3m + loss_halp, (extra, figures)
+        return loss_cl + loss_d3m + loss_halp, (extra, metrics)
 
     def mine(logits, step):
         """Where the positives of q stand: its key and, once mining is on, neighbours of all views."""
@@ -135,7 +135,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
 
 
 def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
-    """Model FLOPs of one training step on the global batch: as moco.py counts them.
+    """Model FLOPs of one training step on the global batch: as keys.py counts them.
 
     The extreme view is one more query; its dropped map has another row of logits.
     """

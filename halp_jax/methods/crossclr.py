@@ -32,7 +32,7 @@ SHOWN = ("contrast_accuracy", "mu", "kept")
 KEEPS_REST, NEWEST = False, ("mu",)
 FIXED = (*keys.FIXED, "crossclr.shared_heads")
 ENCODER, ADVICE = keys.ENCODER, keys.ADVICE
-make_optimizer = common.make_optimizer
+make_optimizer, step_flops = common.make_optimizer, keys.step_flops
 warn_at_start, find_trouble = halp.warn_at_start, halp.find_collapse
 OWNER = "joint"  # the stream whose head all share
 
@@ -127,15 +127,15 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
         z_k, key_batch_stats = encode(key_params, extra["key_batch_stats"], views[1], drop_k)
         negatives = extra["queue"].keys
         loss_cl, accuracy = info_nce(z_q, z_k, negatives, tau)
-        loss_halp, kept, figures = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
-        figures |= {"loss_cl": loss_cl, "contrast_accuracy": accuracy}
+        loss_halp, kept, metrics = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
+        metrics |= {"loss_cl": loss_cl, "contrast_accuracy": accuracy}
         extra = kept | {
             "batch_stats": batch_stats,
             "key_params": key_params,
             "key_batch_stats": key_batch_stats,
         }
         alone = (step < start) * loss_cl
-        return alone + loss_halp, (extra, figures, z_q, z_k, negatives)
+        return alone + loss_halp, (extra, metrics, z_q, z_k, negatives)
 
     def learn_from_others(step, queries, anchors, negatives):
         loss, terms = cross_loss(queries, anchors, negatives, tau, c.neighbours, c.context)
@@ -162,10 +162,3 @@ def sum_gradients(copies):
         return jax.lax.stop_gradient(w) + (total - jax.lax.stop_gradient(total))
 
     return jax.tree.map(tie, copies)
-
-
-def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
-    """Model FLOPs of one training step on the global batch, all streams: as moco.py counts them."""
-    logits = 2.0 * config.moco.queue_size * config.encoder.dim
-    clips = len(config.streams) * config.train.batch_size
-    return 4.0 * common.forward_flops(config, spec) + clips * 2.0 * logits

@@ -3,7 +3,7 @@
     init = keys.make_init(encoder, pull, config, spec)
     ...
     key_params = keys.follow(extra["key_params"], params, m)     # the key encoder moves first
-    loss_halp, kept, figures = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
+    loss_halp, kept, metrics = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
 
 `kept` is the queue with the new keys in it and the prototypes made of it.
 """
@@ -116,7 +116,7 @@ def push_and_pull(
     step: Any,
     *others: Float[Array, "batch dim"],
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """(mu L_HaLP, {"queue", "prototypes"}, figures) once the loss on the old queue is taken.
+    """(mu L_HaLP, {"queue", "prototypes"}, metrics) once the loss on the old queue is taken.
 
     Args:
         others: more queries of the same clips, pulled to positives of the same anchors; the loss is
@@ -127,10 +127,22 @@ def push_and_pull(
     entries = min(config.halp.queue_entries, config.moco.queue_size)  # fewer without HaLP alone
     full = queue.pushed > 2 * config.moco.queue_size
     source = halp.Source(newest(queue, entries), full)
-    loss, prototypes, figures = pull.loss(extra["prototypes"], z_q, z_k, source, key, step)
+    loss, prototypes, metrics = pull.loss(extra["prototypes"], z_q, z_k, source, key, step)
     idle = source._replace(ready=jnp.zeros_like(full))  # prototypes are renewed once
     for number, z in enumerate(others):
         own = jax.random.fold_in(key, 2**31 - 1 - number)
         loss += pull.loss(extra["prototypes"], z, z_k, idle, own, step)[0]
     kept = {"queue": queue, "prototypes": prototypes}
-    return loss / (1 + len(others)), kept, figures | spread(z_q, z_k)
+    return loss / (1 + len(others)), kept, metrics | spread(z_q, z_k)
+
+
+def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
+    """Model FLOPs of one training step on the global batch, all streams.
+
+    Query and key forward, query backward (twice a forward), and the products with the queue (logits
+    and their gradient). What is recomputed or elementwise does not count, so the rate that follows
+    from it is a lower bound of what the machine does.
+    """
+    logits = 2.0 * config.moco.queue_size * config.encoder.dim
+    clips = len(config.streams) * config.train.batch_size
+    return 4.0 * common.forward_flops(config, spec) + clips * 2.0 * logits

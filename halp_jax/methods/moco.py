@@ -22,7 +22,7 @@ SHOWN = ("contrast_accuracy", "mu", "kept")  # metrics of the progress line
 KEEPS_REST = False  # the last batch of an epoch is left out where it would be smaller
 NEWEST = ("mu",)  # metrics that are schedules: of an interval the newest value, not the average
 FIXED, ENCODER, ADVICE = keys.FIXED, keys.ENCODER, keys.ADVICE
-make_optimizer = common.make_optimizer
+make_optimizer, step_flops = common.make_optimizer, keys.step_flops
 warn_at_start, find_trouble = halp.warn_at_start, halp.find_collapse
 
 
@@ -82,15 +82,3 @@ def make(
         config.streams, spec.layout,
         between=cmd.make_terms(config.cmd, config.streams), common=("mu",),
     )  # fmt: skip
-
-
-def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
-    """Model FLOPs of one training step on the global batch, all streams.
-
-    Query and key forward, query backward (twice a forward), and the products with the queue (logits
-    and their gradient). What is recomputed or elementwise does not count, so the rate that follows
-    from it is a lower bound of what the machine does.
-    """
-    logits = 2.0 * config.moco.queue_size * config.encoder.dim
-    clips = len(config.streams) * config.train.batch_size
-    return 4.0 * common.forward_flops(config, spec) + clips * 2.0 * logits
