@@ -1,6 +1,9 @@
 """A prepared data set and a config so small that a training step takes milliseconds."""
 
+import contextlib
+
 import numpy as np
+import pytest
 
 from configs import default
 from halp_jax import datasets
@@ -9,6 +12,7 @@ from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.source import Item, Source
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
+from halp_jax.training import parallel
 
 TRAIN, TEST, STEPS_PER_EPOCH = 26, 6, 3  # 26 clips are 3 batches of 8 and a rest
 
@@ -55,3 +59,18 @@ def pack_clips(path):
     splits = {"xsub": {"train": range(14), "test": range(14, 20)}}
     dataset = datasets.from_arrays(frames, np.arange(20) % 3, layout="ntu25", splits=splits)
     return datasets.pack(dataset, path)
+
+
+@contextlib.contextmanager
+def one_compiled_step():
+    """All runs inside have the step of the first, compiled once."""
+    compiled, compile_step = [], parallel.compile_step
+
+    def compile_first(step, **options):
+        if not compiled:
+            compiled.append(compile_step(step, **options))
+        return compiled[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "compile_step", compile_first)
+        yield

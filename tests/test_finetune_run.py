@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
+from _runs import one_compiled_step
 
 from halp_jax import datasets, evaluate
 from halp_jax.datasets import pipeline
@@ -19,7 +20,7 @@ from halp_jax.evaluation import finetune_run, finetune_store
 from halp_jax.methods.probe import init_probe
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, checkpoint_io, parallel
+from halp_jax.training import checkpoint, checkpoint_io
 from halp_jax.training.loop import Stopped
 
 
@@ -36,17 +37,8 @@ CLIPS = DATASET.indices("xsub", "train")  # 14: a batch of 8 and one of 6
 @pytest.fixture(scope="module", autouse=True)
 def compile_once():
     """All runs of this file have the same step: compiled once for each number of devices."""
-    compiled, compile_step = [], parallel.compile_step
-
-    def compile_first(step, **options):
-        if not compiled:
-            compiled.append(compile_step(step, **options))
-        return compiled[0]
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(parallel, "compile_step", compile_first)
-    yield
-    patch.undo()
+    with one_compiled_step():
+        yield
 
 
 @pytest.fixture(autouse=True)

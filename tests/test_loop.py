@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _runs import STEPS_PER_EPOCH, prepare, small_config
+from _runs import STEPS_PER_EPOCH, one_compiled_step, prepare, small_config
 
 from halp_jax.datasets import open_dataset, pipeline
 from halp_jax.errors import UserError
-from halp_jax.training import checkpoint, checks, loop, parallel
+from halp_jax.training import checkpoint, checks, loop
 
 TOTAL = 6 * STEPS_PER_EPOCH
 RATES = {"clips_per_s", "model_tflops_per_s", "input_wait"}
@@ -31,19 +31,10 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def compile_once():
     """All runs of this file have the same step: compiled once, and without optimisation."""
-    compiled, compile_step = [], parallel.compile_step
-
-    def compile_first(step, **options):
-        if not compiled:
-            compiled.append(compile_step(step, **options))
-        return compiled[0]
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(parallel, "compile_step", compile_first)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    patch.undo()
+    with one_compiled_step():
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Crash(Exception):
