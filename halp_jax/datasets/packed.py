@@ -10,13 +10,13 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from halp_jax.datasets import graphs, pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
-from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.datasets.atomic_write import write_named
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
@@ -50,22 +50,22 @@ def pack(
     Raises:
         UserError: the file is there or cannot be written, or a coordinate is too large for float16.
     """
-    path = Path(file).expanduser()
-    if path.suffix != SUFFIX:
-        raise UserError(f"{path} does not end in {SUFFIX}; name the file so that it can be opened")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise UserError(f"{path} exists; choose another file, or overwrite it")
-    frames = load_frames(dataset)
-    if half:
-        if not np.abs(frames).max() <= np.finfo(np.float16).max:
-            raise UserError(f"{dataset.path} has coordinates beyond float16; leave out half")
-        frames = frames.astype(np.float16)
-    metadata = dataset.metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
-    metadata.pop("shards", None)
+    with write_named(file, SUFFIX, overwrite) as stream:
+        frames = load_frames(dataset)
+        if half:
+            if not np.abs(frames).max() <= np.finfo(np.float16).max:
+                raise UserError(f"{dataset.path} has coordinates beyond float16; leave out half")
+            frames = frames.astype(np.float16)
+        metadata = {name: value for name, value in dataset.metadata.items() if name != "shards"}
+        save(stream, metadata, frames)
+    return Path(file).expanduser()
+
+
+def save(stream: IO[bytes], metadata: dict[str, Any], frames: np.ndarray) -> None:
+    """Writes what `pack` does: the metadata of a data set, the frames of all clips one after the other."""
+    metadata = metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
     text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    with atomic_write(path, "choose another file") as stream:
-        np.savez_compressed(stream, metadata=text, frames=frames)
-    return path
+    np.savez_compressed(stream, metadata=text, frames=frames)
 
 
 def load_frames(dataset: Dataset) -> np.ndarray:
