@@ -14,6 +14,7 @@ from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.datasets.claim import UNFINISHED, claim_folder
 from halp_jax.datasets.prepared import METADATA
 from halp_jax.errors import UserError
+from halp_jax.training import torch_files
 
 
 def write(path: Path, text: str = "new", **options) -> None:
@@ -179,3 +180,28 @@ def test_graphs_do_not_hide_the_clips_of_a_folder(tmp_path):
         graphs.save(found, tmp_path)
     graphs.save(found, tmp_path, overwrite=True)
     assert os.listdir(tmp_path) == [graphs.FILE]
+
+
+def test_a_checkpoint_file_for_which_there_is_no_room_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*model.pt .No space left.*make room"):
+        with torch_files.appear(tmp_path / "model.pt") as unfinished:
+            unfinished.write_text("half")
+            raise OSError(28, "No space left on device")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_tree_whose_parts_share_parts_is_walked_once():
+    tree = np.ones(2)
+    for _ in range(60):  # 2 ** 60 leaves, written out
+        tree = [tree, tree]
+    new = torch_files._map_leaves(tree, np.ndarray, lambda leaf: leaf + 1)
+    for _ in range(60):
+        new = new[1]
+    assert new.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("array", [np.ones(3, int), np.ones(3, complex), np.ones(3, bool)])
+def test_weights_that_are_no_real_numbers_are_refused(array):
+    torch_files.check_numbers({"queue_ptr": np.zeros(1, int), "weight": np.ones(3)})
+    with pytest.raises(ValueError, match="weight is .*, not floating-point"):
+        torch_files.check_numbers({"weight": array})

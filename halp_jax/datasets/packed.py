@@ -5,6 +5,7 @@ everything else as bytes. No array holds Python objects, and nothing in the file
 """
 
 import json
+import math
 import os
 import struct
 import zipfile
@@ -25,6 +26,8 @@ SUFFIX = ".npz"
 FORMAT, FORMAT_VERSION = "halp_jax packed clips", 1
 VERSIONS = {FORMAT: FORMAT_VERSION, graphs.FORMAT: graphs.FORMAT_VERSION}
 CLIPS_PER_READ = 64
+# What is unpacked before it is known to fit: a file of some MB can be made to hold GB.
+_MOST_PACKED, _SPARE = 100, 2**20
 # What zipfile, zlib, numpy and json say of a file that is cut short, changed, or something else.
 DAMAGE = (
     ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
@@ -96,12 +99,18 @@ def load(file: str | os.PathLike[str]) -> ArrayDataset | graphs.GraphDataset:
     path = Path(file).expanduser()
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            size = {member.filename: member.file_size for member in arrays.zip.infolist()}
+            frames_size = size.pop("frames.npy", 0)
+            if sum(size.values()) > _SPARE + _MOST_PACKED * path.stat().st_size:
+                raise Misfit("its arrays are far larger than the file")
             metadata = json.loads(arrays["metadata"].tobytes())
             _check_version(path, metadata)
             if metadata["format"] == graphs.FORMAT:
                 return graphs.read(path, metadata, arrays)
+            fields = read_fields(path, metadata, len(metadata["names"]))
+            if frames_size > _SPARE + 4 * math.prod(_frames_shape(fields)):
+                raise Misfit("its frames are more than its clips have")
             frames = arrays["frames"]
-        fields = read_fields(path, metadata, len(metadata["names"]))
         _check_frames(frames, fields)
     except UserError:
         raise
@@ -152,10 +161,15 @@ def _check_version(path: Path, metadata: Any) -> None:
         )
 
 
+def _frames_shape(fields: dict[str, Any]) -> tuple[int, ...]:
+    layout = fields["layout"]
+    count = int(fields["lengths"].sum(dtype=np.int64))
+    return (max(count, 0), layout.bodies, layout.num_joints, 3)
+
+
 def _check_frames(frames: np.ndarray, fields: dict[str, Any]) -> None:
     """Raises Misfit when the frames are not those of the clips that the metadata name."""
-    layout, lengths = fields["layout"], fields["lengths"]
-    shape = (int(lengths.sum(dtype=np.int64)), layout.bodies, layout.num_joints, 3)
+    lengths, shape = fields["lengths"], _frames_shape(fields)
     if frames.dtype not in (np.float16, np.float32):
         raise Misfit(f"its frames are {frames.dtype}")
     if not len(lengths) or lengths.min() < 1 or frames.shape != shape:
