@@ -105,6 +105,11 @@ class Written(NamedTuple):
         self.remarks.update(remarks)
 
 
+def count_cores() -> int:
+    """The processors that this process may use; on macOS, which does not tell, all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_rates(rates: Sequence[float]) -> tuple[float | None, dict[str, str]]:
     """The frame rate in Hz of all clips, None if they differ or do not tell; and the note of it."""
     different = {round(rate, 2) for rate in rates}
