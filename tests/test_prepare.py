@@ -165,6 +165,16 @@ def test_files_do_not_depend_on_the_number_of_workers(tmp_path, capsys):
         assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
 
+def test_where_no_process_can_be_started_a_line_says_what_to_do(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("halp_jax.datasets.read_pool.ProcessPoolExecutor", refuse)
+    with pytest.raises(UserError, match="no reader process can be started .*--workers=1"):
+        prepare_source(make_source(), tmp_path / "set.npz", workers=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_many_record_files_keep_the_order(tmp_path, monkeypatch, small):
     monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_FILE", 6)
     monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_WRITE", 4)
