@@ -230,6 +230,19 @@ def test_nothing_but_damage_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_tensorflow_finds_full_is_told_in_one_line(tmp_path, monkeypatch):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    def refuse(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "set; No space left on device")
+
+    monkeypatch.setattr(tfds.core.SequentialWriter, "close_all", refuse)
+    with pytest.raises(UserError, match="cannot write .*set .*No space left on device"):
+        prepare_source(make_source(count=3), tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bug_of_a_reader_is_not_taken_for_damage(tmp_path):
     source = dataclasses.replace(make_source(), read=functools.partial(int, base="no base"))
     with pytest.raises(TypeError) as caught:
