@@ -165,6 +165,16 @@ def test_files_do_not_depend_on_the_number_of_workers(tmp_path, capsys):
         assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
 
+def test_where_no_process_can_be_started_a_line_says_what_to_do(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("halp_jax.datasets.read_pool.ProcessPoolExecutor", refuse)
+    with pytest.raises(UserError, match="no reader process can be started .*--workers=1"):
+        prepare_source(make_source(), tmp_path / "set.npz", workers=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_many_record_files_keep_the_order(tmp_path, monkeypatch, small):
     monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_FILE", 6)
     monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_WRITE", 4)
@@ -217,6 +227,19 @@ def test_nothing_but_damage_is_an_error(tmp_path):
         prepare_source(make_source(dict.fromkeys(range(3), "unreadable"), 3), tmp_path / "set")
     with pytest.raises(UserError, match="no files to read"):
         prepare_source(make_source(count=0), tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_tensorflow_finds_full_is_told_in_one_line(tmp_path, monkeypatch):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    def refuse(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "set; No space left on device")
+
+    monkeypatch.setattr(tfds.core.SequentialWriter, "close_all", refuse)
+    with pytest.raises(UserError, match="cannot write .*set .*No space left on device"):
+        prepare_source(make_source(count=3), tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
 
 

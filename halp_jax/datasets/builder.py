@@ -208,9 +208,12 @@ def _open_records(folder: Path, source: Source, layout: Layout) -> Iterator[Call
         if len(waiting) >= CLIPS_PER_WRITE:
             flush()
 
-    yield write
-    flush()
-    writer.close_all()
+    try:
+        yield write
+        flush()
+        writer.close_all()
+    except import_tensorflow().errors.OpError as error:  # a full disk, which is no OSError there
+        raise OSError(0, error.message) from error
 
 
 def _example(clip: Clip) -> dict[str, Any]:

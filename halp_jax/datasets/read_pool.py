@@ -229,7 +229,10 @@ def read_items(reading: Reading, items: tuple[Item, ...], workers: int) -> Itera
     groups = [items[start : start + size] for start in range(0, len(items), size)]
     workers = min(workers, len(groups))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (reading,))
+    try:
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (reading,))
+    except (OSError, ImportError) as error:  # no semaphores, as where /dev/shm is missing
+        raise UserError(f"no reader process can be started ({error}): give --workers=1") from error
     pending: deque[Future[list[ItemResult]]] = deque()
     try:
         for group in groups:
