@@ -81,6 +81,8 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
     stream = f", {result['stream']}" if result["stream"] != "joint" else ""
     draws = result.get("top1_sd") is not None and measure == "top1"
     order = {"knn": result["config"]["knn"]["k"]}.get(result["protocol"], result.get("fraction", 0))
+    if not isinstance(order, int | float) or not isinstance(result["stream"], str):
+        raise TypeError("k, the fraction or the stream is of another type")
     return {
         "path": path, "workdir": str(path.parents[1]), "encoder": encoder,
         "method": method + name_streams(method, config["streams"]),

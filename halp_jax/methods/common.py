@@ -187,15 +187,12 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
         "optim.weight_decay", "optim.factor", "optim.warmup_epochs",
     )  # fmt: skip
-    check.shares(config, "views.shear_probability", "optim.momentum", "knn.crop")
+    check.shares(config, "views.shear_probability", "optim.momentum")
+    check.share_above_zero(config, "knn.crop")
     if not 0 <= config.encoder.stgcn.dropout < 1:
         check.refuse(config, "encoder.stgcn.dropout", "it must lie in [0, 1)")
-    crop = tuple(config.views.crop)
-    if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
-        check.refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")
-    milestones = list(config.optim.milestones)
-    if milestones != sorted(set(milestones)) or any(epoch < 1 for epoch in milestones):
-        check.refuse(config, "optim.milestones", "give epochs in rising order, each once")
+    check.crop(config, "views.crop")
+    check.milestones(config, "optim.milestones")
     streams = tuple(config.streams)
     if not streams or len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
         check.refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")
