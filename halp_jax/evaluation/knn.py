@@ -18,7 +18,7 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import result_files, streams
 from halp_jax.methods import check
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods.prepare import make_prepare
 
 
 @functools.partial(jax.jit, static_argnames=("k", "train_block", "test_block"))

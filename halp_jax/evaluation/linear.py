@@ -22,7 +22,7 @@ from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import result_files, streams
 from halp_jax.evaluation.classifier import Classifier, Part
 from halp_jax.methods import check
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe, init_probe, probe_loss
 
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling

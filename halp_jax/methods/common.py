@@ -17,7 +17,7 @@ from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
 from halp_jax.methods.schedule import Schedule, step_decay
-from halp_jax.skeletons.augment import random_view
+from halp_jax.skeletons.augment import find_length, random_view
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS
 
@@ -27,6 +27,7 @@ CHOICES = {
     "encoder.stgcn.graph": stgcn.GRAPHS,
     "encoder.direction": ("forward", "bidirectional"),
     "encoder.pooling": ("last", "mean"),
+    "encoder.padding": bigru.PADDINGS,
     "train.precision": PRECISIONS,
 }
 
@@ -46,12 +47,17 @@ def map_clips(function: Callable, key: Key[Array, ""], batch: Batch, *settings) 
     frames = jax.vmap(lambda *clip: function(*clip, *settings))(
         keys, batch["frames"], batch["length"]
     )
-    return batch | {"frames": frames, "length": full_length(frames)}
+    return batch | {"frames": frames, "length": find_lengths(frames)}
 
 
 def full_length(frames: Array) -> Array:
     """Lengths [batch] of clips of which every frame is valid."""
     return jnp.full(frames.shape[0], frames.shape[1], jnp.int32)
+
+
+def find_lengths(frames: Array) -> Array:
+    """Lengths [batch] of clips that have zeros behind their ends, if anything."""
+    return jax.vmap(find_length)(frames)
 
 
 def make_encoder(
@@ -72,7 +78,7 @@ def init_encoder(
 ) -> dict[str, Any]:
     """The encoder's variables {"params", "batch_stats"} before the first step."""
     clip = (config.views.num_frames, spec.layout.bodies, spec.layout.num_joints, 3)
-    return encoder.init(key, jnp.zeros((1, *clip)), train=False)
+    return {"batch_stats": {}} | encoder.init(key, jnp.zeros((1, *clip)), train=False)
 
 
 def forward(
@@ -95,7 +101,7 @@ def forward(
         variables, batch["frames"], batch["length"], train=True, mutable=["batch_stats"],
         keys=sample_keys(key, len(batch["length"])), drop=drop,
     )  # fmt: skip
-    return *found, new["batch_stats"]
+    return *found, new.get("batch_stats", {})
 
 
 def dropout_keys(key: Key[Array, ""], count: int) -> Key[Array, "count"]:
@@ -129,7 +135,7 @@ def forward_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
     layout = spec.layout
     encoder = make_encoder(config, layout)
     if hasattr(encoder, "count_flops"):
-        inputs = layout.bodies * layout.num_joints * 3
+        inputs = (config.encoder.bodies or layout.bodies) * layout.num_joints * 3
         clip = encoder.count_flops(config.views.num_frames, inputs)
     else:
         clip = xla_flops(encoder, config.views.num_frames, layout.bodies, layout.num_joints)
@@ -181,11 +187,11 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.choices(config, CHOICES)
     check.at_least(
         config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
-        "encoder.num_layers", "encoder.dim", "encoder.stgcn.width", "encoder.stgcn.last_width",
+        "encoder.num_layers", "encoder.stgcn.width", "encoder.stgcn.last_width",
     )  # fmt: skip
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
-        "optim.weight_decay", "optim.factor", "optim.warmup_epochs",
+        "optim.weight_decay", "optim.factor", "optim.warmup_epochs", "encoder.dim", "encoder.bodies",
     )  # fmt: skip
     check.shares(config, "views.shear_probability", "optim.momentum")
     check.share_above_zero(config, "knn.crop")

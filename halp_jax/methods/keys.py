@@ -45,7 +45,7 @@ def default_config(queue_size: int) -> ml_collections.ConfigDict:
 def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) -> None:
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
-    check.at_least(config, 1, FIELD)
+    check.at_least(config, 1, FIELD, "encoder.dim")
     check.shares(config, "moco.momentum")
     check.above_zero(config, "moco.temperature")
     size, batch_size = config.moco.queue_size, config.train.batch_size
