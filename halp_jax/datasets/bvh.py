@@ -11,7 +11,6 @@ the body; another unit (CMU's files) is scaled until the person is 1.7 m tall. T
 is up either, nor need they: normalisation stands the body upright.
 """
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
@@ -164,15 +163,8 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     files = list_files(path, "*.bvh", ".bvh files")
     labels, classes = label_by_folder([name for name, _ in files])
     chosen = choose_layout(None if layout else _first_names(files), layout, str(files[0][1]))
-    return Source(
-        format="bvh",
-        layout=chosen,
-        class_names=classes,
-        items=tuple(Item(name, (str(file), labels[name])) for name, file in files),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(classes)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={},
-    )
+    items = [Item(name, (str(file), labels[name])) for name, file in files]
+    return make_source("bvh", read_item, items, chosen, classes, seed)
 
 
 def _first_names(files: list[tuple[str, Path]]) -> list[str]:

@@ -33,24 +33,13 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     place, files = list_files(path, r".*\.npy", WHAT)
     names = {file.relative_to(place).with_suffix("").as_posix(): file for file in files}
     labels, class_names = label_by_folder(list(names))
-    items = tuple(
+    items = [
         Item(name, (file.relative_to(place).as_posix(), labels[name], -1, None))
         for name, file in names.items()
-    )
+    ]
     chosen = find_layout(layout) if layout else _guess_layout(files)
-    return find_normalized(
-        Source(
-            format="npy",
-            layout=chosen,
-            class_names=class_names,
-            items=items,
-            read=functools.partial(
-                folder.read_item, folder=str(place), layout=chosen, num_classes=len(class_names)
-            ),
-            splits=functools.partial(folder.split_by_default, seed=seed),
-            notes={},
-        )
-    )
+    read = functools.partial(folder.read_item, folder=str(place))
+    return find_normalized(folder.make_source("npy", read, items, chosen, class_names, seed))
 
 
 def _guess_layout(files: list[Path]) -> Layout:

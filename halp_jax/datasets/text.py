@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
@@ -203,17 +203,8 @@ def open_source(
         count = max([*labels, len(described.classes) - 1]) + 1
         classes = described.classes or tuple(f"class {label}" for label in range(count))
     chosen = _find_layout(described, layout, files)
-    return Source(
-        format="text",
-        layout=chosen,
-        class_names=classes,
-        items=tuple(items),
-        read=functools.partial(
-            read_item, columns=described, layout=chosen, num_classes=len(classes)
-        ),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={},
-    )
+    read = functools.partial(read_item, columns=described)
+    return make_source("text", read, items, chosen, classes, seed)
 
 
 def _find_layout(columns: Columns, layout: str | None, files: Sequence[tuple[str, Path]]) -> Layout:

@@ -8,7 +8,6 @@ mocap15 if the first file has them. Markers on the skin (R.ASIS) are no joints; 
 them by their names.
 """
 
-import functools
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
@@ -101,18 +100,11 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     files = [file for people in clips.values() for _, file in people]
     chosen = choose_layout(None if layout else _first_names(files), layout, files[0])
     chosen = with_bodies(chosen, max(most, chosen.bodies))
-    return Source(
-        format="trc",
-        layout=chosen,
-        class_names=classes,
-        items=tuple(
-            Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
-            for name, files in clips.items()
-        ),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(classes)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={},
-    )
+    items = [
+        Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
+        for name, files in clips.items()
+    ]
+    return make_source("trc", read_item, items, chosen, classes, seed)
 
 
 def _first_names(files: list[str]) -> list[str]:
