@@ -30,10 +30,9 @@ from halp_jax.datasets.motion_files import (
     select_joints,
 )
 from halp_jax.datasets.npy import clean_numbers, to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes
+from halp_jax.datasets.source import Item, Source, read_bytes, read_first
 from halp_jax.datasets.text_columns import MAX_NUMBERS, Columns, find_columns
 from halp_jax.datasets.text_cuts import CUTS, Part
-from halp_jax.errors import UserError
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout, with_bodies
 
@@ -208,15 +207,9 @@ def open_source(
 
 
 def _find_layout(columns: Columns, layout: str | None, files: Sequence[tuple[str, Path]]) -> Layout:
-    names: Sequence[str] = columns.joints
-    where = str(files[0][1])
-    for _, file in files if not names else ():
-        try:
-            names = parse_text(read_bytes(file, MAX_FILE_BYTES), columns, str(file)).names
-            break
-        except DamagedClip as error:
-            where = str(error)
-    if not names:
-        raise UserError(where)
-    chosen = choose_layout(names, layout or columns.layout or None, where)
+    def read_names(file: Path) -> Sequence[str]:
+        return parse_text(read_bytes(file, MAX_FILE_BYTES), columns, str(file)).names
+
+    names = columns.joints or read_first([file for _, file in files], read_names)
+    chosen = choose_layout(names, layout or columns.layout or None, str(files[0][1]))
     return with_bodies(chosen, max(columns.bodies, chosen.bodies))

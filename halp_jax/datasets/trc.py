@@ -24,7 +24,7 @@ from halp_jax.datasets.motion_files import (
     select_joints,
 )
 from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes
+from halp_jax.datasets.source import Item, Source, read_bytes, read_first
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import MAX_BODIES, Layout, with_bodies
 
@@ -65,6 +65,10 @@ def parse_trc(
     return names, numbers.reshape(len(rows), len(names), 3) * _UNITS[units], fps
 
 
+def _read_names(file: Path) -> list[str]:
+    return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
+
+
 def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     """The files of one clip, a body each. Raises DamagedClip."""
     paths, label = item.payload
@@ -98,21 +102,12 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         raise UserError(f"{path}: a clip of {most} people (files _P1, _P2, ...); join fewer")
     labels, classes = label_by_folder(list(clips))
     files = [file for people in clips.values() for _, file in people]
-    chosen = choose_layout(None if layout else _first_names(files), layout, files[0])
+    chosen = choose_layout(
+        None if layout else read_first(map(Path, files), _read_names), layout, files[0]
+    )
     chosen = with_bodies(chosen, max(most, chosen.bodies))
     items = [
         Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
         for name, files in clips.items()
     ]
     return make_source("trc", read_item, items, chosen, classes, seed)
-
-
-def _first_names(files: list[str]) -> list[str]:
-    """The markers of the first sound file. Raises UserError."""
-    problem = ""
-    for file in files:
-        try:
-            return parse_trc(read_bytes(Path(file), MAX_FILE_BYTES), file)[0]
-        except DamagedClip as error:
-            problem = problem or str(error)
-    raise UserError(problem)
