@@ -17,9 +17,14 @@ from typing import Any
 import numpy as np
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.labels import UNLABELLED, number_classes
+from halp_jax.datasets.labels import (
+    MAX_CLASSES,
+    UNLABELLED,
+    guess_class_names,
+    number_classes,
+    parse_name_fields,
+)
 from halp_jax.datasets.npy import map_array, to_float32
-from halp_jax.datasets.pyskl import MAX_CLASSES, guess_class_names, parse_name_fields
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import (
     Item,

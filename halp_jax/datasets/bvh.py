@@ -11,7 +11,6 @@ the body; another unit (CMU's files) is scaled until the person is 1.7 m tall. T
 is up either, nor need they: normalisation stands the body upright.
 """
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
@@ -30,8 +29,7 @@ from halp_jax.datasets.motion_files import (
     select_joints,
 )
 from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes
-from halp_jax.errors import UserError
+from halp_jax.datasets.source import Item, Source, read_bytes, read_first
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout
 
@@ -141,6 +139,10 @@ def _place(
     return place_joints(skeleton.parents, offsets, rotations)
 
 
+def _read_names(file: Path) -> list[str]:
+    return parse_bvh(read_bytes(file, MAX_FILE_BYTES), str(file))[0].names
+
+
 def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     """One file -> one clip. Raises DamagedClip."""
     path, label = item.payload
@@ -163,25 +165,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     """
     files = list_files(path, "*.bvh", ".bvh files")
     labels, classes = label_by_folder([name for name, _ in files])
-    chosen = choose_layout(None if layout else _first_names(files), layout, str(files[0][1]))
-    return Source(
-        format="bvh",
-        layout=chosen,
-        class_names=classes,
-        items=tuple(Item(name, (str(file), labels[name])) for name, file in files),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(classes)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={},
-    )
-
-
-def _first_names(files: list[tuple[str, Path]]) -> list[str]:
-    """The joints of the first file with a sound tree. Raises UserError."""
-    problem = ""
-    for _, file in files:
-        try:
-            head = read_bytes(file, MAX_FILE_BYTES).partition(b"MOTION")[0]
-            return _parse_tree(head.decode("utf-8", "replace").split()).names
-        except (UserError, ValueError, IndexError) as error:
-            problem = problem or f"{file}: {' '.join(str(error).split())[:100]}"
-    raise UserError(f"{problem}; no file is sound BVH, export them again")
+    names = None if layout else read_first([file for _, file in files], _read_names)
+    chosen = choose_layout(names, layout, str(files[0][1]))
+    items = [Item(name, (str(file), labels[name])) for name, file in files]
+    return make_source("bvh", read_item, items, chosen, classes, seed)

@@ -16,7 +16,6 @@ coco17, 26 halpe26; of 133 (whole body) the first 17 are read, of 136 (Halpe) th
 score of 0 is a joint that is not there; more than two people a clip with --layout=coco17x5.
 """
 
-import functools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.json_files import (
     list_files,
     load_json,
@@ -164,15 +163,8 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         names[own.relative_to(folder).with_suffix("").as_posix()] = str(file)
     chosen = find_layout(layout) if layout else _choose_layout(files)
     labels, class_names = label_by_folder(list(names))
-    return Source(
-        format="coco",
-        layout=chosen,
-        class_names=class_names,
-        items=tuple(Item(name, (file, labels[name])) for name, file in names.items()),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={"folder": str(folder)},
-    )
+    items = [Item(name, (file, labels[name])) for name, file in names.items()]
+    return make_source("coco", read_item, items, chosen, class_names, seed, folder)
 
 
 def _choose_layout(files: list[Path]) -> Layout:

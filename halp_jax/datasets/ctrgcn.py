@@ -19,9 +19,9 @@ import numpy as np
 
 from halp_jax.datasets import ctrgcn_raw
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
+from halp_jax.datasets.labels import MAX_CLASSES
 from halp_jax.datasets.npy import Rows, clean_numbers, open_zip, to_float32
 from halp_jax.datasets.ntu_names import ACTIONS
-from halp_jax.datasets.pyskl import MAX_CLASSES
 from halp_jax.datasets.source import (
     Item,
     Source,

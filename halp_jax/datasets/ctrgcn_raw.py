@@ -14,10 +14,10 @@ import functools
 from pathlib import Path
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
+from halp_jax.datasets.labels import parse_name_fields
 from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.ntu import make_splits, parse_name
 from halp_jax.datasets.ntu_names import ACTIONS
-from halp_jax.datasets.pyskl import parse_name_fields
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import Item, Source, read_bytes
 from halp_jax.errors import UserError

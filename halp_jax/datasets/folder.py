@@ -19,7 +19,7 @@ import csv
 import functools
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip, check_clip
@@ -119,6 +119,27 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
             notes={"table": str(table), "labels": note},
             guessed=not layout,
         )
+    )
+
+
+def make_source(
+    name: str,
+    read: Callable[..., list[Clip]],
+    items: Sequence[Item],
+    layout: Layout,
+    class_names: tuple[str, ...],
+    seed: int,
+    folder: Path | None = None,
+) -> Source:
+    """Files that tell no split: read with the layout and the number of classes, split by default."""
+    return Source(
+        format=name,
+        layout=layout,
+        class_names=class_names,
+        items=tuple(items),
+        read=functools.partial(read, layout=layout, num_classes=len(class_names)),
+        splits=functools.partial(split_by_default, seed=seed),
+        notes={"folder": str(folder)} if folder else {},
     )
 
 

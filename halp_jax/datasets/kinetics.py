@@ -22,8 +22,8 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
 from halp_jax.datasets.json_files import is_frame_number, load_json, stack_people, to_points
+from halp_jax.datasets.labels import MAX_CLASSES
 from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.pyskl import MAX_CLASSES
 from halp_jax.datasets.source import Item, Source, check_folder, fixed_splits
 from halp_jax.datasets.tracking import line_up, track_people
 from halp_jax.errors import UserError

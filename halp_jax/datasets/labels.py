@@ -1,15 +1,26 @@
-"""Labels as files hold them -> classes from 0, and what a user should know of them.
+"""Labels as files hold them -> classes from 0, and what the names of clips tell.
 
 Many data sets number their actions from 1; taken as they are they make a class 0 without a clip, and
 every class is called by the next one's name. -1 is a clip without a label: pre-training takes it, and
 wherever classes are compared it is left out.
 """
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from halp_jax.datasets.ntu import parse_name
+from halp_jax.datasets.ntu_names import ACTIONS
 
 UNLABELLED = -1
+# A label above this is damage, not a class: it must not make that many classes.
+MAX_CLASSES = 1000
+_PKU_NAME = re.compile(r"(\d{4})-([LMR])(?:_\d+)?", re.ASCII)
+_UCLA_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
+UCLA_ACTIONS = (
+    "pick up with one hand", "pick up with two hands", "drop trash", "walk around", "sit down",
+    "stand up", "donning", "doffing", "throw", "carry",
+)  # fmt: skip
 
 
 def number_classes(labels: Sequence[int], names: Sequence[str] = ()) -> tuple[list[int], str]:
@@ -63,3 +74,27 @@ def label_by_folder(names: Sequence[str]) -> tuple[dict[str, int], tuple[str, ..
     number = {each: place for place, each in enumerate(classes)}
     labels = {name: number[folders[name]] if name in folders else UNLABELLED for name in names}
     return labels, tuple(classes)
+
+
+def parse_name_fields(name: str) -> dict[str, Any]:
+    """What NTU, PKU-MMD and NW-UCLA names say: subject, camera, setup, performance, fps; else {}.
+
+    PKU-MMD's cameras L, M, R are 0, 1, 2. The trial number of NW-UCLA starts anew for every
+    subject and action, so it is no performance of its own.
+    """
+    if numbers := parse_name(name):
+        return {"setup": numbers[0], "camera": numbers[1], "subject": numbers[2], "fps": 30.0}
+    if match := _PKU_NAME.fullmatch(name):
+        return {"performance": int(match[1]), "camera": "LMR".index(match[2]), "fps": 30.0}
+    if match := _UCLA_NAME.fullmatch(name):
+        return {"subject": int(match[2]), "camera": int(match[4])}
+    return {}
+
+
+def guess_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Known names where the clips' names tell the data set, otherwise "class 0", "class 1", ..."""
+    if 0 < num_classes <= len(ACTIONS) and all(parse_name(name) for name in names):
+        return ACTIONS[:60] if num_classes <= 60 else ACTIONS
+    if num_classes == len(UCLA_ACTIONS) and all(_UCLA_NAME.fullmatch(name) for name in names):
+        return UCLA_ACTIONS
+    return name_classes(num_classes)

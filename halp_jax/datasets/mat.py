@@ -10,7 +10,6 @@
 Held to a real file of Shelf; of UTD-MHAD only to one made in its likeness.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.mat_file import Cells, parse_mat
 from halp_jax.datasets.motion_files import (
@@ -161,18 +160,10 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         labels, classes = label_by_folder(names)
         labelled = [{"label": labels[name]} for name in names]
     chosen = find_layout(layout) if layout else _guess_layout(files)
-    return Source(
-        format="mat",
-        layout=chosen,
-        class_names=classes,
-        items=tuple(
-            Item(name, (str(file), each))
-            for (name, file), each in zip(files, labelled, strict=True)
-        ),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(classes)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={},
-    )
+    items = [
+        Item(name, (str(file), each)) for (name, file), each in zip(files, labelled, strict=True)
+    ]
+    return make_source("mat", read_item, items, chosen, classes, seed)
 
 
 def _guess_layout(files: Sequence[tuple[str, Path]]) -> Layout:

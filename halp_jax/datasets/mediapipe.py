@@ -18,7 +18,6 @@ width and of its height, which are different units, and a z that is a guess; the
 and people come out narrow in a wide picture. Visibility is not used: every landmark has a place.
 """
 
-import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.json_files import is_frame_number, list_files, load_json
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.mediapipe_csv import GIVEN, line_up_frames, read_csv, read_samples
@@ -140,12 +139,5 @@ def open_source(path: str | Path, *, seed: int = 0) -> Source:
             unique = name if times[name] == 1 else f"{name}#{times[name]}"
             found.append((unique, str(file), points))
     labels, class_names = label_by_folder([name for name, _, _ in found])
-    return Source(
-        format="mediapipe",
-        layout=MEDIAPIPE33,
-        class_names=class_names,
-        items=tuple(Item(name, (file, points, labels[name])) for name, file, points in found),
-        read=functools.partial(read_item, layout=MEDIAPIPE33, num_classes=len(class_names)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={"folder": str(folder)},
-    )
+    items = [Item(name, (file, points, labels[name])) for name, file, points in found]
+    return make_source("mediapipe", read_item, items, MEDIAPIPE33, class_names, seed, folder)

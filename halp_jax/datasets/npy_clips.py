@@ -12,7 +12,7 @@ from halp_jax.datasets import folder
 from halp_jax.datasets.json_files import list_files
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import map_array
-from halp_jax.datasets.source import Item, Source, find_normalized
+from halp_jax.datasets.source import Item, Source, find_normalized, read_first
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout, guess_layout
 from halp_jax.skeletons.layout_file import find_layout
@@ -33,40 +33,23 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     place, files = list_files(path, r".*\.npy", WHAT)
     names = {file.relative_to(place).with_suffix("").as_posix(): file for file in files}
     labels, class_names = label_by_folder(list(names))
-    items = tuple(
+    items = [
         Item(name, (file.relative_to(place).as_posix(), labels[name], -1, None))
         for name, file in names.items()
-    )
+    ]
     chosen = find_layout(layout) if layout else _guess_layout(files)
-    return find_normalized(
-        Source(
-            format="npy",
-            layout=chosen,
-            class_names=class_names,
-            items=items,
-            read=functools.partial(
-                folder.read_item, folder=str(place), layout=chosen, num_classes=len(class_names)
-            ),
-            splits=functools.partial(folder.split_by_default, seed=seed),
-            notes={},
-        )
-    )
+    read = functools.partial(folder.read_item, folder=str(place))
+    return find_normalized(folder.make_source("npy", read, items, chosen, class_names, seed))
 
 
 def _guess_layout(files: list[Path]) -> Layout:
     """The layout that the joints and coordinates of the first sound file tell."""
-    problem = ""
-    for file in files:
-        try:
-            shape = map_array(file).shape
-        except UserError as error:
-            problem = problem or str(error)
-            continue
-        layout = guess_layout(shape[-2], shape[-1]) if len(shape) in (3, 4) else None
-        if layout is None:
-            raise UserError(
-                f"{file}: an array {list(shape)}, which tells no skeleton; give [time, bodies,"
-                " joints, axes] and the skeleton with --layout"
-            )
-        return layout
-    raise UserError(problem)
+    array = read_first(files, map_array)
+    shape = array.shape
+    layout = guess_layout(shape[-2], shape[-1]) if len(shape) in (3, 4) else None
+    if layout is None:
+        raise UserError(
+            f"{files[0].parent}: an array {list(shape)}, which tells no skeleton; give [time, bodies,"
+            " joints, axes] and the skeleton with --layout"
+        )
+    return layout

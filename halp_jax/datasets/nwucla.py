@@ -18,8 +18,8 @@ import numpy as np
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.json_files import list_files, load_json
+from halp_jax.datasets.labels import UCLA_ACTIONS, parse_name_fields
 from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.pyskl import UCLA_ACTIONS, parse_name_fields
 from halp_jax.datasets.source import Item, Source, Splits
 from halp_jax.skeletons.layout import KINECT20
 

@@ -15,7 +15,6 @@ pixels, or come to lie in the box from -1 to 1 where there is a canvas; all else
 normalisation.
 """
 
-import functools
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.json_files import (
     list_files,
     load_json,
@@ -112,15 +111,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     chosen = _choose_layout(files, layout)
     labels, class_names = label_by_folder(list(clips))
     items = [Item(name, (frames, labels[name])) for name, frames in sorted(clips.items())]
-    return Source(
-        format="openpose",
-        layout=chosen,
-        class_names=class_names,
-        items=tuple(items),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(class_names)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={"folder": str(folder)},
-    )
+    return make_source("openpose", read_item, items, chosen, class_names, seed, folder)
 
 
 def _group(folder: Path, files: list[Path]) -> dict[str, list[tuple[int, str]]]:

@@ -134,10 +134,8 @@ class Dataset:
         if keeps_rest:
             batches = pipeline.whole_epochs(self, indices, epochs=config.train.epochs, **common)
         else:
-            number, count = process
-            batches = pipeline.train_batches(
-                self, indices, process_index=number, process_count=count, **common
-            )
+            common |= {"process_index": process[0], "process_count": process[1]}
+            batches = pipeline.train_batches(self, indices, **common)
         for batch in batches:
             yield {name: batch[name] for name in USED}
 
@@ -163,8 +161,7 @@ class PreparedDataset(Dataset):
 
     @functools.cached_property
     def _records(self) -> tuple[np.ndarray, ...]:
-        """For each clip: the number of its file, where its record starts there, its data bytes and their
-        CRC-32, -1 where an older data set does not tell it."""
+        """For each clip: number of its file, start of its record, data bytes, their CRC-32 or -1 if untold."""
         shards = self.metadata["shards"]
         file = np.repeat(np.arange(len(shards)), [len(shard["records"]) for shard in shards])
         sizes = [np.asarray(shard["records"], np.int64) for shard in shards]
@@ -274,10 +271,9 @@ def _check_whole(dataset: PreparedDataset) -> None:
         if file.parent != dataset.path or not file.is_file():
             raise UserError(f"{file} is missing: run prepare again")
         size = file.stat().st_size
-        if size < whole:
-            raise UserError(f"{file} is truncated at byte {size} of {whole}: run prepare again")
-        if size > whole:
-            raise UserError(f"{file} has {size} bytes, not {whole}: run prepare again")
+        if size != whole:
+            found = f"is truncated at byte {size} of" if size < whole else f"has {size} bytes, not"
+            raise UserError(f"{file} {found} {whole}: run prepare again")
 
 
 def describe_records(file: Path) -> dict[str, Any]:

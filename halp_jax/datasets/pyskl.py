@@ -16,17 +16,20 @@ In Kinetics-400's files the key points lie elsewhere, see `pyskl_points`.
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from halp_jax.datasets.clip import MAX_COORDINATE, MAX_RATE, Clip, DamagedClip, check_clip
-from halp_jax.datasets.labels import UNLABELLED, name_classes, number_classes
+from halp_jax.datasets.labels import (
+    MAX_CLASSES,
+    UNLABELLED,
+    guess_class_names,
+    number_classes,
+    parse_name_fields,
+)
 from halp_jax.datasets.npy import clean_numbers, to_float32
-from halp_jax.datasets.ntu import parse_name
-from halp_jax.datasets.ntu_names import ACTIONS
 from halp_jax.datasets.pyskl_points import JOINTS, WHERE, Rows, find_rows, read_rows
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import (
@@ -42,12 +45,6 @@ from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
 from halp_jax.skeletons.layout_file import find_layout, restore_layout
 
-_PKU_NAME = re.compile(r"(\d{4})-([LMR])(?:_\d+)?", re.ASCII)
-_UCLA_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
-UCLA_ACTIONS = (
-    "pick up with one hand", "pick up with two hands", "drop trash", "walk around", "sit down",
-    "stand up", "donning", "doffing", "throw", "carry",
-)  # fmt: skip
 # xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
 _SPLIT_KEY = re.compile(
     r"(?:(.+?)[_\- ]?)??(train|training|val|valid|validation|test|testing)(?:[_\- ]?(.+))?",
@@ -55,8 +52,6 @@ _SPLIT_KEY = re.compile(
 )
 _PART_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _PART_WORDS |= {"val": "val", "valid": "val", "validation": "val"}
-# A label above this is damage, not a class: it must not make that many classes.
-MAX_CLASSES = 1000
 CUT = "clips cut to their total_frames"
 BEST_BODIES = "clips with more bodies than the layout has, those of the highest scores kept"
 
@@ -70,21 +65,6 @@ class Annotation(NamedTuple):
     label: int = -1
     reason: str | None = None
     remark: str = ""
-
-
-def parse_name_fields(name: str) -> dict[str, Any]:
-    """What NTU, PKU-MMD and NW-UCLA names say: subject, camera, setup, performance, fps; else {}.
-
-    PKU-MMD's cameras L, M, R are 0, 1, 2. The trial number of NW-UCLA starts anew for every
-    subject and action, so it is no performance of its own.
-    """
-    if numbers := parse_name(name):
-        return {"setup": numbers[0], "camera": numbers[1], "subject": numbers[2], "fps": 30.0}
-    if match := _PKU_NAME.fullmatch(name):
-        return {"performance": int(match[1]), "camera": "LMR".index(match[2]), "fps": 30.0}
-    if match := _UCLA_NAME.fullmatch(name):
-        return {"subject": int(match[2]), "camera": int(match[4])}
-    return {}
 
 
 def read_item(item: Item, layout: Layout, num_classes: int, fps: float = 0.0) -> list[Clip]:
@@ -312,12 +292,3 @@ def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
             parts["test"] = parts.pop("val", [])
         parts.setdefault("train", [])
     return found, sorted(ignored)
-
-
-def guess_class_names(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """Known names where the clips' names tell the data set, otherwise "class 0", "class 1", ..."""
-    if 0 < num_classes <= len(ACTIONS) and all(parse_name(name) for name in names):
-        return ACTIONS[:60] if num_classes <= 60 else ACTIONS
-    if num_classes == len(UCLA_ACTIONS) and all(_UCLA_NAME.fullmatch(name) for name in names):
-        return UCLA_ACTIONS
-    return name_classes(num_classes)

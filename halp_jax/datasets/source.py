@@ -7,7 +7,7 @@ which may then run in a process pool. Small helpers that all readers share are h
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,17 @@ def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check the file") from error
+
+
+def read_first(files: Iterable[Path], read: Callable[[Path], Any]) -> Any:
+    """What `read` makes of the first sound file. Raises UserError as it does of the first one."""
+    problems = []
+    for file in files:
+        try:
+            return read(file)
+        except UserError as error:
+            problems.append(str(error))
+    raise UserError(problems[0])
 
 
 def tell_content(data: bytes) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
@@ -30,10 +30,9 @@ from halp_jax.datasets.motion_files import (
     select_joints,
 )
 from halp_jax.datasets.npy import clean_numbers, to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes
+from halp_jax.datasets.source import Item, Source, read_bytes, read_first
 from halp_jax.datasets.text_columns import MAX_NUMBERS, Columns, find_columns
 from halp_jax.datasets.text_cuts import CUTS, Part
-from halp_jax.errors import UserError
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout, with_bodies
 
@@ -203,29 +202,14 @@ def open_source(
         count = max([*labels, len(described.classes) - 1]) + 1
         classes = described.classes or tuple(f"class {label}" for label in range(count))
     chosen = _find_layout(described, layout, files)
-    return Source(
-        format="text",
-        layout=chosen,
-        class_names=classes,
-        items=tuple(items),
-        read=functools.partial(
-            read_item, columns=described, layout=chosen, num_classes=len(classes)
-        ),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={},
-    )
+    read = functools.partial(read_item, columns=described)
+    return make_source("text", read, items, chosen, classes, seed)
 
 
 def _find_layout(columns: Columns, layout: str | None, files: Sequence[tuple[str, Path]]) -> Layout:
-    names: Sequence[str] = columns.joints
-    where = str(files[0][1])
-    for _, file in files if not names else ():
-        try:
-            names = parse_text(read_bytes(file, MAX_FILE_BYTES), columns, str(file)).names
-            break
-        except DamagedClip as error:
-            where = str(error)
-    if not names:
-        raise UserError(where)
-    chosen = choose_layout(names, layout or columns.layout or None, where)
+    def read_names(file: Path) -> Sequence[str]:
+        return parse_text(read_bytes(file, MAX_FILE_BYTES), columns, str(file)).names
+
+    names = columns.joints or read_first([file for _, file in files], read_names)
+    chosen = choose_layout(names, layout or columns.layout or None, str(files[0][1]))
     return with_bodies(chosen, max(columns.bodies, chosen.bodies))

@@ -8,7 +8,6 @@ mocap15 if the first file has them. Markers on the skin (R.ASIS) are no joints; 
 them by their names.
 """
 
-import functools
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import split_by_default
+from halp_jax.datasets.folder import make_source
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import (
     MAX_FILE_BYTES,
@@ -25,7 +24,7 @@ from halp_jax.datasets.motion_files import (
     select_joints,
 )
 from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes
+from halp_jax.datasets.source import Item, Source, read_bytes, read_first
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import MAX_BODIES, Layout, with_bodies
 
@@ -66,6 +65,10 @@ def parse_trc(
     return names, numbers.reshape(len(rows), len(names), 3) * _UNITS[units], fps
 
 
+def _read_names(file: Path) -> list[str]:
+    return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
+
+
 def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     """The files of one clip, a body each. Raises DamagedClip."""
     paths, label = item.payload
@@ -99,28 +102,12 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         raise UserError(f"{path}: a clip of {most} people (files _P1, _P2, ...); join fewer")
     labels, classes = label_by_folder(list(clips))
     files = [file for people in clips.values() for _, file in people]
-    chosen = choose_layout(None if layout else _first_names(files), layout, files[0])
-    chosen = with_bodies(chosen, max(most, chosen.bodies))
-    return Source(
-        format="trc",
-        layout=chosen,
-        class_names=classes,
-        items=tuple(
-            Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
-            for name, files in clips.items()
-        ),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(classes)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={},
+    chosen = choose_layout(
+        None if layout else read_first(map(Path, files), _read_names), layout, files[0]
     )
-
-
-def _first_names(files: list[str]) -> list[str]:
-    """The markers of the first sound file. Raises UserError."""
-    problem = ""
-    for file in files:
-        try:
-            return parse_trc(read_bytes(Path(file), MAX_FILE_BYTES), file)[0]
-        except DamagedClip as error:
-            problem = problem or str(error)
-    raise UserError(problem)
+    chosen = with_bodies(chosen, max(most, chosen.bodies))
+    items = [
+        Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
+        for name, files in clips.items()
+    ]
+    return make_source("trc", read_item, items, chosen, classes, seed)
