@@ -102,7 +102,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
         ml_collections.ConfigDict()
     )  # nearest neighbours, cosine, on encoder features
     knn.every_epochs = 10  # during training; 0: never
-    knn.k = 1
+    knn.k = (1,)  # neighbours; several, as 1,5,20, are evaluated one by one
+    knn.temperature = 0.0  # 0: a vote each; above: exp(cosine / temperature), DINO's has 0.07
     knn.crop = 0.95  # centre crop, training and test clips
     knn.batch_size = 256
 

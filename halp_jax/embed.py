@@ -24,13 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax import datasets, evaluate
-from halp_jax.core.sphere import normalize
 from halp_jax.datasets import pipeline
 from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.datasets.read_pool import NORMALIZERS
@@ -195,14 +193,13 @@ def find_neighbours(
 
     `numbers`: the clips of the data set that the keys are of.
     """
-    places = np.asarray(knn.nearest(keys, queries, min(count, len(keys))))
-    keys, queries = (np.asarray(normalize(jnp.asarray(rows))) for rows in (keys, queries))
+    places, similarities = map(np.asarray, knn.nearest(keys, queries, min(count, len(keys))))
     clips = numbers[places]
     return {
         "neighbour_names": np.array(dataset.names)[clips],
         # The last, which is what -1 finds, is for clips without a label.
         "neighbour_classes": np.array([*dataset.class_names, "?"])[dataset.labels[clips]],
-        "similarities": np.einsum("qkd,qd->qk", keys[places], queries),
+        "similarities": similarities,
     }
 
 

@@ -8,6 +8,7 @@
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -149,6 +150,16 @@ def find_config(file: str) -> str:
     return path + colon + variant
 
 
+def _complete(option: str) -> str:
+    """The option as ml_collections takes it."""
+    name, _, value = option.partition("=")
+    if name == "--config":
+        return f"{name}={find_config(value)}"
+    if name == "--config.streams" and re.fullmatch(r"\w+(,\w+)+", value):
+        return f"{name}={tuple(value.split(','))}"
+    return option
+
+
 def names_config_file(options: Sequence[str]) -> bool:
     return any(option.split("=")[0] == "--config" for option in options)
 
@@ -164,10 +175,7 @@ def parse_config(
     """
     values = flags.FlagValues()
     about = "Config file, e.g. configs/halp.py:ntu60_xsub; override with --config.x=y"
-    options = [
-        f"--config={find_config(option[9:])}" if option.startswith("--config=") else option
-        for option in options
-    ]
+    options = [_complete(option) for option in options]
     arguments = ["halp_jax", *options]
     common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}
     try:
@@ -182,7 +190,7 @@ def parse_config(
         config.lock()  # a file that could not be read fails only when it is used
     except UserError:
         raise
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except Exception as error:  # a config's file is a program: anything may be wrong with it
         text = str(error).replace("\\n", " ").split("Error: ")[-1]  # without a config's traceback
         reason = " ".join(text.split())
         raise UserError(f"bad option: {reason} (configs/default.py has all settings)") from error

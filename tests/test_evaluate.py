@@ -118,7 +118,7 @@ def test_untrained_encoders_need_no_run(tmp_path):
     "options, message",
     [
         (["--protocol=knn", "--config.knn.kk=1"], "kk"),
-        (["--protocol=knn", "--config.knn.k=one"], "'one'"),
+        (["--protocol=knn", "--config.knn.k=one"], "knn.k is one"),
         (["--protocol=knn", "--config.knn.k=99"], "knn.k is 99"),
         (["--protocol=knn", "--config.data.dir=nowhere"], "nowhere does not exist"),
         (["--protocol=knn", "--stream=bone"], "no stream 'bone'"),

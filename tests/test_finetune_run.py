@@ -199,7 +199,7 @@ def test_records_are_of_what_the_result_depends_on(tmp_path):
         return finetune_store.find_folder(tmp_path, "semi", config, dataset, variables, fusions)
 
     assert folder().parent == tmp_path / "eval" / "unfinished"
-    assert folder(small_config(finetune__save_minutes=1.0, semi__runs=2, knn__k=3)) == folder()
+    assert folder(small_config(finetune__save_minutes=1.0, semi__runs=2, knn__k=(3,))) == folder()
     others = [
         folder(small_config(finetune__epochs=4)), folder(small_config(seed=1)),
         folder(small_config(semi__draw="balanced")), folder(variables={"w": np.ones(3)}),

@@ -30,7 +30,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("normalization")
     for normalize in ("upright", "view", "none"):
         write_data(folder / f"{normalize}.npz", normalize)
-    config = tiny_config(data__dir=str(folder / "upright.npz"), knn__k=1)
+    config = tiny_config(data__dir=str(folder / "upright.npz"), knn__k=(1,))
     state = make_state(config, NTU25, 3)
     for name in ("upright", "view"):
         checkpoint.save_config(folder / name, config)

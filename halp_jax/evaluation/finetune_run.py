@@ -58,7 +58,7 @@ def make_config(
         own.checkpoint.update(
             every_epochs=s.epochs, every_minutes=s.save_minutes, keep=1, keep_every_epochs=0
         )
-        own.knn.every_epochs, own.knn.k = s.eval_every, 1
+        own.knn.every_epochs = s.eval_every
     return own
 
 

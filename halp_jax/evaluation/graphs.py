@@ -130,9 +130,11 @@ def predict(
         predictions = np.zeros_like(labels)
         for train, test in svm.make_folds(labels, seed):
             if protocol == "knn":
-                k = min(config.knn.k, len(train))
-                near = np.asarray(knn.nearest(values[train], values[test], k))
-                predictions[test] = knn.vote(jnp.asarray(labels[train][near]), num_classes)
+                k = min(config.knn.k[0], len(train))
+                near, cosine = knn.nearest(values[train], values[test], k)
+                near = jnp.asarray(labels[train][np.asarray(near)])
+                votes = knn.vote(near, cosine, num_classes, config.knn.temperature)
+                predictions[test] = knn.rank(votes)[:, 0]
             else:
                 logits = linear.train_logits(
                     config.linear, config.seed, values[None, train], labels[train], values[test],

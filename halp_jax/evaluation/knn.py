@@ -28,8 +28,8 @@ def nearest(
     k: int,
     train_block: int = 8192,
     test_block: int = 1024,
-) -> Int[Array, "queries k"]:
-    """Indices of the k most similar training clips of each test clip, the nearest first.
+) -> tuple[Int[Array, "queries k"], Float[Array, "queries k"]]:
+    """(indices, cosines) of the k most similar training clips of each test clip, the nearest first.
 
     Similarities exist for test_block x train_block pairs at a time; each block's best are merged
     with the best so far. Of equally similar clips the one with the lower index comes first.
@@ -57,9 +57,11 @@ def nearest(
             jnp.full((test_block, k), -jnp.inf, train.dtype),
             jnp.zeros((test_block, k), jnp.int32),
         )
-        return jax.lax.scan(merge, nobody, (train, starts))[0][1]
+        similarity, index = jax.lax.scan(merge, nobody, (train, starts))[0]
+        return index, similarity
 
-    return jax.lax.map(search, test).reshape(-1, k)[:queries]
+    found = jax.lax.map(search, test)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, k)[:queries], found)
 
 
 def _in_blocks(rows: Float[Array, "rows dim"], size: int) -> Float[Array, "blocks size dim"]:
@@ -67,15 +69,25 @@ def _in_blocks(rows: Float[Array, "rows dim"], size: int) -> Float[Array, "block
     return jnp.pad(rows, ((0, -len(rows) % size), (0, 0))).reshape(-1, size, rows.shape[1])
 
 
-def vote(labels: Int[Array, "queries k"], num_classes: int) -> Int[Array, "queries"]:
-    """The most frequent label among each row's k; of equally frequent ones the smallest."""
-    return rank(labels, num_classes)[:, 0]
+def vote(
+    labels: Int[Array, "queries k"],
+    similarity: Float[Array, "queries k"],
+    num_classes: int,
+    temperature: float = 0.0,
+) -> Float[Array, "queries classes"]:
+    """The votes for each class: one of each neighbour, or exp(similarity / temperature) of each.
+
+    The latter are those of DINO (Caron et al. 2021, its kNN evaluation), up to a factor of each row.
+    """
+    best = similarity[:, :1]  # taken off, so that no exponential overflows
+    weights = jnp.exp((similarity - best) / temperature) if temperature else jnp.ones(labels.shape)
+    votes = jax.nn.one_hot(labels, num_classes) * weights[..., None]
+    return jnp.sum(votes, axis=1)
 
 
-def rank(labels: Int[Array, "queries k"], num_classes: int) -> Int[Array, "queries classes"]:
-    """All classes by the votes of each row's k labels, most first; of equally many the smaller label."""
-    counts = jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=1)
-    return jnp.argsort(-counts, axis=1, stable=True)
+def rank(votes: Float[Array, "queries classes"]) -> Int[Array, "queries classes"]:
+    """All classes by their votes, most first; of equally many the smaller label."""
+    return jnp.argsort(-votes, axis=1, stable=True)
 
 
 def score(
@@ -85,30 +97,42 @@ def score(
     test_labels: Int[np.ndarray, "queries"],
     *,
     num_classes: int,
-    k: int = 1,
-) -> dict[str, Any]:
-    """Classifies `test` by its neighbours in `train` -> the metrics of `result_files.summarize`.
+    ks: Sequence[int] = (1,),
+    temperature: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Classifies `test` by its neighbours in `train` -> for each k the metrics of `result_files.summarize`.
 
     top5 is the share of test clips of which the right label is among the 5 with most votes; a label
     without a vote is not. So at k = 1 it is top1. Raises UserError when there are fewer than k neighbours.
     """
-    _check_k(k, len(train))
-    labels = train_labels.astype(np.int32)[np.asarray(nearest(train, test, k))]
-    ranked = np.asarray(rank(jnp.asarray(labels), num_classes))
-    among = np.any(ranked[:, :5] == test_labels[:, None], axis=1)
-    voted = np.any(labels == test_labels[:, None], axis=1)
-    top5 = float(np.mean(among & voted))
-    return result_files.summarize(ranked[:, 0], test_labels, num_classes, top5=top5)
+    _check_k(ks, len(train))
+    indices, similarity = nearest(train, test, max(ks))
+    labels = train_labels.astype(np.int32)[np.asarray(indices)]
+
+    def judge(k):
+        votes = vote(jnp.asarray(labels[:, :k]), similarity[:, :k], num_classes, temperature)
+        ranked = np.asarray(rank(votes))
+        among = np.any(ranked[:, :5] == test_labels[:, None], axis=1)
+        voted = np.any(labels[:, :k] == test_labels[:, None], axis=1)
+        top5 = float(np.mean(among & voted))
+        return {"k": k} | result_files.summarize(ranked[:, 0], test_labels, num_classes, top5=top5)
+
+    return [judge(k) for k in ks]
 
 
-def _check_k(k: int, count: int) -> None:
-    if not 1 <= k <= count:
-        raise UserError(f"knn.k is {k}; choose it from 1 to {count}, the number of training clips")
+def _check_k(ks: Sequence[Any], count: int) -> None:
+    whole = all(isinstance(k, int) and 1 <= k <= count for k in ks)
+    if not ks or not whole or len(set(ks)) < len(ks):
+        raise UserError(
+            f"knn.k is {', '.join(map(str, ks))}; choose it, or several, from 1 to {count}, the number of "
+            "training clips"
+        )
 
 
 def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding):
     check.share_above_zero(config, "knn.crop")
     check.at_least(config, 1, "knn.batch_size")
+    check.at_least(config, 0, "knn.temperature")
     _check_k(config.knn.k, len(dataset.labelled(config.data.split, "train")))
     return feats.make_extractor(
         embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed,
@@ -118,7 +142,7 @@ def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feat
 
 def _evaluate(
     config, dataset, extract, variables, encoded, fusions, progress=False
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, list[dict[str, Any]]]:
     split = functools.partial(feats.extract_split, config, dataset, progress=progress)
     train, test = split("train", extract, variables), split("test", extract, variables)
     counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
@@ -127,10 +151,10 @@ def _evaluate(
         return score(
             streams.select(train.values[0], fusion, encoded), train.labels,
             streams.select(test.values[0], fusion, encoded), test.labels,
-            num_classes=dataset.num_classes, k=config.knn.k,
+            num_classes=dataset.num_classes, ks=config.knn.k, temperature=config.knn.temperature,
         )  # fmt: skip
 
-    return {fusion: fuse(fusion) | counts for fusion in fusions}
+    return {fusion: [metrics | counts for metrics in fuse(fusion)] for fusion in fusions}
 
 
 def evaluate(
@@ -138,8 +162,8 @@ def evaluate(
     dataset: Any,
     encoder: feats.Encoder,
     fusions: Sequence[str] = (),
-) -> dict[str, dict[str, Any]]:
-    """The kNN protocol: fusion -> the metrics of `score`, best_top1 (the same as top1), clip counts.
+) -> dict[str, list[dict[str, Any]]]:
+    """The kNN protocol: fusion -> for each k the metrics of `score`, best_top1 (as top1), clip counts.
 
     `fusions`: streams of the encoder, "mean" or "concat"; the encoder's first stream if empty.
     """
@@ -156,7 +180,10 @@ def evaluate(
         fusions or encoder.streams[:1],
         progress=True,
     )
-    return {fusion: metrics | {"best_top1": metrics["top1"]} for fusion, metrics in results.items()}
+    return {
+        fusion: [metrics | {"best_top1": metrics["top1"]} for metrics in of_each_k]
+        for fusion, of_each_k in results.items()
+    }
 
 
 def make_knn_evaluator(
@@ -164,7 +191,8 @@ def make_knn_evaluator(
 ) -> Callable[[Any], dict[str, float]]:
     """An evaluator for the training loop: state -> {"knn_top1": share right in [0, 1]}.
 
-    Of several streams it looks at the first. The encoder is compiled once, on the first call.
+    Of several streams and of several k it looks at the first. The encoder is compiled once, on the first
+    call.
     """
     first = tuple(config.streams[:1])
     embed = feats.make_embedding("trained", config, dataset.layout, first)
@@ -173,6 +201,6 @@ def make_knn_evaluator(
     def evaluate_state(state: Any) -> dict[str, float]:
         variables = feats.get_variables(state)
         metrics = _evaluate(config, dataset, extract, variables, first, first)[first[0]]
-        return {"knn_top1": metrics["top1"]}
+        return {"knn_top1": metrics[0]["top1"]}
 
     return evaluate_state

@@ -142,6 +142,8 @@ def _evaluate(
                 "step": step, "seed": config.seed, "joined": join,
                 "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
             }  # fmt: skip
+            if "k" in metrics:  # a result is of one
+                result["config"]["knn"]["k"] = result.pop("k")
             yield result, own and own._replace(**origin)
     if "store" in options and cluster.is_first():  # all is written
         finetune_store.remove_folder(options["store"])

@@ -84,11 +84,11 @@ def _name_departures(config: Path, result: Mapping[str, Any]) -> str:
     """ "_k5_xview": in what a result departs from the run's own `config`, where there is one."""
     try:
         own, here = json.loads(config.read_text(encoding="utf-8")), result["config"]
-        k, data = own["knn"]["k"], own["data"]
+        ks, data = own["knn"]["k"], own["data"]
     except (OSError, ValueError, LookupError, TypeError):
         return ""
     named = ""
-    if result["protocol"] == "knn" and here["knn"]["k"] != k:
+    if result["protocol"] == "knn" and here["knn"]["k"] != (ks[0] if isinstance(ks, list) else ks):
         named += f"_k{here['knn']['k']}"
     if result["protocol"] != "transfer":  # which is of another data set by its nature
         names = [Path(each or "").stem for each in (here["data"]["dir"], data["dir"])]

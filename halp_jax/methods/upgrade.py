@@ -26,6 +26,10 @@ FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
 def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config with the fields that an older run does not have yet, and without those that are gone."""
     with config.unlocked():
+        if knn := config.get("knn"):  # it had one k, and plain votes
+            knn.temperature = knn.get("temperature", 0.0)
+            with knn.ignore_type():
+                knn.k = tuple(knn.k) if isinstance(knn.k, list | tuple) else (knn.k,)
         if "method" not in config:
             _bring_to_methods(config)
         if "stgcn" in config.get("encoder", ()):

@@ -22,7 +22,7 @@ from halp_jax.training.parallel import DRIVERS, check_batch_size
 CHOICES = {"init_what": ("all", "encoder"), "train.parallel": DRIVERS}
 AT_LEAST_ONE = (
     "train.batch_size", "train.epochs", "train.log_every",
-    "checkpoint.every_epochs", "checkpoint.keep", "knn.k", "knn.batch_size",
+    "checkpoint.every_epochs", "checkpoint.keep", "knn.batch_size",
 )  # fmt: skip
 AT_LEAST_ZERO = (
     "train.num_devices",
@@ -73,10 +73,6 @@ def check_dataset(
     if config.knn.every_epochs and not lacks_labels(dataset, config.data.split):
         if not len(dataset.indices(config.data.split, "test")):
             raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
-        if config.knn.k > (labelled := len(dataset.labelled(config.data.split, "train"))):
-            check.refuse(
-                config, "knn.k", f"{where} has only {labelled} training clips with a label"
-            )
 
 
 def lacks_labels(dataset: Any, benchmark: str) -> bool:

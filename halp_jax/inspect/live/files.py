@@ -9,8 +9,9 @@ half written is left for the next look, and a file that a resumed run replaced i
 
 import functools
 import json
-import math
 import os
+import stat
+import sys
 import tempfile
 import threading
 import time
@@ -39,7 +40,12 @@ class Run(NamedTuple):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        return tuple(self.config.get("streams", ()))
+        named = self.config.get("streams")
+        return (
+            tuple(each for each in named if isinstance(each, str))
+            if isinstance(named, list)
+            else ()
+        )
 
     @property
     def stamp(self) -> tuple[Any, ...]:
@@ -58,6 +64,8 @@ class Tail:
     def look(self) -> bool:
         """Reads what is new -> has anything changed?"""
         try:
+            if not self._path.is_file():  # a pipe would be waited for, and a device has no end
+                raise FileNotFoundError(self._path)
             with open(self._path, "rb") as file:
                 found = os.fstat(file.fileno())
                 same = (found.st_dev, found.st_ino) == self._file and found.st_size >= self._end
@@ -171,6 +179,8 @@ def _read_json(path: Path) -> Record | None:
     """The object of a file, or None where there is none or it is damaged."""
     try:
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return None
         return _parse_file(path, found.st_mtime_ns, found.st_size)
     except OSError:
         return None
@@ -181,21 +191,25 @@ def _parse_file(path: Path, written: int, size: int) -> Record | None:
     """`written` and `size`: a file that has changed since is read again."""
     try:
         found = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
 def _parse_line(line: bytes) -> Record | None:
+    """The record of a line, None in it for what is no finite number, or None where it is none."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    good = isinstance(record, dict) and isinstance(record.get("step"), int)
-    return record if good else None
+    step = record.get("step") if isinstance(record, dict) else None
+    if not isinstance(step, int) or not 0 <= step < 2**53:
+        return None
+    return {name: number(value) for name, value in record.items()} | {"step": step}
 
 
 def number(value: Any) -> float | None:
     """A finite number, or None for all else that may stand in its place."""
-    real = isinstance(value, (int, float)) and math.isfinite(value)
+    # Of whole numbers JSON has some that no float holds.
+    real = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
     return float(value) if real else None

@@ -89,8 +89,9 @@ def summarize(run: Run, stream: str = "") -> Row:
     """The run as a row of the table."""
     train = run.config.get("train")
     train = train if isinstance(train, dict) else {}
-    per_epoch, epochs = count_steps(run), train.get("epochs")
+    per_epoch, epochs = count_steps(run), number(train.get("epochs"))
     step = run.records[-1]["step"] if run.records else 0
+    epochs = None if epochs is None else int(epochs)
     steps = epochs * per_epoch if epochs and per_epoch else None
     rates = [r for r in (number(each.get("clips_per_s")) for each in run.records[-10:]) if r]
     seconds = None  # a step takes
