@@ -1,4 +1,4 @@
-"""P&C as a run: the same on several devices, resumed, evaluated; sizes and refusals."""
+"""P&C and MS2L as runs: the same on several devices, resumed, evaluated; sizes and refusals."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from halp_jax.training import checkpoint
 from halp_jax.training.loop import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = ("predict",)
+NAMES = ("predict", "ms2l")
 
 
 def load(name, variant="small"):
@@ -144,7 +144,10 @@ def count(tree):
     return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize(("name", "encoder", "heads"), [("predict", 44_537_856, 13_209_675)])
+@pytest.mark.parametrize(
+    ("name", "encoder", "heads"),
+    [("predict", 44_537_856, 13_209_675), ("ms2l", 2_437_200, 8_997_708)],
+)
 def test_full_sizes_are_the_released_ones(name, encoder, heads):
     c = load(name, "full")
     method = methods.make_method(c, Spec(NTU25, 1))
@@ -162,6 +165,10 @@ def test_full_sizes_are_the_released_ones(name, encoder, heads):
         ("predict", "encoder.name", "stgcn", "use one of bigru"),
         ("predict", "encoder.padding", "all", "use one of none, pooling, everywhere"),
         ("predict", "streams", ("joint", "bone"), "give"),
+        ("ms2l", "encoder.name", "stgcn", "use one of bigru"),
+        ("ms2l", "ms2l.hidden", 1.5, "must lie in"),
+        ("ms2l", "ms2l.temperature", 0.0, "must be above 0"),
+        ("ms2l", "ms2l.dim", 0, "must be at least 1"),
         ("predict", "whole_view.prepare", "max", "use one of"),
         ("predict", "adam.clip", -1.0, "must not be negative"),
     ],

@@ -1,4 +1,4 @@
-"""Contrastive losses: InfoNCE with a queue (MoCo), and NT-Xent within the batch (GraphCL)."""
+"""Contrastive losses: InfoNCE with a queue (MoCo), and NT-Xent within the batch (GraphCL, MS2L)."""
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,32 @@ def one_sided_nt_xent(
     positive = jnp.take_along_axis(s, own[:, None], axis=1)[:, 0]
     closest = positive > jnp.max(jnp.where(negative, s, -jnp.inf), axis=1)
     return jnp.where(counts, total - positive, 0.0), (closest & counts).astype(s.dtype)
+
+
+def nt_xent(
+    points: Float[Array, "batch dim"],
+    others: Float[Array, "all dim"],
+    own: Int[Array, "batch"],
+    partner: Int[Array, "batch"],
+    temperature: float,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """-log softmax at each point's partner among all others, batch mean: NT-Xent of SimCLR, both ways.
+
+    As MS2L's released code has it (Lin et al., MM 2020): a point's similarity to itself is not left out
+    but set to -1.
+
+    Args:
+        points: unit vectors, of both views.
+        others: those of all devices.
+        own, partner: the rows of `others` that are each point itself and its other view.
+
+    Returns the loss and the share of points closest to their partner. Gradients reach `others`, too.
+    """
+    itself = jnp.arange(len(others)) == own[:, None]
+    s = jnp.where(itself, -1.0, similarities(points, others)) / temperature
+    positive = jnp.take_along_axis(s, partner[:, None], axis=1)[:, 0]
+    closest = jnp.mean(positive >= jnp.max(s, axis=1))
+    return jnp.mean(jax.nn.logsumexp(s, axis=1) - positive), closest
 
 
 def contrast_logits(

@@ -143,7 +143,7 @@ class BiGRU(nn.Module):
             layer = GRULayer(self.width, backward, self.precision, name=f"layer{i}")
             first, second = layer(x, ends if self.padding == "everywhere" else None)
             x = jnp.concatenate([first, second], axis=-1)
-        self.sow("intermediates", "frames", x)  # for tests and for looking inside
+        self.sow("intermediates", "frames", x)  # for decoders, tests and looking inside
         head = MLPHead(self.dim, name="head") if self.dim else lambda feature: feature
 
         def pool(x):

@@ -1,8 +1,9 @@
-"""P&C's decoder (Su, Liu, Shlizerman, CVPR 2020): the code of a clip back to its frames, by a weak GRU.
+"""Decoders: P&C's, of a clip's code, and MS2L's, of its frames' features.
 
-A decoder that learns well would leave the encoder little to do, so it is kept from it: it sees no frame but
-the first, or none. Its gates are torch.nn.GRU's; TensorFlow's GRUCell, by which the paper's runs were, resets
-the state before the product instead of after it.
+P&C's (Su, Liu, Shlizerman, CVPR 2020) brings the code of a clip back to its frames, by a weak GRU. A decoder
+that learns well would leave the encoder little to do, so it is kept from it: it sees no frame but the first,
+or none. Its gates are torch.nn.GRU's; TensorFlow's GRUCell, by which the paper's runs were, resets the state
+before the product instead of after it.
 """
 
 import flax.linen as nn
@@ -62,3 +63,34 @@ class CodeDecoder(nn.Module):
     def count_flops(self, num_frames: int, width: int, features: int) -> float:
         """Floating point operations of a clip with its state carried, matrix products alone."""
         return 2.0 * num_frames * width * (3 * width + features)
+
+
+class FrameDecoder(nn.Module):
+    """MS2L's decoder (Lin et al., MM 2020): two GRU layers as wide as a frame's feature, and a linear one.
+
+    [time, batch, width] -> [batch, time, outputs]; all its weights start as torch's.
+    """
+
+    outputs: int
+    precision: Precision = "float32"
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "time batch width"]
+    ) -> Float[Array, "batch time outputs"]:
+        width = features.shape[2]
+        default = torch_uniform(width)
+        for i in range(2):
+            w_ih = self.param(f"w_ih{i}", default, (width, 3 * width))
+            w_hh = self.param(f"w_hh{i}", default, (width, 3 * width))
+            b_ih = self.param(f"b_ih{i}", default, (3 * width,))
+            b_hh = self.param(f"b_hh{i}", default, (3 * width,))
+            projected = matmul(features, w_ih, self.precision) + b_ih
+            features = scan_gru(projected, w_hh, b_hh, self.precision)
+        w_out = self.param("w_out", default, (width, self.outputs))
+        b_out = self.param("b_out", default, (self.outputs,))
+        return jnp.swapaxes(matmul(features, w_out, self.precision) + b_out, 0, 1)
+
+    def count_flops(self, num_frames: int, width: int) -> float:
+        """Floating point operations of a clip, matrix products alone."""
+        return 2.0 * num_frames * width * (2 * 6 * width + self.outputs)

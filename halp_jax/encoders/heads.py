@@ -1,4 +1,4 @@
-"""The projection head of MoCo v2 (Chen et al. 2020), initialised as the released code's."""
+"""Heads of two layers: that of MoCo v2 (Chen et al. 2020) as in the released HaLP, and MS2L's."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from halp_jax.encoders.norm import BatchNorm
 
 
 def torch_uniform(fan_in: int):
@@ -40,3 +42,19 @@ class MLPHead(nn.Module):
         }  # fmt: skip
         hidden = nn.Dense(width, kernel_init=first, name="hidden", **full)(features)
         return nn.Dense(self.dim, kernel_init=last, name="out", **full)(nn.relu(hidden))
+
+
+class NormHead(nn.Module):
+    """Linear, batch norm, ReLU, Linear: MS2L's (Lin et al., MM 2020) for contrast and for the jigsaw."""
+
+    width: int
+    dim: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "batch features"]) -> Float[Array, "batch dim"]:
+        """Of a batch in training, by its own statistics: outside of it nobody asks the head."""
+        linear = {"kernel_init": nn.initializers.xavier_normal(), "precision": "highest"}
+        hidden = nn.Dense(self.width, name="hidden", **linear)(features)
+        hidden = BatchNorm(axis_name=self.axis_name, name="norm")(hidden, True)
+        return nn.Dense(self.dim, name="out", **linear)(nn.relu(hidden))

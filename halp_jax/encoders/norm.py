@@ -63,4 +63,6 @@ class BatchNorm(nn.Module):
         return jax.lax.pmean(x, self.axis_name)
 
     def _num_devices(self):
-        return 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+        if self.axis_name is None or self.is_initializing():
+            return 1
+        return jax.lax.axis_size(self.axis_name)

@@ -10,13 +10,13 @@ from types import ModuleType
 import ml_collections
 
 from halp_jax.errors import UserError
-from halp_jax.methods import aimclr, base, crossclr, graphcl, moco, predict, supervised
+from halp_jax.methods import aimclr, base, crossclr, graphcl, moco, ms2l, predict, supervised
 from halp_jax.methods.base import Method, Spec
 
 METHODS = {
     "moco": moco, "supervised": supervised, "aimclr": aimclr, "crossclr": crossclr,
     "graphcl": graphcl,
-    "predict": predict,
+    "predict": predict, "ms2l": ms2l,
 }  # fmt: skip
 
 

@@ -4,6 +4,8 @@ Kingma & Ba 2015, as torch.optim.Adam has it; with a weight decay AdamW (Loshchi
 that of `optim`, which falls at its milestones, or every so many steps.
 """
 
+from collections.abc import Callable
+
 import ml_collections
 import optax
 
@@ -26,13 +28,27 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: int
+    config: ml_collections.ConfigDict,
+    steps_per_epoch: int,
+    clip_to: Callable[[float], optax.GradientTransformation] = optax.clip_by_global_norm,
 ) -> tuple[optax.GradientTransformation, dict[str, Schedule]]:
     """The optimiser, and the schedules to report."""
     o, a = config.optim, config.adam
     rate = step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
     if a.decay_steps:
         rate = optax.exponential_decay(o.learning_rate, a.decay_steps, o.factor, staircase=True)
-    clip = optax.clip_by_global_norm(a.clip) if a.clip else optax.identity()
+    clip = clip_to(a.clip) if a.clip else optax.identity()
     optimizer = optax.adamw(rate, weight_decay=o.weight_decay)
     return optax.chain(clip, optimizer), {"learning_rate": rate}
+
+
+def clip_modules(limit: float) -> optax.GradientTransformation:
+    """Shortens the gradient of the encoder and that of each of params["heads"] to `limit`, one by one."""
+    clip = optax.clip_by_global_norm(limit)
+
+    def update(grads, state, params=None):
+        encoder = {name: leaf for name, leaf in grads.items() if name != "heads"}
+        heads = {name: clip.update(head, state)[0] for name, head in grads["heads"].items()}
+        return clip.update(encoder, state)[0] | {"heads": heads}, state
+
+    return optax.GradientTransformation(clip.init, update)

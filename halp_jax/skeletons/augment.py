@@ -125,3 +125,27 @@ def random_view(
     matrix = jnp.where(zeroed, 0.0, matrix)
     touched = jnp.where(sheared, 1.0, drawn)[:, None]
     return jnp.where(touched > 0, transform(view, matrix), view)
+
+
+def hide_end(
+    frames: Float[Array, "time bodies joints xyz"], length: Int[Array, ""] | int, share: float
+) -> Float[Array, "time bodies joints xyz"]:
+    """The last `share` of the valid frames, rounded down to whole ones, set to 0: to be predicted."""
+    return keep_first(frames, length - jnp.floor(length * share).astype(jnp.int32))
+
+
+def permute_segments(
+    frames: Float[Array, "time bodies joints xyz"],
+    length: Int[Array, ""] | int,
+    order: Int[Array, "segments"],
+) -> Float[Array, "time bodies joints xyz"]:
+    """The valid frames cut into equally long segments, of which `order` says which comes where.
+
+    What the division leaves over stays at the end, as in MS2L's released code.
+    """
+    size = length // len(order)
+    time = jnp.arange(len(frames))
+    place = time // jnp.maximum(size, 1)
+    moved = place < len(order)
+    source = order[jnp.minimum(place, len(order) - 1)] * size + time % jnp.maximum(size, 1)
+    return frames[jnp.where(moved & (size > 0), source, time)]
