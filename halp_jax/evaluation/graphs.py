@@ -44,6 +44,8 @@ def evaluate(
     if protocol not in PROTOCOLS:
         known = ", ".join(PROTOCOLS)
         raise UserError(f"--protocol={protocol} is not for graphs; use one of {known}")
+    if protocol == "knn" and len(config.knn.k) > 1:
+        raise UserError(f"knn.k={tuple(config.knn.k)}: of graphs give one at a time")
     variables, step = load_variables(config, workdir, dataset, encoder, step)
     split = dataset.splits.get(config.data.split) or dataset.indices(config.data.split, "train")
     chosen = np.sort(np.concatenate([*split.values()]))
@@ -55,12 +57,14 @@ def evaluate(
     values = extract(config, dataset, labelled, encode, variables)
     found, labels = dataset.labels[labelled], dataset.num_classes
     predictions = predict(config, protocol, values, found, labels)
+    described = config.to_dict()
+    described["knn"]["k"] = config.knn.k[0]  # a result is of one
     return {
         "protocol": protocol, "encoder": encoder, "stream": config.streams[0],
         "split": config.data.split, "part": "test", "unlabelled": len(chosen) - len(labelled),
         **result_files.name_classes(summarize(predictions, found, labels, config), dataset.class_names),
         "num_test": len(found), "step": step, "seed": config.seed, "joined": [],
-        "seconds": round(time.perf_counter() - begin, 3), "config": config.to_dict(),
+        "seconds": round(time.perf_counter() - begin, 3), "config": described,
     }  # fmt: skip
 
 
