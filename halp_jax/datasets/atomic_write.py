@@ -40,9 +40,14 @@ def atomic_write(path: Path, advice: str, *, overwrite: bool = True) -> Iterator
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        if not overwrite and not _claim(path):
+        try:
+            if not overwrite:
+                path.open("xb").close()  # claims the name
+        except FileExistsError:
             kept = unfinished.rename(path.with_stem(f"{path.stem}{unfinished.name[:9]}"))
-            raise UserError(f"{path} has appeared meanwhile; what was to be there is {kept}")
+            raise UserError(
+                f"{path} has appeared meanwhile; what was to be there is {kept}"
+            ) from None
         os.replace(unfinished, path)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); {advice}") from error
@@ -67,14 +72,6 @@ def _find_open(path: Path) -> int | None:
         if str(place.parent.resolve()) in ("/dev/fd", f"/proc/{os.getpid()}/fd"):
             return int(place.name)
     return None
-
-
-def _claim(path: Path) -> bool:
-    """Makes an empty file, unless there is one."""
-    with contextlib.suppress(FileExistsError):
-        path.open("xb").close()
-        return True
-    return False
 
 
 def write_named(

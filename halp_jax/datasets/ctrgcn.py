@@ -56,8 +56,6 @@ def read_item(item: Item, layout: Layout, num_classes: int, file: str, move: boo
         raise DamagedClip(f"clip {item.id}: its label is not one class; correct it or leave it out")
     try:
         values = _open_rows(file, f"x_{part}", changed).read(row)[0]
-    except DamagedClip:
-        raise
     except UserError as error:
         raise DamagedClip(f"clip {item.id}: {error}") from error
     width = _body_width(values.shape[1], layout)

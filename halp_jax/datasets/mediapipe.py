@@ -51,8 +51,6 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
     if points is None:
         try:
             points = _READERS[Path(path).suffix.lower()](Path(path))
-        except DamagedClip:
-            raise
         except UserError as error:
             raise DamagedClip(str(error)) from error
     if len(points) > MAX_FRAMES:
