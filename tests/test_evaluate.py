@@ -100,7 +100,7 @@ def test_another_part_than_test(workdir, capsys, monkeypatch):
 def test_settings_of_the_command_line_reach_the_protocol(workdir):
     options = ("--config.linear.epochs=2", "--config.linear.milestones=(1,)", "--config.seed=4")
     assert run(workdir, "--protocol=linear", "--step=7", *options) == 0
-    result = read(workdir, "linear")
+    result = json.loads((workdir / "eval/history.jsonl").read_text().splitlines()[-1])
     assert result["seed"] == 4
     assert result["config"]["linear"]["milestones"] == [1]
     assert [epoch for epoch, _ in result["history"]] == [2]
@@ -191,8 +191,20 @@ def test_results_of_other_settings_have_names_of_their_own(tmp_path):
     assert name() == name(dir="/elsewhere/a") == "knn.json"
     assert name(k=5) == "knn_k5.json" and name(protocol="linear", k=5) == "linear.json"
     assert name(split="xview", dir="data/b.npz", older=True) == "knn_b_xview_step3.json"
+    config["linear"] = {"epochs": 80, "milestones": [50], "eval_every": 5}
+    (tmp_path / "eval/linear.json").unlink()
+    linear = name(protocol="linear")
+    config["linear"] = {"epochs": 80, "milestones": (50,), "eval_every": 1}
+    assert name(protocol="linear") == linear == "linear.json"
+    others = []
+    for epochs in (40, 20):
+        config["linear"] = config["linear"] | {"epochs": epochs}
+        others.append(name(protocol="linear"))
+    assert len(set(others)) == 2 and "linear.json" not in others
+    assert name(protocol="transfer", dir="data/c") == "transfer.json"
+    assert name(protocol="transfer", dir="data/d") != "transfer.json"
     history = (tmp_path / "eval/history.jsonl").read_text().splitlines()
-    assert [json.loads(line)["config"]["knn"]["k"] for line in history] == [1, 1, 5, 5, 1]
+    assert [json.loads(line)["config"]["knn"]["k"] for line in history[:5]] == [1, 1, 5, 5, 1]
 
 
 def test_classes_of_one_name_stay_apart():

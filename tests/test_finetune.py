@@ -186,3 +186,9 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
     assert names == ["semi_0.5.json", "transfer.json"]
     result = json.loads((tmp_path / "eval" / "semi_0.5.json").read_text())
     assert result["fraction"] == 0.5 and len(result["top1_runs"]) == 2
+
+
+def test_scores_that_are_not_finite_are_no_result():
+    linear.check_finite(np.zeros((1, 2)), "finetune")
+    with pytest.raises(UserError, match="loss is not finite: give a lower --config.finetune.learn"):
+        linear.check_finite(np.array([[0.0, np.nan]]), "finetune")

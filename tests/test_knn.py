@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from halp_jax.errors import UserError
 from halp_jax.evaluation import knn
+from halp_jax.options import parse_config
 
 
 @pytest.mark.parametrize("k, name", [(1, "acc1"), (9, "acc9")])
@@ -125,3 +126,19 @@ def test_evaluator_of_a_state_follows_its_weights(monkeypatch):
     assert seeing["knn_top1"] > 0.7
     labels = dataset.labels[dataset.indices("xsub", "test")]
     assert chance["knn_top1"] == np.mean(labels == 0)  # all features equal: the first clip wins
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_several_streams_are_written_with_or_without_brackets():
+    for text in ("joint,bone", "('joint','bone')"):
+        config = parse_config(
+            ["--config=demo", f"--config.streams={text}", "--config.knn.k=1,5,20"]
+        )
+        assert config.streams == ("joint", "bone") and config.knn.k == (1, 5, 20)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_a_config_file_that_is_no_python_is_one_line(tmp_path):
+    (tmp_path / "bad.py").write_text("def get_config(:")
+    with pytest.raises(UserError, match="^bad option: .*bad.py"):
+        parse_config([f"--config={tmp_path / 'bad.py'}"])

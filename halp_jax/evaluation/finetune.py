@@ -163,7 +163,8 @@ def evaluate_semi(
     `store` a draw that is done, or begun, is there when the command is started again.
     """
     fusions, semi = fusions or encoder.streams[:1], config.semi
-    if semi.draw not in DRAWS or semi.runs < 1 or not all(0 < f <= 1 for f in semi.fractions):
+    shares = all(isinstance(f, int | float) and 0 < f <= 1 for f in semi.fractions)
+    if semi.draw not in DRAWS or semi.runs < 1 or not semi.fractions or not shares:
         raise UserError(
             f"semi: draw={semi.draw} must be {' or '.join(DRAWS)}, runs={semi.runs} at least 1, "
             f"fractions={tuple(semi.fractions)} in (0, 1]"

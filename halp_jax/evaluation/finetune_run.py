@@ -94,6 +94,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
             if not epoch:
                 return {}
             logits = test_logits(state)
+            linear.check_finite(logits, "finetune")
             if cluster.is_first():
                 with atomic_write(file(epoch), ADVICE) as stream:
                     np.save(stream, logits)

@@ -50,6 +50,15 @@ def check_config(config: ml_collections.ConfigDict, section: str = "linear") -> 
         check.at_least(config, 0, "linear.start_std")
 
 
+def check_finite(logits: Float[np.ndarray | Array, "..."], section: str) -> None:
+    """Raises UserError where training of `linear` or `finetune` has gone astray."""
+    if not np.all(np.isfinite(logits)):
+        raise UserError(
+            f"the loss is not finite: give a lower --config.{section}.learning_rate, and look for clips "
+            "with huge coordinates"
+        )
+
+
 def make_optimizer(
     settings: ml_collections.ConfigDict, steps_per_epoch: int
 ) -> optax.GradientTransformation:
@@ -153,11 +162,7 @@ def train_logits(
         jnp.asarray(test),
         num_classes,
     )
-    if not np.all(np.isfinite(logits)):
-        raise UserError(
-            "the probe's loss is not finite: give a lower --config.linear.learning_rate, and look for "
-            "clips with huge coordinates"
-        )
+    check_finite(logits, "linear")
     if trained is not None:
         trained |= {"probe": probe, "scaling": scaling}
     return np.asarray(logits)

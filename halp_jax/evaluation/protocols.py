@@ -29,7 +29,7 @@ from halp_jax.evaluation import (
     result_files,
     streams,
 )  # fmt: skip
-from halp_jax.methods import check
+from halp_jax.methods import check, common
 from halp_jax.training import cluster, normalization
 from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
@@ -103,6 +103,7 @@ def _evaluate(
     config, workdir, protocol, dataset, encoder, stream, join, step, part
 ) -> Iterator[tuple[dict[str, Any], classifier.Classifier | None]]:
     start = time.perf_counter()
+    common.check_config(config)
     if part != "test":
         dataset = dataset.test_on(config.data.split, part)
     both = [dataset.indices(config.data.split, name) for name in ("train", "test")]

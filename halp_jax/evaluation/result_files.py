@@ -3,6 +3,7 @@
 Accuracies are shares in [0, 1] in files and functions; tables print them in per cent, as papers do.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 
 HISTORY = "history.jsonl"  # every result of a run, in the order of the commands
+# Of the evaluations' sections, what changes no result; k has a part of the name for itself.
+NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights", "k")
 # Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
 
@@ -68,7 +71,8 @@ def result_path(
     Encoders without training, other streams than a run's first, and fractions of the labels have
     files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json; so has
     another part than test: knn_val.json. Another k, split or data set than the run's, and an `older`
-    checkpoint than its newest, are named last: knn_k5.json, linear_xview_step300.json.
+    checkpoint than its newest, are named last: knn_k5.json, linear_xview_step300.json. Where a file of
+    this name is of other settings of the protocol it stays, and these get a number: linear_1a2b3c.json.
     """
     ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
     ending += f"_{result['stream']}" if _is_other_stream(result) else ""
@@ -77,7 +81,8 @@ def result_path(
         ending = f"_{result['fraction']:g}{ending}"
     ending += _name_departures(Path(workdir) / "config.json", result)
     ending += f"_step{result['step']}" if older else ""
-    return Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
+    path = Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
+    return path.with_name(f"{path.stem}{_name_others(path, result)}.json")
 
 
 def _name_departures(config: Path, result: Mapping[str, Any]) -> str:
@@ -95,6 +100,28 @@ def _name_departures(config: Path, result: Mapping[str, Any]) -> str:
         named += f"_{names[0]}" if names[0] != names[1] else ""
         named += f"_{here['data']['split']}" if here["data"]["split"] != data["split"] else ""
     return named
+
+
+def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a result is of, besides those that its name tells."""
+    protocol, config = result["protocol"], json.loads(json.dumps(result["config"]))
+    section = {"semi": "finetune", "transfer": "finetune"}.get(protocol, protocol)
+    kept = {f: v for f, v in config.get(section, {}).items() if f not in NO_EVALUATION}
+    if protocol == "transfer":
+        kept |= {"data": Path(config["data"]["dir"]).stem, "split": config["data"]["split"]}
+    return kept
+
+
+def _name_others(path: Path, result: Mapping[str, Any]) -> str:
+    """ "_1a2b3c" where the file of this name is of other settings of the protocol, which it keeps."""
+    try:
+        there = _settings(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
+    own = _settings(result)
+    if all(there.get(field, value) == value for field, value in own.items()):
+        return ""
+    return "_" + hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def write_result(

@@ -22,6 +22,7 @@ from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS
 
 ENCODERS = ("bigru", "stgcn")
+MAX_FRAMES = 2**16  # half an hour of video
 CHOICES = {
     "encoder.name": ENCODERS,
     "encoder.stgcn.graph": stgcn.GRAPHS,
@@ -189,6 +190,9 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
         "encoder.num_layers", "encoder.stgcn.width", "encoder.stgcn.last_width",
     )  # fmt: skip
+    for field in ("data.max_frames", "views.num_frames", "views.min_frames"):
+        if check.get(config, field) > MAX_FRAMES:
+            check.refuse(config, field, f"it must not exceed {MAX_FRAMES}")
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
         "optim.weight_decay", "optim.factor", "optim.warmup_epochs", "encoder.dim", "encoder.bodies",
@@ -200,7 +204,8 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.crop(config, "views.crop")
     check.milestones(config, "optim.milestones")
     streams = tuple(config.streams)
-    if not streams or len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
+    known = [each for each in STREAMS if each in streams]
+    if not streams or len(known) < len(streams):
         check.refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")
     if spec and config.views.num_corrupted_joints > spec.layout.num_joints:
         advice = f"{spec.layout.name} has {spec.layout.num_joints} joints"
