@@ -230,7 +230,7 @@ def test_the_command_goes_on_after_ctrl_c(tmp_path, monkeypatch, capsys):
             assert (workdir / "eval" / "unfinished").is_dir()
         assert evaluate.main(command) == 0
         assert sorted(path.name for path in (workdir / "eval").iterdir()) == [
-            "finetune.json", "finetune.npz",
+            "finetune.json", "finetune.npz", "history.jsonl",
         ]  # fmt: skip
         result = json.loads((workdir / "eval" / "finetune.json").read_text())
         with np.load(workdir / "eval" / "finetune.npz") as arrays:

@@ -29,6 +29,7 @@ def change(config, **changes):
 
 def make_result(config, *, top1=0.797, protocol="linear", classes=60, num_test=16_487, **more):
     config = config.to_dict()
+    config["knn"] |= {"k": config["knn"]["k"][0]}  # a result is of one
     fields = {
         "protocol": protocol, "encoder": "trained", "stream": "joint", "joined": [],
         "split": config["data"]["split"], "top1": top1, "top5": min(1.0, top1 + 0.1),
