@@ -102,7 +102,8 @@ def join(config: ml_collections.ConfigDict) -> None:
     the run, whose config is saved.
 
     Raises:
-        UserError: the others did not come within cluster.timeout_seconds.
+        UserError: the others did not come within cluster.timeout_seconds, or there is no device of the
+            kind that JAX_PLATFORMS asks for.
     """
     cluster = config.get("cluster", ml_collections.ConfigDict())
     options = find_cluster(cluster, os.environ)
@@ -124,6 +125,14 @@ def join(config: ml_collections.ConfigDict) -> None:
             ) from error
         jax.process_index()  # all meet here
         listen()
+    try:
+        jax.default_backend()
+    except (AssertionError, RuntimeError) as error:
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"jax finds no device (JAX_PLATFORMS={asked}): unset it to run on the CPU, or install"
+            " requirements-gpu.txt or requirements-tpu.txt"
+        ) from error
     if cluster:
         cluster.coordinator, cluster.num_processes, cluster.process_id = "", 0, -1
 
