@@ -162,7 +162,8 @@ def _escape_prose(text: str) -> str:
 # Files with sections of a config besides configs/default.py.
 METHODS = [ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("keys", "halp", "cmd")]
 OTHERS = [  # sections that only the configs of other methods have
-    ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("normal_view", "aimclr", "crossclr")
+    ROOT / "halp_jax" / "methods" / f"{name}.py"
+    for name in ("normal_view", "aimclr", "crossclr", "isc", "ascal", "ascal_view")
 ]
 
 

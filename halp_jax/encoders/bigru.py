@@ -1,4 +1,4 @@
-"""The BiGRU encoder of HaLP and CMD: batch norm of the input, stacked GRU layers, an MLP head.
+"""The BiGRU encoder of HaLP and CMD: batch norm of the input (ISC has none), stacked GRU layers, an MLP head.
 
 The released code (moco/GRU.py) feeds its bidirectional GRU one frame at a time while it carries the
 state, so both streams of a layer run FORWARD in time, each on the concatenation of the two below,
@@ -79,6 +79,7 @@ class BiGRU(nn.Module):
     pooling: str = "last"
     precision: Precision = "float32"  # of the recurrent layers' products
     axis_name: str | None = None
+    input_norm: bool = True
 
     @property
     def num_features(self) -> int:
@@ -113,7 +114,8 @@ class BiGRU(nn.Module):
             raise ValueError(f"unknown pooling {self.pooling!r}: last or mean")
         backward = self.direction == "bidirectional"
         x = flatten_clips(clips)
-        x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
+        if self.input_norm:
+            x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
         x = jnp.swapaxes(x, 0, 1)
         for i in range(self.num_layers):
             layer = GRULayer(self.width, backward, self.precision, name=f"layer{i}")
@@ -146,4 +148,6 @@ def flatten_clips(
 def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None) -> BiGRU:
     """The encoder of config.encoder; `axis_name`: the mapped axis over which a batch is spread."""
     e, t = config.encoder, config.train
-    return BiGRU(e.width, e.num_layers, e.direction, e.dim, e.pooling, t.precision, axis_name)
+    return BiGRU(
+        e.width, e.num_layers, e.direction, e.dim, e.pooling, t.precision, axis_name, e.input_norm
+    )

@@ -31,7 +31,10 @@ NO_EXPERIMENT = (
 NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights")
 RAW = ("data.max_frames", "views.num_frames", "views.min_frames")
 # Settings of the one encoder that are nothing to a run with another.
-OWN_TO = {"bigru": ("width", "num_layers", "direction", "pooling"), "stgcn": ("stgcn",)}
+OWN_TO = {
+    "bigru": ("width", "num_layers", "direction", "pooling", "input_norm"), "stgcn": ("stgcn",),
+    "agcn": ("agcn",), "lstm": ("lstm",),
+}  # fmt: skip
 UNTRAINED = {
     "raw": RAW,
     "random": (*RAW, *(f"encoder.{f}" for f in ("name", *sum(OWN_TO.values(), ())))),

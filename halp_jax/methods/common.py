@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Key
 
 from halp_jax.core.sphere import normalize
-from halp_jax.encoders import bigru, stgcn
+from halp_jax.encoders import agcn, bigru, lstm, stgcn
 from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
@@ -21,7 +21,7 @@ from halp_jax.skeletons.augment import random_view
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS
 
-ENCODERS = ("bigru", "stgcn")
+ENCODERS = ("bigru", "stgcn", "agcn", "lstm")
 CHOICES = {
     "encoder.name": ENCODERS,
     "encoder.stgcn.graph": stgcn.GRAPHS,
@@ -56,7 +56,7 @@ def full_length(frames: Array) -> Array:
 
 def make_encoder(
     config: ml_collections.ConfigDict, layout: Layout, axis_name: str | None = None
-) -> bigru.BiGRU | stgcn.STGCN:
+) -> bigru.BiGRU | stgcn.STGCN | agcn.AGCN | lstm.LSTM:
     """The encoder that config.encoder names; any serves any method.
 
     Args:
@@ -64,6 +64,10 @@ def make_encoder(
     """
     if config.encoder.name == "stgcn":
         return stgcn.make_encoder(config, layout.parents, axis_name)
+    if config.encoder.name == "agcn":
+        return agcn.make_encoder(config, layout.parents, axis_name)
+    if config.encoder.name == "lstm":
+        return lstm.make_encoder(config)
     return bigru.make_encoder(config, axis_name)
 
 
@@ -72,7 +76,7 @@ def init_encoder(
 ) -> dict[str, Any]:
     """The encoder's variables {"params", "batch_stats"} before the first step."""
     clip = (config.views.num_frames, spec.layout.bodies, spec.layout.num_joints, 3)
-    return encoder.init(key, jnp.zeros((1, *clip)), train=False)
+    return {"batch_stats": {}} | encoder.init(key, jnp.zeros((1, *clip)), train=False)
 
 
 def forward(
@@ -95,12 +99,19 @@ def forward(
         variables, batch["frames"], batch["length"], train=True, mutable=["batch_stats"],
         keys=sample_keys(key, len(batch["length"])), drop=drop,
     )  # fmt: skip
-    return *found, new["batch_stats"]
+    return *found, new.get("batch_stats", {})
 
 
 def dropout_keys(key: Key[Array, ""], count: int) -> Key[Array, "count"]:
     """Keys that share no random number with `sample_keys(key, ...)`."""
     return jax.random.split(jax.random.fold_in(key, 2**31), count)
+
+
+def with_encoder(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
+    """The config with another of ENCODERS."""
+    own = config.copy_and_resolve_references()
+    own.encoder.name = name
+    return own
 
 
 def make_inference(config: ml_collections.ConfigDict, layout: Layout) -> tuple[Callable, Callable]:
@@ -146,16 +157,20 @@ def xla_flops(encoder: nn.Module, num_frames: int, bodies: int, joints: int) -> 
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: int
+    config: ml_collections.ConfigDict, steps_per_epoch: int, *, idle_epochs: int = 0
 ) -> tuple[optax.GradientTransformation, dict[str, Schedule]]:
     """SGD with momentum and weight decay on all parameters, in torch.optim.SGD's order.
 
     Returns the schedules to report, too: that of the learning rate.
+
+    Args:
+        idle_epochs: at the start, in which neither weights nor momentum change.
     """
-    o = config.optim
+    o, idle = config.optim, idle_epochs * steps_per_epoch
     rate = step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
     optimizer = optax.chain(
         optax.add_decayed_weights(o.weight_decay),
+        *([optax.scale_by_schedule(lambda step: 1.0 * (step >= idle))] if idle else []),
         optax.trace(decay=o.momentum),
         optax.scale_by_learning_rate(rate),
     )
@@ -182,6 +197,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.at_least(
         config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
         "encoder.num_layers", "encoder.dim", "encoder.stgcn.width", "encoder.stgcn.last_width",
+        "encoder.agcn.width", "encoder.lstm.width",
     )  # fmt: skip
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
@@ -190,6 +206,12 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.shares(config, "views.shear_probability", "optim.momentum", "knn.crop")
     if not 0 <= config.encoder.stgcn.dropout < 1:
         check.refuse(config, "encoder.stgcn.dropout", "it must lie in [0, 1)")
+    if config.encoder.agcn.width % agcn.MATCHED:
+        check.refuse(config, "encoder.agcn.width", f"make it a multiple of {agcn.MATCHED}")
+    if config.encoder.name == "lstm" and not config.encoder.lstm.head:
+        width = config.encoder.lstm.width
+        if config.encoder.dim != width:
+            check.refuse(config, "encoder.dim", f"without a head it is encoder.lstm.width={width}")
     crop = tuple(config.views.crop)
     if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
         check.refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")

@@ -1,7 +1,7 @@
 """The views of SkeletonCLR, CrosSCLR and AimCLR, from config.normal_view and config.extreme_view.
 
-Whoever has the section `normal_view` may have clips prepared as these methods' authors did, in training
-and evaluation alike: `make_prepare`.
+Whoever has the section `normal_view`, or AS-CAL's, may have clips prepared as these methods' authors did, in
+training and evaluation alike: `make_prepare`.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import ml_collections
 from jaxtyping import Array, Float, Key
 
-from halp_jax.methods import check
+from halp_jax.methods import ascal_view, check
 from halp_jax.methods.base import Batch
 from halp_jax.methods.common import map_clips
 from halp_jax.skeletons import extreme, turned
@@ -59,6 +59,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> Prepare | None:
     """-> prepare(clip): the whole clip in views.num_frames frames; None where the config has none."""
+    if "ascal_view" in config:
+        return ascal_view.make_prepare(config)
     normal = config.get("normal_view")
     if normal is None or normal.prepare == "none":
         return None

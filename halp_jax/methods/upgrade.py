@@ -16,6 +16,8 @@ SETTINGS = {
     "halp.prototypes": "kmeans", "checkpoint.every_minutes": 0.0, "finetune.save_minutes": 5.0,
     "finetune.keep_weights": True,
 }  # fmt: skip
+# Fields that came with more encoders, for configs of clips.
+ENCODERS = {"input_norm": True, "agcn": {"width": 64}, "lstm": {"width": 256, "head": True}}
 # Fields that changed nothing a run computes.
 GONE = ("train.recurrence",)
 FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
@@ -23,20 +25,27 @@ FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
 
 def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config with the fields that an older run does not have yet, and without those that are gone."""
-    if "method" in config:  # since there is a choice of methods nothing was added
-        return config
     with config.unlocked():
-        for field, value in SETTINGS.items():
-            section, _, name = field.rpartition(".")
-            if section and section not in config:
-                continue
-            holder = config[section] if section else config
-            holder[name] = holder.get(name, value)
-        for field in GONE:
-            section, _, name = field.rpartition(".")
-            if name in config.get(section, ()):
-                del config[section][name]
+        if "method" not in config:
+            _bring_to_methods(config)
+        if "stgcn" in config.get("encoder", ()):
+            for name, value in ENCODERS.items():
+                config.encoder[name] = config.encoder.get(name, value)
     return config
+
+
+def _bring_to_methods(config: ml_collections.ConfigDict) -> None:
+    """What was added, and went, up to the choice of methods."""
+    for field, value in SETTINGS.items():
+        section, _, name = field.rpartition(".")
+        if section and section not in config:
+            continue
+        holder = config[section] if section else config
+        holder[name] = holder.get(name, value)
+    for field in GONE:
+        section, _, name = field.rpartition(".")
+        if name in config.get(section, ()):
+            del config[section][name]
 
 
 def current_path(path: str) -> str:
