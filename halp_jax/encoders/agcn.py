@@ -99,7 +99,7 @@ class Block(nn.Module):
         gathered = jnp.concatenate([*gathered], axis=-1)
         return matmul(gathered, w.reshape(-1, self.width), self.precision) + jnp.sum(b, 0)
 
-    def linear(self, name: str, x: Map, width: int) -> Map:
+    def linear(self, name: str, x: Map, width: int) -> Array:
         w = self.param(f"w_{name}", _normal(width), (x.shape[-1], width))
         b = self.param(f"b_{name}", nn.initializers.zeros, (width,))
         return matmul(x, w, self.precision) + b
