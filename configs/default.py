@@ -40,7 +40,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     views.num_corrupted_joints = 15  # joints that are zeroed or shaken (25-joint layouts)
 
     config.encoder = encoder = ml_collections.ConfigDict()
-    encoder.name = "bigru"  # or "stgcn", "agcn", "lstm"; the next five are the BiGRU's
+    encoder.name = "bigru"  # or "stgcn", "agcn", "lstm"; the next seven are the BiGRU's
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
     encoder.direction = (
@@ -48,7 +48,11 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     )
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.input_norm = True  # batch norm of the input
-    encoder.dim = 128  # of the embedding that the contrastive loss sees
+    encoder.bodies = 0  # it looks at the first so many of a clip; 0: at all
+    # What leaves out frames after the end of a clip: "none" where views have no such frames, else
+    # "pooling", or "everywhere": the backward stream, too.
+    encoder.padding = "none"
+    encoder.dim = 128  # of the embedding that the contrastive loss sees; 0: no head
     encoder.stgcn = stgcn = ml_collections.ConfigDict()  # of the encoder stgcn alone
     stgcn.width = 16  # channels of the first four blocks; three blocks have 2, two 4 times as many
     stgcn.last_width = 256  # channels of the tenth block: the size of the feature

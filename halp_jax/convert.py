@@ -31,7 +31,7 @@ import ml_collections
 from halp_jax import datasets
 from halp_jax.errors import UserError
 from halp_jax.methods import moco, released_stgcn, torch_names, torch_state
-from halp_jax.options import make_parser, names_config_file, parse_config, run_command
+from halp_jax.options import CONFIGS, make_parser, names_config_file, parse_config, run_command
 from halp_jax.skeletons.layout import describe_layout
 from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.skeletons.streams import STREAMS
@@ -67,6 +67,8 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
     with naming(source):
         sizes = torch_names.read_sizes(content.arrays)
         run = json.loads(content.ours["run"]) if content.ours else {"info": {}}
+        if type(run.get("step", 0)) is not int or run.get("step", 0) < 0:
+            raise UserError(f"its step is {str(run['step'])[:40]}")
         layout = torch_state.find_layout(sizes.inputs, args.layout or run["info"].get("layout", ""))
     with torch_files.appear(workdir) as folder:
         config, from_file = start_config(args, options, content, folder)
@@ -146,7 +148,8 @@ def start_config(
     config.unlock()
     if not content.ours:  # the released networks are of this kind, whatever a config says
         config.encoder.direction, config.encoder.pooling = "forward", "last"
-    config.data.dir = config.data.dir or ""  # text, so that a command line may replace it
+    with naming(Path(args.source), "has a config that is none"):
+        config.data.dir = config.data.dir or ""  # text, so that a command line may replace it
     return config, from_file
 
 

@@ -6,6 +6,7 @@ It types the commands that a user types (shown as it goes), so started again it 
 it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
 """
 
+import importlib.util
 import shlex
 import subprocess
 import sys
@@ -38,7 +39,7 @@ The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
 
 def prepare_data(out: Path) -> None:
     """The embedded data set, once."""
-    if (out / "halp_dataset.json").exists():
+    if datasets.is_dataset(out):
         return
     command = ["-m", "halp_jax.prepare", "--format=synthetic", f"--clips={NUM_CLIPS}"]
     type_out(*command, f"--out={out}")
@@ -135,9 +136,11 @@ def demo(argv: Sequence[str]) -> None:
     if unknown := [each for each in overrides if not each.startswith("--config.")]:
         raise UserError(f"unknown argument {unknown[0]!r}; --help lists the options")
     workdir, variant = args.workdir, args.variant
-    prepare_data(workdir / "data")
+    found = importlib.util.find_spec("tensorflow_datasets")
+    clips = workdir / ("data" if found else "data.npz")
+    prepare_data(clips)
     where = f"--workdir={workdir}"
-    data = f"--config.data.dir={workdir / 'data'}"
+    data = f"--config.data.dir={clips}"
     if variant == "halp":
         train_pair(workdir, data, overrides)
     else:

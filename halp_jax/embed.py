@@ -37,7 +37,7 @@ from halp_jax.datasets.read_pool import NORMALIZERS
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, classify, features, knn, load, streams
 from halp_jax.evaluation.inputs import read_clips
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout

@@ -7,6 +7,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from ml_collections import config_flags
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import Stopped, UserError
 from halp_jax.training import cluster
+from halp_jax.training.signals import heard
 
 CONFIGS = Path(__file__).parent / "configs"  # a link in the repository, a copy in the wheel
 
@@ -75,17 +77,27 @@ def run_command(
         sigterm: False where `work` takes care of SIGTERM itself.
     """
     quiet_tensorflow()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with interruptible() if sigterm else contextlib.nullcontext():
-            return work(sys.argv[1:] if argv is None else argv) or 0
+            status = work(sys.argv[1:] if argv is None else argv) or 0
+        if sys.stdout:
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read has gone; nothing more is to be flushed there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say(f"error: {command}: the output was closed before all was printed")
+        return 1
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return cluster.leave(error)
     except Stopped as error:
-        print(error, file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except KeyboardInterrupt as error:
-        print(f"{command}: stopped; {stopped}", file=sys.stderr)
+        _say(f"{command}: stopped; {stopped}")
         return cluster.leave(error, 128 + (error.args[0] if error.args else signal.SIGINT))
     except Exception as error:
         if not jax.distributed.is_initialized():
@@ -95,9 +107,15 @@ def run_command(
         return cluster.leave(error)
 
 
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # full or closed: the exit status says it
+        if sys.stderr:
+            print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, with its number as the argument."""
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, with their number as the argument."""
 
     def interrupt(signum, frame):
         raise KeyboardInterrupt(signum)
@@ -105,11 +123,13 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python gives it no signals
         yield
         return
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    others = [signum for signum in heard() if signum != signal.SIGINT]
+    previous = {signum: signal.signal(signum, interrupt) for signum in others}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 def find_config(file: str) -> str:

@@ -17,8 +17,8 @@ where the number of joints tells instead, clips that are clearly no such people 
 drawn in clips.png beside the data, any others by halp_jax.export. Clips are centred and stood upright
 (halp_jax/skeletons/normalize.py); --normalize=released, in the first line, is what the paper's figures
 and the authors' checkpoints are of. Files that hold normalised coordinates, as agcn does, are kept as
-they are unless --normalize is given. A damaged file is named, counted and left out. The folder appears
-when it is whole, not before.
+they are unless --normalize is given. A damaged file is named, counted and left out. The folder opens
+when it is whole, not before; --out=NAME.npz writes a packed file instead, which needs no TensorFlow.
 
 Frames at the end in which nobody is seen are left out. Joints that are NaN are filled in where they
 are lost for --max-gap frames or fewer, and missing elsewhere. Training keeps the first data.max_frames
@@ -37,7 +37,6 @@ of a job (see launch/README.md), process 0 prepares and the others wait for it.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -56,9 +55,9 @@ from halp_jax.datasets import (
 )
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import MAX_RATE
-from halp_jax.datasets.prepared import METADATA, Dataset
+from halp_jax.datasets.prepared import Dataset
 from halp_jax.datasets.preview import PICTURE
-from halp_jax.datasets.read_pool import NORMALIZERS, Repair
+from halp_jax.datasets.read_pool import NORMALIZERS, Repair, count_cores
 from halp_jax.errors import UserError
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons.common import tell_conversion
@@ -79,8 +78,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     about = "what the files are; told from their names and first bytes if not given"
     add("--format", choices=sorted(READERS | GRAPH_READERS), help=about)
     add("--source", help="folder or file to read")
-    add("--out", required=True, help="folder to write")
-    workers = len(os.sched_getaffinity(0))
+    add("--out", required=True, help="folder to write, or a file NAME.npz")
+    workers = count_cores()
     add("--workers", type=_between(int, 0), default=workers, help="reader processes")
     about = (
         "upright: centred, one rotation a clip, spine on z, right shoulder ahead on x; view: the "
@@ -204,7 +203,7 @@ def summary(dataset: Dataset) -> str:
         lines.append(f"look at some of them: {picture}")
     damaged = dataset.metadata["damaged"]
     if damaged:
-        lines.append(f"{len(damaged)} damaged, left out, named above and in {METADATA}")
+        lines.append(f"{len(damaged)} damaged, left out, named above and in its metadata")
     for benchmark, count in dataset.metadata["absent_from_splits"].items():
         lines.append(f"{benchmark}: {count} clips of the official split are not there")
     return "\n".join(lines)

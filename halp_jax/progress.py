@@ -1,5 +1,6 @@
 """How far a long command is: tqdm's bar on a terminal, a plain line every ten seconds in a log."""
 
+import contextlib
 import sys
 from typing import Any
 
@@ -63,17 +64,19 @@ class Progress(tqdm):
 
 
 class Lines:
-    """A stream of lines for what redraws one line."""
+    """A stream of lines for what redraws one line; one that is full or closed ends no work."""
 
     def __init__(self, stream: Any):
         self._stream = stream
 
     def write(self, text: str) -> None:
-        if text.strip():
-            self._stream.write(text.strip() + "\n")
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if text.strip():
+                self._stream.write(text.strip() + "\n")
 
     def flush(self) -> None:
-        self._stream.flush()
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()
 
 
 def duration(seconds: float | int) -> str:

@@ -39,6 +39,8 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     config = parse_config(rest)
     if not args.workdir:
         raise UserError("--workdir is missing: give both --config=FILE and --workdir=DIR")
+    if config.data.dir:  # found from any folder when the run is evaluated
+        config.data.dir = os.path.abspath(os.path.expanduser(config.data.dir))
     return args, config
 
 

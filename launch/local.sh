@@ -10,7 +10,7 @@
 set -uo pipefail
 
 count=${1-}
-if [[ ! $count =~ ^[1-9][0-9]*$ || $# -lt 2 ]]; then
+if [[ ! $count =~ ^[1-9][0-9]{0,2}$ || $# -lt 2 ]]; then
     sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi

@@ -14,6 +14,7 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import table
 from halp_jax.methods import common, normal_view
 from halp_jax.methods.base import AXIS, Spec
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.skeletons.layout import KINECT20, NTU25
 
 
@@ -156,4 +157,4 @@ def test_views_of_a_config_are_prepared_as_its_evaluation_is():
     assert prepare(clip).shape == (6, 2, 25, 3)
     c.normal_view.prepare = "none"
     assert normal_view.make_prepare(c, NTU25) is None
-    assert normal_view.make_prepare(load("small")("baseline"), NTU25) is None
+    assert make_prepare(load("small")("baseline"), NTU25) is None

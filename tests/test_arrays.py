@@ -377,6 +377,11 @@ def test_damaged_files_are_refused(dataset, tmp_path):
     file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     with pytest.raises(UserError, match="is damaged"):
         open_dataset(file)
+    start = content.index(b"frames.npy") + 40
+    for place in np.linspace(start, content.rindex(b"PK\1\2") - 200, 40).astype(int):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(UserError, match="is damaged"):
+            open_dataset(file)
     np.save(tmp_path / "array.npy", np.ones(3))
     (tmp_path / "array.npy").rename(file)
     with pytest.raises(UserError, match="is damaged or no packed"):
@@ -386,13 +391,32 @@ def test_damaged_files_are_refused(dataset, tmp_path):
         open_dataset(file)
 
 
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"frames": np.zeros((9000, 2, 25, 3), np.float32)}, "frames are more than its clips have"),
+        ({"other": np.zeros(2**23, np.uint8)}, "arrays are far larger than the file"),
+    ],
+)
+def test_a_small_file_does_not_unpack_to_gigabytes(dataset, tmp_path, more, message):
+    with np.load(pack(dataset, tmp_path / "set.npz")) as arrays:
+        found = dict(arrays) | {"frames": np.zeros((1, 1, 1, 3), np.float32)} | more
+    np.savez_compressed(tmp_path / "large.npz", **found)
+    assert (tmp_path / "large.npz").stat().st_size < 60_000
+    with pytest.raises(UserError, match=message):
+        open_dataset(tmp_path / "large.npz")
+
+
 BLOCKED = """
 import sys
 for name in ("tensorflow", "tensorflow_datasets", "scipy", "matplotlib", "sklearn"):
     sys.modules[name] = None  # an import of it fails, as where it is not installed
 import jax
 jax.config.update("jax_platforms", "cpu")
-from halp_jax import evaluate, train
+from halp_jax import evaluate, prepare, train
+made = ["--format=synthetic", "--clips=6", "--workers=1"]
+assert prepare.main([*made, "--out={out}/made.npz"]) == 0
+assert prepare.main([*made, "--out={out}/folder"]) == 1
 assert train.main(["--config={config}", "--workdir={out}", "--config.data.dir={file}"]) == 0
 for protocol in ("knn", "linear"):
     assert evaluate.main(["--workdir={out}", "--protocol=" + protocol]) == 0
@@ -426,6 +450,8 @@ def test_train_and_evaluate_run_where_tensorflow_is_not_installed(tmp_path):
         capture_output=True, text=True, cwd=ROOT, env=os.environ | {"XLA_FLAGS": quick},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
+    assert "TensorFlow, which is not installed: pip install" in result.stderr
+    assert len(open_dataset(tmp_path / "run" / "made.npz")) == 6
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == 6  # 3 epochs of 16 clips
     for protocol in ("knn", "linear"):

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from _runs import small_config
 from _steps import create_state
@@ -144,6 +146,45 @@ def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, how, caplog):
 
 
 @ignore_lost
+@pytest.mark.usefixtures("lost_failures")
+def test_a_checkpoint_under_the_number_of_another_is_damaged(tmp_path, caplog):
+    write(tmp_path, [3, 6])
+    (tmp_path / "checkpoints/6").rename(tmp_path / "checkpoints/9")
+    assert latest(tmp_path)[1] == 3
+    assert "it is of step 6, not of 9" in caplog.text
+
+
+def test_what_may_not_be_read_or_is_not_ours_condemns_nothing(tmp_path, monkeypatch):
+    write(tmp_path, [3, 6])
+    folder = tmp_path / "checkpoints"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: "6/state" not in str(path))
+        patch.setattr(ocp.CheckpointManager, "restore", lambda *a, **k: 1 / 0)
+        with pytest.raises(UserError, match="6/state.* may not be read .permission denied"):
+            latest(tmp_path)
+    (folder / "99/default").mkdir(parents=True)
+    with pytest.raises(UserError, match="99 is of another program: move it away"):
+        latest(tmp_path)
+    assert sorted(p.name for p in folder.iterdir()) == ["3", "6", "99"]
+    (folder / "99/default").rmdir()
+    (folder / "99").rmdir()
+    assert latest(tmp_path)[1] == 6
+
+
+def test_a_reader_looks_again_where_a_run_replaced_its_checkpoints(tmp_path, monkeypatch):
+    write(tmp_path, [3], keep=1)
+    read, steps = checkpoint.checkpoint_io.read_info, []
+
+    def read_late(manager, step):
+        steps.append(step)
+        if step == 3:
+            write(tmp_path, [6], keep=1)
+        return read(manager, step)
+
+    monkeypatch.setattr(checkpoint.checkpoint_io, "read_info", read_late)
+    assert checkpoint.load_info(tmp_path) and steps == [3, 6]
+
+
 @pytest.mark.usefixtures("lost_failures")
 def test_where_none_can_be_read_all_stay_where_they_are(tmp_path):
     write(tmp_path, [10, 20])

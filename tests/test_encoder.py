@@ -7,7 +7,13 @@ import pytest
 from _released import clips, config, from_torch, relative_error
 from _steps import encode
 
-from halp_jax.encoders.bigru import BiGRU, flatten_clips, make_encoder
+from halp_jax.encoders.bigru import (
+    BiGRU,
+    flatten_clips,
+    make_encoder,
+    mean_frames,
+    reverse_frames,
+)
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 from halp_jax.encoders.matmul import matmul
 from halp_jax.encoders.norm import BatchNorm
@@ -84,6 +90,48 @@ def test_fast_recurrence_equals_the_plain_one_with_its_gradients():
     plain = jax.grad(loss(scan_gru_reference), (0, 1, 2))(*inputs)
     for a, b in zip(ours, plain, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
+
+
+def test_a_recurrence_from_the_middle_is_the_rest_of_the_whole_with_its_gradients():
+    projected, w_hh, b_hh, weight = random_recurrence()
+
+    def loss(projected, w_hh, b_hh, cut):
+        first = scan_gru(projected[:cut], w_hh, b_hh)
+        rest = scan_gru(projected[cut:], w_hh, b_hh, "float32", first[-1])
+        return jnp.sum(weight * jnp.concatenate([first, rest]))
+
+    def whole(*inputs):
+        return jnp.sum(weight * scan_gru(*inputs))
+
+    inputs = projected, w_hh, b_hh
+    np.testing.assert_allclose(loss(*inputs, 3), whole(*inputs), rtol=1e-5)
+    wanted = jax.grad(whole, (0, 1, 2))(*inputs)
+    for a, b in zip(jax.grad(loss, (0, 1, 2))(*inputs, 3), wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
+
+
+def test_frames_are_reversed_and_averaged_up_to_the_end_of_a_clip():
+    x, length = jnp.arange(10.0).reshape(5, 2, 1), jnp.array([3, 5])
+    found = reverse_frames(x, length)[..., 0]
+    assert found.T.tolist() == [[4, 2, 0, 6, 8], [9, 7, 5, 3, 1]]
+    np.testing.assert_array_equal(reverse_frames(x), x[::-1])
+    np.testing.assert_allclose(mean_frames(x, length)[:, 0], [6 / 3.01, 25 / 5.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_without_padding_lengths_are_not_looked_at(direction, pooling):
+    clips = jax.random.normal(jax.random.key(0), (2, 6, 2, 4, 3))
+    lengths = jnp.array([2, 6])
+    encoder = BiGRU(4, 1, direction, 3, pooling)
+    variables = encoder.init(jax.random.key(1), clips, train=False)
+    z, feature = encoder.apply(variables, clips, lengths, train=False)
+    assert jnp.array_equal(feature, encoder.apply(variables, clips, train=False)[1])
+    masked = BiGRU(4, 1, direction, 3, pooling, padding="everywhere")
+    found = masked.apply(variables, clips, lengths, train=False)[1]
+    alone = encoder.apply(variables, clips[:1, :2], train=False)[1]
+    np.testing.assert_allclose(found[:1], alone, rtol=6e-3)  # mean: 2 frames are divided by 2.01
+    np.testing.assert_allclose(found[1:], feature[1:], rtol=6e-3)
 
 
 def test_bfloat16_rounds_factors_and_nothing_else():

@@ -173,6 +173,34 @@ def test_an_interrupted_write_leaves_the_old_result(tmp_path):
     assert read(tmp_path, "knn")["top1"] == 0.5
 
 
+def test_results_of_other_settings_have_names_of_their_own(tmp_path):
+    config = {"knn": {"k": 1}, "data": {"dir": "data/a", "split": "xsub"}, "streams": ["joint"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def name(older=False, protocol="knn", k=1, **data):
+        own = config | {"knn": {"k": k}, "data": config["data"] | data}
+        result = {
+            "encoder": "trained",
+            "stream": "joint",
+            "protocol": protocol,
+            "step": 3,
+            "config": own,
+        }
+        return result_files.write_result(tmp_path, result, older).name
+
+    assert name() == name(dir="/elsewhere/a") == "knn.json"
+    assert name(k=5) == "knn_k5.json" and name(protocol="linear", k=5) == "linear.json"
+    assert name(split="xview", dir="data/b.npz", older=True) == "knn_b_xview_step3.json"
+    history = (tmp_path / "eval/history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["config"]["knn"]["k"] for line in history] == [1, 1, 5, 5, 1]
+
+
+def test_classes_of_one_name_stay_apart():
+    figures = {"per_class": [0.1, 0.2, 0.3], "confusion": np.eye(3)}
+    named = result_files.name_classes(figures, ["wave", "sit", "wave"])["per_class"]
+    assert named == {"wave (0)": 0.1, "sit": 0.2, "wave (2)": 0.3}
+
+
 def test_a_class_without_test_clips_has_no_accuracy():
     figures = result_files.summarize(np.array([0, 2, 2]), np.array([0, 0, 2]), 3, top5=1.0)
     assert figures["per_class"] == [0.5, None, 1.0]

@@ -124,7 +124,7 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
             finetune.evaluate(config, dataset, encoder, (fusion,))
     with pytest.raises(UserError, match="no weights"):
         finetune.evaluate(config, dataset, encoder._replace(variables=()))
-    with pytest.raises(UserError, match="finetune.epochs is 0"):
+    with pytest.raises(UserError, match="finetune.epochs=0: it must be at least 1"):
         finetune.evaluate(small_config(finetune__epochs=0), dataset, encoder)
 
 

@@ -241,6 +241,35 @@ def test_expected_weights_equal_quadrature():
     assert float(b) == pytest.approx(np.mean(np.sin(middle * omega)) / np.sin(omega), rel=1e-6)
 
 
+@pytest.mark.parametrize("gap", [0.0, 1e-4, 1e-3, 3e-3, 9e-3, 0.1, 0.5])
+def test_walks_toward_the_opposite_side_stay_on_the_sphere(gap):
+    """Of points pi - gap apart, of which float32 holds the cosine; near pi the walk stays at x."""
+    x, y = np.array([1.0, 0.0]), np.array([-np.cos(gap), np.sin(gap)])
+    t = (jnp.arange(200) + 0.5) / 200
+    omega = jnp.full(200, sphere.angle(jnp.float32(x @ y)))
+    a, b = (np.asarray(w, np.float64) for w in sphere.slerp_weights(t, omega))
+    np.testing.assert_allclose(np.hypot(*(a * x[:, None] + b * y[:, None])), 1, atol=1e-5)
+    mean = sphere.mean_slerp_weights(jnp.zeros(()), jnp.ones(()), omega[0])
+    np.testing.assert_allclose(mean, (a.mean(), b.mean()), rtol=1e-4)
+
+
+def test_expected_is_the_sampled_loss_where_all_prototypes_are_opposite():
+    x = jnp.eye(1, 4)
+    given = dict(temperature=1.0, solver="sphere", num_positives=50)
+    both = [
+        float(halp_loss(jax.random.key(0), x, x, -jnp.tile(x, (3, 1)), estimator=e, **given)[0])
+        for e in ("sampled", "expected")
+    ]
+    assert both[0] == pytest.approx(both[1], rel=1e-6)
+
+
+def test_positives_on_the_tie_itself_keep_their_rank():
+    """lambda 0: all are at t*, and the filter takes those that only their own target ties."""
+    z_k, p = points(0, 64, 16), points(1, 2, 16)
+    given = dict(temperature=1.0, solver="pairwise", num_positives=20, draw="released")
+    assert float(halp_loss(jax.random.key(0), z_k, z_k, p, lam=0.0, **given)[1]["kept"]) == 1.0
+
+
 def test_only_the_query_learns():
     z_q, z_k, p = points(0, 4, 8), points(1, 4, 8), points(2, 5, 8)
 

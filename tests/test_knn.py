@@ -55,13 +55,15 @@ def test_vote_prefers_the_smallest_of_equally_frequent_labels():
     np.testing.assert_array_equal(knn.vote(labels, 5), [1, 0, 0])
 
 
-def test_top5_counts_labels_among_five_neighbours():
-    angles = np.deg2rad([0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("k, top5", [(1, 0.0), (5, 0.5), (6, 0.5), (7, 0.5), (12, 0.5)])
+def test_top5_counts_the_five_classes_with_most_votes(k, top5):
+    angles = np.deg2rad(np.arange(12))
     train = np.float32(np.stack([np.cos(angles), np.sin(angles)], 1))
     test = np.repeat(train[:1], 2, 0)
-    figures = knn.score(train, np.arange(6), test, np.array([4, 5]), num_classes=6)
+    labels = np.array([0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 0])  # one vote alone for 5
+    figures = knn.score(train, labels, test, np.array([4, 5]), num_classes=6, k=k)
     assert figures["top1"] == 0.0
-    assert figures["top5"] == 0.5  # class 4 is the fifth nearest, class 5 the sixth
+    assert figures["top5"] == top5
 
 
 def test_refuses_more_neighbours_than_clips():

@@ -180,7 +180,8 @@ def test_local_deals_devices_out(tmp_path):
     process = run_local(3, program, CUDA_VISIBLE_DEVICES="5,7")
     assert "3 processes for the 2 devices" in process.communicate(timeout=30)[1]
     assert process.returncode == 2
-    assert "launch/local.sh 2 python" in run_local("two", "true").communicate(timeout=30)[1]
+    for count in ("two", "1000", "9" * 20):
+        assert "launch/local.sh 2 python" in run_local(count, "true").communicate(timeout=30)[1]
 
 
 def test_tpu_pod_types_commands_that_the_hosts_can_run(tmp_path):

@@ -169,6 +169,35 @@ def test_a_classifier_comes_back_from_its_file(tmp_path):
         classifier.load(path, "make it")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("linear.learning_rate", float("nan"), "negative"),
+        ("linear.learning_rate", -1.0, "negative"),
+        ("linear.learning_rate", float("inf"), "finite"),
+        ("linear.momentum", 2.0, r"\[0, 1\]"),
+        ("linear.crop", (2, 3), "high <= 1"),
+        ("linear.test_crop", 7.0, r"\(0, 1\]"),
+        ("linear.milestones", ("a",), "rising"),
+        ("finetune.factor", float("nan"), "negative"),
+        ("finetune.batch_size", 0, "at least 1"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(field, value, said):
+    config, section = default.get_config(), field.split(".")[0]
+    linear.check_config(config, section)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"config.{field}=.*{said}"):
+        linear.check_config(config, section)
+
+
+def test_a_probe_that_diverges_is_an_error_and_no_result():
+    values, labels = toy_features()
+    wild = settings(learning_rate=1e30, epochs=4, batch_size=8)
+    with pytest.raises(UserError, match="not finite: give a lower --config.linear.learning_rate"):
+        linear.train_logits(wild, 0, 1e10 * values, labels, values[0], num_classes=3)
+
+
 def test_refuses_what_does_not_fit_in_memory():
     with pytest.raises(UserError, match=r"80 crops of 1000 clips take 0.3 GB .*num_crops"):
         features.check_memory((80, 1000, 1000), 10**8, "of the device")

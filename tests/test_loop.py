@@ -244,6 +244,11 @@ def test_warm_start_from_a_checkpoint_is_the_rest_of_that_run(unbroken, dataset,
     assert_bitwise(warm, state)
 
 
+def test_warm_start_at_the_end_of_all_epochs_says_what_to_pass(unbroken, dataset, tmp_path):
+    with pytest.raises(UserError, match="is at step 18.*end at step 18: give more"):
+        run(dataset, tmp_path, init_from=str(unbroken[0]))
+
+
 def test_encoder_alone_starts_a_new_run(unbroken, dataset, tmp_path):
     workdir, state, _ = unbroken
     evaluated = []

@@ -185,6 +185,14 @@ def test_a_run_of_before_is_read(tmp_path):
     np.testing.assert_array_equal(flatten(warm)[path], flatten(state)[path])
 
 
+def test_a_config_without_the_newer_settings_of_encoders_is_read():
+    old = default.get_config()
+    with old.unlocked():
+        for name in upgrade.ENCODERS:
+            del old.encoder[name]
+    assert upgrade.upgrade_config(old).to_dict() == default.get_config().to_dict()
+
+
 def test_supervised_learning_from_scratch_is_a_run_like_any(tmp_path, quick_compile):
     from configs import supervised
 

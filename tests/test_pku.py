@@ -111,11 +111,12 @@ def test_videos_without_labels_are_counted(tmp_path):
         ("1,2," + "9" * 5000, "line 1 is not"),
         ("\xff\xfe", "line 1 is not"),
         ("", "it is empty"),
-        (" \n", "no action is labelled"),
-        ("0\n" * 12, "no action is labelled"),
+        (" \n", "0 actions are labelled"),
+        ("0\n" * 12, "0 actions are labelled"),
         ("0\n26\n" * 5, "10 labels for 12 frames"),
         ("0\n26\n1,2,3,2\n", "line 3 is not the number of an action"),
         ("52\n" * 12, "action 52 is not in"),
+        ("1,2,4,2\n" * 20_000, "20000 actions are labelled"),  # their names took minutes to find
     ],
 )
 def test_damaged_labels(tmp_path, row, reason):
@@ -128,12 +129,20 @@ def test_damaged_labels(tmp_path, row, reason):
     assert str(file) in str(error.value) and "\n" not in str(error.value)
 
 
+def _shift_column(text: str) -> str:
+    """A row of 149 numbers before one of 151: their sum is right."""
+    rows = text.splitlines()
+    rows[1:3] = rows[1].rpartition(" ")[0], f"{rows[2]} 0.5"
+    return "\n".join(rows)
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda text: "", "it is empty"),
-        (lambda text: text[: len(text) // 2], "numbers in .* rows, not 150 in each"),
-        (lambda text: text.replace("\n", " 1.5\n"), "not 150 in each"),
+        (lambda text: text[: len(text) // 2], "row .* has not 150 numbers"),
+        (_shift_column, "row 2 has not 150 numbers"),
+        (lambda text: text.replace("\n", " 1.5\n"), "has not 150 numbers"),
         (lambda text: text.replace(" ", " x", 1), "text that is no number"),
         (lambda text: text.replace(" ", "\xff ", 1), "text that is no number"),
         (lambda text: "\n".join(" ".join(r.split()[:75]) for r in text.splitlines()), "not 150"),

@@ -20,6 +20,7 @@ from _formats import write_nwucla
 from halp_jax import prepare
 from halp_jax.datasets import open_source, pipeline
 from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.claim import UNFINISHED
 from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.pipeline import describe_cut
 from halp_jax.datasets.prepared import METADATA, open_dataset
@@ -164,6 +165,16 @@ def test_files_do_not_depend_on_the_number_of_workers(tmp_path, capsys):
         assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
 
+def test_where_no_process_can_be_started_a_line_says_what_to_do(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("halp_jax.datasets.read_pool.ProcessPoolExecutor", refuse)
+    with pytest.raises(UserError, match="no reader process can be started .*--workers=1"):
+        prepare_source(make_source(), tmp_path / "set.npz", workers=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_many_record_files_keep_the_order(tmp_path, monkeypatch, small):
     monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_FILE", 6)
     monkeypatch.setattr("halp_jax.datasets.builder.CLIPS_PER_WRITE", 4)
@@ -216,6 +227,19 @@ def test_nothing_but_damage_is_an_error(tmp_path):
         prepare_source(make_source(dict.fromkeys(range(3), "unreadable"), 3), tmp_path / "set")
     with pytest.raises(UserError, match="no files to read"):
         prepare_source(make_source(count=0), tmp_path / "set")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_tensorflow_finds_full_is_told_in_one_line(tmp_path, monkeypatch):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    def refuse(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "set; No space left on device")
+
+    monkeypatch.setattr(tfds.core.SequentialWriter, "close_all", refuse)
+    with pytest.raises(UserError, match="cannot write .*set .*No space left on device"):
+        prepare_source(make_source(count=3), tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -318,7 +342,7 @@ def test_overwrite_spares_what_prepare_did_not_write(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         prepare_source(make_source(), tmp_path / "file", overwrite=True)
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot write"):
         prepare_source(make_source(), tmp_path / "file" / "set")
     assert len(open_dataset(tmp_path / "set")) == 3
 
@@ -340,18 +364,14 @@ def test_a_killed_run_leaves_nothing_that_opens_and_no_reader(tmp_path):
     finally:
         run.kill()
         run.wait()
-    unfinished = list(tmp_path.glob("set.incomplete-*"))
-    assert len(unfinished) == 1
-    for folder in (tmp_path / "set", *unfinished):
+    for folder in (tmp_path / "set", tmp_path / "set" / UNFINISHED):
+        assert folder.is_dir()
         with pytest.raises(UserError, match="run|prepare"):
             open_dataset(folder)
     readers = [int(path.name.removeprefix("reader")) for path in tmp_path.glob("reader*")]
     wait_until(lambda: not any(is_running(reader) for reader in readers), 20)
-    # The next run takes away what the killed one left, but not what a living one is writing.
-    alive = unfinished[0].with_name(unfinished[0].name.rpartition("-")[0] + f"-{os.getppid()}")
-    alive.mkdir()
     prepare_source(make_source(count=2), tmp_path / "set")
-    assert list(tmp_path.glob("set.incomplete-*")) == [alive]
+    assert not (tmp_path / "set" / UNFINISHED).exists()
 
 
 def wait_until(condition, seconds: int) -> None:
@@ -403,6 +423,31 @@ def test_damage_within_a_record_file_is_found_on_reading(copy):
     dataset.read_records([0, 2])
     with pytest.raises(UserError, match=f"damaged at byte {first}"):
         dataset.read_records([1])
+
+
+def test_one_bit_that_flips_is_found_and_older_sets_without_checksums_still_open(copy, small):
+    (file,) = copy.glob("*.tfrecord-*")
+    whole = file.read_bytes()
+    first = small.metadata["shards"][0]["records"][0] + 16
+    for place in (first + 12, first + 700, first + 11 + small.metadata["shards"][0]["records"][1]):
+        data = bytearray(whole)
+        data[place] ^= 0x40
+        file.write_bytes(data)
+        dataset = open_dataset(copy)
+        dataset.read_records([0, 2])
+        with pytest.raises(
+            UserError, match=f"{file} is damaged at byte {first}: run prepare again"
+        ):
+            list(pipeline.eval_batches(dataset, np.arange(4), batch_size=2))
+    metadata = json.loads((copy / METADATA).read_text())
+    metadata["shards"][0]["crc32"].pop()
+    (copy / METADATA).write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match="not one checksum a record"):
+        open_dataset(copy)
+    del metadata["shards"][0]["crc32"]
+    (copy / METADATA).write_text(json.dumps(metadata))
+    file.write_bytes(whole)
+    assert open_dataset(copy).read_records([1]) == small.read_records([1])
 
 
 @pytest.mark.parametrize(

@@ -324,3 +324,33 @@ def test_real_files(name, layout, sizes):
     cameras = {clip.name: clip.camera for clip in clips}
     testing = {cameras[each] for each in splits["xview"]["test"]}
     assert len(testing) == 1 and not testing & {cameras[each] for each in splits["xview"]["train"]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"}(I1\np1\n" + b"".join(b"g%d\ng%d\n\x86p%d\n" % (n, n, n + 1) for n in range(1, 41)) + b"I1\nu.",
+        b"I1\np1\n" + b"".join(b"(g%d\ng%d\nlp%d\n" % (n, n, n + 1) for n in range(1, 41)) + b".",
+        # Empty lists first, which then fill one another.
+        b"".join(b"]p%d\n" % n for n in range(40))
+        + b"".join(b"g%d\n(g%d\ng%d\ne" % (n, n - 1, n - 1) for n in range(39, 0, -1)) + b".",
+        b"]p0\ng0\na.",  # a list that holds itself
+        b"V" + b"x" * 10_000 + b"\np1\nc_codecs\nencode\np2\n"
+        + b"(" + b"(g2\n(g1\nVlatin1\ntR" * 300 + b"l.",
+        b"(" * 60 + b"l" * 60 + b".",
+        b"\x8b" + (2000).to_bytes(4, "little") + b"\x01" * 2000 + b".",
+        b"0.", b"a.", b"g5\n.", b"(e.", b"t.",
+    ],
+)  # fmt: skip
+def test_pickles_that_grow_without_end_are_refused_at_once(tmp_path, body):
+    (tmp_path / "a.pkl").write_bytes(body)
+    with pytest.raises(UserError, match="no pickle of arrays"):
+        load_pickle(tmp_path / "a.pkl")
+
+
+def test_a_value_that_many_clips_share_is_no_attack(tmp_path):
+    size, name = (1080, 1920), "n" * 50
+    value = [{"size": size, "name": name, "x": np.float32(n)} for n in range(3000)]
+    value += [np.ones(9, np.float32)] * 3
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(value))
+    assert load_pickle(tmp_path / "a.pkl")[2999] == {"size": size, "name": name, "x": 2999}

@@ -34,10 +34,20 @@ def test_newest_come_in_order_also_across_the_seam(pushes):
     )
 
 
+def test_no_key_is_lost_at_the_seam_by_a_batch_of_another_size():
+    """A warm start: 3 batches of 8 before, batches of 7 from then on, in a queue of 56."""
+    queue = create_queue(jax.random.key(0), 56, 3)
+    for step in range(3):
+        queue = push(queue, rows(8 * step, 8))
+    for step in range(20):
+        queue = jax.jit(push)(queue, rows(24 + 7 * step, 7))
+    np.testing.assert_array_equal(newest(queue, 56)[:, 0], np.arange(164 - 56, 164))
+
+
 def test_misfits_are_refused():
     queue = create_queue(jax.random.key(0), 10, 3)
-    with pytest.raises(ValueError, match="no multiple of the batch of 4"):
-        push(queue, rows(0, 4))
+    with pytest.raises(ValueError, match="cannot hold a batch of 11"):
+        push(queue, rows(0, 11))
     with pytest.raises(ValueError, match="newest 11 of a queue of 10"):
         newest(queue, 11)
 

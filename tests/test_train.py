@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from _runs import prepare, small_config
 
-from halp_jax import train
+from halp_jax import progress, train
 from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import find_collapse
@@ -74,7 +74,12 @@ def test_what_cannot_be_is_refused_in_one_line(options, said, capfd, tmp_path, m
         ("train.epochs", 0, "at least 1"),
         ("optim.milestones", (5, 3), "rising"),
         ("optim.learning_rate", float("nan"), "negative"),
+        ("optim.learning_rate", float("inf"), "finite"),
+        ("optim.milestones", ("x",), "rising"),
         ("views.crop", (0.5, 0.1), "low <= high"),
+        ("views.crop", ("a", "b"), "low, high"),
+        ("knn.crop", 7.0, r"\(0, 1\]"),
+        ("seed", 2**32, "2.32"),
         ("cmd.nu", 1.0, "two streams or more"),
         ("train.precision", "float16", "float32, tensorfloat32, bfloat16"),
     ],
@@ -155,7 +160,10 @@ def test_journal_forgets_what_a_resumed_run_writes_again(tmp_path):
         for step in (2, 4, 6):
             journal.write(step, {"loss": step / 2, "bad": float("nan")})
     with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": null}\n"of no run"\n')
         file.write('{"step": 8, "lo')  # the run was killed as it wrote
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b"\xff\n")
     with report.Journal(tmp_path, 4) as journal:
         assert [record["step"] for record in journal.records] == [2, 4]
         assert journal.has(4) and not journal.has(6)
@@ -262,6 +270,27 @@ def test_collapse_is_seen_and_health_is_not_blamed():
     assert find_collapse(curve([0.6] * 10, [0.2] * 3)) is None  # too early to say
     assert find_collapse(curve([0.6, 0.1] * 10, [])) is None
     assert find_collapse([{"step": 0, "knn_top1": 0.1}]) is None
+
+
+def test_a_hangup_is_a_wish_to_stop_unless_the_command_is_to_ignore_it():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        assert signal.SIGHUP not in signals.heard()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with signals.StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received == signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_log_that_is_full_or_closed_ends_no_run():
+    with open("/dev/full", "w", buffering=1) as full:
+        for stream in (full, None):
+            lines = progress.Lines(stream)
+            lines.write("train 8/144 clips")
+            lines.flush()
 
 
 def test_second_signal_acts_at_once(request):

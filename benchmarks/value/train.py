@@ -64,7 +64,7 @@ class Data:
         self.arrays = jnp.asarray(frames), jnp.asarray(self.lengths)
         self.train = self.dataset.indices(split, "train")
         self.test = self.dataset.indices(split, "test")
-        self.order = np.stack([self.shuffle(seed, config) for seed in range(args.seeds)])
+        self.order = np.stack([self.shuffle(seed, config) for seed in args.numbers])
 
     def shuffle(self, seed: int, config) -> np.ndarray:
         """Clip numbers [steps, batch], a permutation an epoch, the rest of it left out."""
@@ -203,7 +203,7 @@ class Task:
         """-> (create, run, encode), `run` compiled; many of them at once, in threads."""
         config = make_config(row, self.args.streams)
         create, run, encode = make_runner(config, self.data.dataset.layout)
-        seeds = jnp.arange(self.args.seeds)
+        seeds = jnp.array(self.args.numbers)
         state = jax.eval_shape(create, seeds).replace(step=None)
         chunk = jnp.asarray(self.data.order[:, : self.args.chunk])
         lowered = run.lower(state, jnp.int32(0), seeds, chunk, *self.data.arrays)
@@ -211,7 +211,7 @@ class Task:
 
     def train(self, row: str, compiled, start_at: int) -> str:
         create, run, encode = compiled
-        args, data, seeds = self.args, self.data, jnp.arange(self.args.seeds)
+        args, data, seeds = self.args, self.data, jnp.array(self.args.numbers)
         state, first = self.start, start_at
         if state is None:
             state, first = create(seeds).replace(step=None), 0
@@ -236,9 +236,9 @@ class Task:
         found = measure(features, y, data.train, data.test, folds, int(y.max()) + 1)
         found = {name: np.asarray(value, float) for name, value in (found | metrics).items()}
         with open(self.args.out / RESULTS, "a") as file:
-            for seed in range(self.args.seeds):
+            for i, seed in enumerate(self.args.numbers):
                 line = {"task": self.name, "row": row, "seed": seed, "steps": self.args.steps}
-                line |= {name: round(float(value[seed]), 6) for name, value in found.items()}
+                line |= {name: round(float(value[i]), 6) for name, value in found.items()}
                 file.write(json.dumps(line) + "\n")
         names = [name for name in found if name.endswith(("1-NN", "logistic"))]
         return ", ".join(f"{name} {100 * found[name].mean():.2f}" for name in names)
@@ -257,12 +257,14 @@ def main() -> int:
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--streams", default="joint,motion,bone")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="number of the first seed")
     parser.add_argument("--minutes", type=float, default=1e9, help="no row is begun after these")
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer: does it run?")
     parser.add_argument("--chunk", type=int, default=119, help="steps of one call")
     parser.add_argument("--threads", type=int, default=4, help="rows that are compiled at once")
     args = parser.parse_args()
     args.streams = tuple(args.streams.split(","))
+    args.numbers = tuple(range(args.first, args.first + args.seeds))
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {args.seeds} seeds", flush=True)

@@ -163,7 +163,17 @@ def _escape_prose(text: str) -> str:
 METHODS = [ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("keys", "halp", "cmd")]
 OTHERS = [  # sections that only the configs of other methods have
     ROOT / "halp_jax" / "methods" / f"{name}.py"
-    for name in ("normal_view", "aimclr", "crossclr", "isc", "ascal", "ascal_view")
+    for name in (
+        "normal_view",
+        "aimclr",
+        "crossclr",
+        "whole_view",
+        "adam",
+        "predict",
+        "isc",
+        "ascal",
+        "ascal_view",
+    )  # fmt: skip
 ]
 
 

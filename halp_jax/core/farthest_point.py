@@ -107,11 +107,11 @@ def _find_ray(normals: Float[Array, "planes dim"], prototype: Float[Array, " dim
     """The best end of the walks. Later rounds start between the best so far and the prototype."""
     planes, dim = normals.shape
     moves = min(planes - 1, dim - 1)
-    away = jnp.linspace(0, dim**0.5, WALKS)[:, None, None] * prototype
-    towards_best = jnp.linspace(0.05, 1, WALKS)[:, None] * prototype
+    away = jnp.linspace(0, dim**0.5, WALKS, dtype=jnp.float32)[:, None, None] * prototype
+    towards_best = jnp.linspace(0.05, 1, WALKS, dtype=jnp.float32)[:, None] * prototype
 
     def search(best, key):
-        directions = jax.random.normal(key, (WALKS, moves, dim)) - away
+        directions = jax.random.normal(key, (WALKS, moves, dim), jnp.float32) - away
         starts = normalize(best + towards_best)
         ends = jax.vmap(_walk, (None, 0, 0))(normals, starts, directions)
         ends = jnp.concatenate([best[None], ends])
@@ -145,5 +145,5 @@ def _walk(normals: Array, start: Array, directions: Array) -> Array:
         return (normalize(free_of(ties, z)), ties), None
 
     moves, dim = directions.shape
-    ties = jnp.zeros((max(moves, 1), dim))  # orthonormal rows, filled one by one
+    ties = jnp.zeros((max(moves, 1), dim), jnp.float32)  # orthonormal rows, filled one by one
     return jax.lax.scan(move, (start, ties), (jnp.arange(moves), directions))[0][0]

@@ -27,6 +27,7 @@ from halp_jax.core.farthest_point import farthest_feasible
 Solver = Literal["pairwise", "geodesic", "sphere"]
 Estimator = Literal["sampled", "expected"]
 Draw = Literal["released", "slide"]
+TIE = 1e-6  # similarities so close are equal: at t* itself the order is float32's rounding
 
 
 class Reach(NamedTuple):
@@ -118,7 +119,7 @@ def place_positives(
     a, b = sphere.slerp_weights(t, r.omega[selected])
     if solver == "pairwise":  # keep z(t) when its nearest prototype is still P*
         similarity = a[:, None] * s + b[:, None] * c[selected]
-        kept = jnp.argmax(similarity, axis=1) == r.nearest
+        kept = similarity[:, r.nearest] >= jnp.max(similarity, axis=1) - TIE
     else:
         kept = jnp.ones(t.shape, bool)
     if solver != "sphere" and s.shape[0] == 1:  # no other prototype to walk to
@@ -189,7 +190,7 @@ def halp_loss(
       The loss (0 where nothing is kept; no gradient but to the queries) and metrics worth watching:
       `kept` (share of positives), `t_star` (mean), `not_argmin` (share of walks whose end is more
       similar to P* than the anchor is: t* is then the edge of the feasible set, not the minimum)
-      and `prototypes_used` (prototypes that are nearest to some anchor of the local batch).
+      and `prototypes_used` (prototypes that are nearest to some anchor of the global batch).
     """
 
     def over_devices(value):
@@ -241,7 +242,8 @@ def halp_loss(
     a, b = sphere.slerp_weights(r.t_star, r.omega)
     at_anchor = jnp.max(s, axis=-1, keepdims=True)
     at_t_star = a * at_anchor + b * jnp.take(c, r.nearest, axis=1).T
-    used = jnp.zeros(s.shape[1]).at[r.nearest].max((weight > 0).astype(jnp.float32))
+    used = jnp.zeros(s.shape[1]).at[r.nearest].max(weight > 0)
+    used = used if axis_name is None else jax.lax.pmax(used, axis_name)
     metrics = {
         "kept": share_kept,
         "t_star": jnp.mean(weight * jnp.sum(r.chance * r.t_star, axis=-1)),

@@ -21,17 +21,19 @@ class MemoryQueue(NamedTuple):
 
 def create_queue(key: Key[Array, ""], size: int, dim: int) -> MemoryQueue:
     """A queue of `size` random unit vectors, as MoCo starts; none of them counts as a real key."""
-    keys = normalize(jax.random.normal(key, (size, dim)))
+    keys = normalize(jax.random.normal(key, (size, dim), jnp.float32))
     return MemoryQueue(keys, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def push(queue: MemoryQueue, keys: Float[Array, "batch dim"]) -> MemoryQueue:
-    """Overwrites the oldest entries with `keys` [batch, dim]; batch must divide the queue's size."""
+    """Overwrites the oldest entries with `keys` [batch, dim], across the seam where they reach it."""
     size, batch = queue.keys.shape[0], keys.shape[0]
-    if size % batch:
-        raise ValueError(f"a queue of {size} keys is no multiple of the batch of {batch}")
+    if batch > size:
+        raise ValueError(f"a queue of {size} keys cannot hold a batch of {batch}")
     return MemoryQueue(
-        keys=jax.lax.dynamic_update_slice_in_dim(queue.keys, keys, queue.head, axis=0),
+        keys=queue.keys.at[(queue.head + jnp.arange(batch)) % size].set(
+            keys.astype(queue.keys.dtype), unique_indices=True
+        ),
         head=(queue.head + batch) % size,
         pushed=jnp.minimum(queue.pushed + batch, _MANY),
     )

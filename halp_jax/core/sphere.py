@@ -7,9 +7,12 @@ those (scalars) instead of the points; that is what lets HaLP work on small tabl
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Below this sine two points are taken to coincide or to be antipodal. float32 resolves cos W to 6e-8,
-# so sin W is known to about 3e-4 near the poles; a tenth of that only ever catches exact cases.
+# Below this sine two points are taken to coincide. float32 resolves cos W to 6e-8, so sin W is known to
+# about 3e-4 near the poles; a tenth of that only ever catches exact cases.
 _TINY = 3e-5
+# Above this angle two points are taken to be antipodal: what float32's rounding of cos W does to |z(t)|
+# grows as 1 / sin^2 W, to 5e-4 here and to 2 % a milliradian from pi.
+_OPPOSITE = jnp.pi - 1e-2
 
 
 def normalize(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
@@ -37,13 +40,7 @@ def slerp_weights(
     a = sin((1-t) W) / sin W and b = sin(t W) / sin W: the paper's manifold mixup (z(t) is a unit vector).
     At W = 0 this is the limit 1-t, t. At W = pi there is no one geodesic: the walk stays at x.
     """
-    sine = jnp.sin(omega)
-    degenerate = sine < _TINY
-    safe = jnp.where(degenerate, 1.0, sine)
-    opposite = degenerate & (omega > 1.0)
-    a = jnp.where(degenerate, jnp.where(opposite, 1.0, 1.0 - t), jnp.sin((1.0 - t) * omega) / safe)
-    b = jnp.where(degenerate, jnp.where(opposite, 0.0, t), jnp.sin(t * omega) / safe)
-    return a, b
+    return mean_slerp_weights(t, t, omega)
 
 
 def mean_slerp_weights(
@@ -55,9 +52,14 @@ def mean_slerp_weights(
     passed, so the mean positive is the midpoint of the arc, shortened: no quotient of differences,
     and nothing to guard at t0 = t1.
     """
-    a, b = slerp_weights((t0 + t1) / 2, omega)
+    t, opposite = (t0 + t1) / 2, omega > _OPPOSITE
+    sine = jnp.sin(omega)
+    same = sine < _TINY
     shortening = jnp.sinc((t1 - t0) * omega / (2 * jnp.pi))  # sinc(x) = sin(pi x) / (pi x)
-    return a * shortening, b * shortening
+    safe = jnp.where(same | opposite, 1.0, sine)
+    a = shortening * jnp.where(same, 1.0 - t, jnp.sin((1.0 - t) * omega) / safe)
+    b = shortening * jnp.where(same, t, jnp.sin(t * omega) / safe)
+    return jnp.where(opposite, 1.0, a), jnp.where(opposite, 0.0, b)
 
 
 def tie_angle(

@@ -1,32 +1,31 @@
-"""Clips of any source -> a tfds data set on disk, written once and then only read.
+"""Clips of any source -> a data set on disk, written once and then only read.
 
-The files hold the clips in the order of the source, so they do not depend on the number of
-processes that read them. Everything goes into a folder beside the wanted one, which takes its name
-only when it is whole: a run that is stopped or killed leaves nothing that opens.
+It is a folder that tfds opens, too, or a packed file, for which no TensorFlow is needed. The files hold
+the clips in the order of the source, so they do not depend on the number of processes that read them,
+and are whole or do not open (`claim`): so it is for a run that is stopped or killed.
 """
 
 import contextlib
 import json
 import os
-import re
-import shutil
-import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from halp_jax.datasets import beam
+from halp_jax.datasets import beam, packed
+from halp_jax.datasets.atomic_write import write_named
+from halp_jax.datasets.claim import claim_folder
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.pipeline import import_tensorflow
 from halp_jax.datasets.prepared import (
     FORMAT_VERSION,
     METADATA,
-    PreparedDataset,
+    Dataset,
+    describe_records,
     open_dataset,
-    record_sizes,
 )
 from halp_jax.datasets.preview import PICTURE, check_skeleton, choose_clips, save_picture
 from halp_jax.datasets.read_pool import (
@@ -50,11 +49,6 @@ TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
 CLIPS_PER_FILE = 2048  # about 120 MB of NTU clips
 CLIPS_PER_WRITE = 128  # tfds writes its metadata anew each time
-# What prepare writes, and what --overwrite may therefore delete.
-OUR_FILES = re.compile(
-    rf"{re.escape(METADATA)}|{re.escape(PICTURE)}|dataset_info\.json|features\.json|label\.labels\.txt"
-    rf"|{re.escape(RECORDS)}.*"
-)
 
 
 def prepare_source(
@@ -69,12 +63,13 @@ def prepare_source(
     repair: Repair = USUAL_REPAIR,
     beam_runner: str = "",
     beam_options: Sequence[str] = (),
-) -> PreparedDataset:
+) -> Dataset:
     """Reads every item of `source` and writes the prepared data set `out_dir`.
 
     Args:
         source: what `halp_jax.datasets.open_source` gives.
-        out_dir: a folder that does not exist yet (or see `overwrite`).
+        out_dir: a folder that does not exist yet (or see `overwrite`), or a file NAME.npz: that is
+            written from memory, without a picture, and needs no TensorFlow.
         workers: reader processes; with 0 or 1 everything happens in this one.
         normalize: "upright" for the view-invariant normalisation, "view" for the older one that
             did not always stand people upright, "released" for that of the released code, "none" for
@@ -108,27 +103,30 @@ def prepare_source(
         raise UserError(f"the {source.format} source has no files to read; check its path")
     converted = describe_conversion(source.layout, layout)  # before any work: it may be impossible
     out = Path(out_dir).expanduser().resolve()
-    _check_out(out, overwrite)
+    in_one = out.suffix == packed.SUFFIX and not out.is_dir()
+    if in_one and beam_runner:
+        raise UserError(f"--beam writes a folder; give one in place of {out}")
     reading = Reading(
         source.read, source.layout, len(source.class_names), normalize, layout, repair
     )
-    told = check_skeleton(source, reading)
-    if normalize != "none" and not is_known(layout):
-        told |= advise_spine(reading, source.items)
-    with _unfinished_folder(out) as folder:
-        # Before the clock starts: TensorFlow loads for long.
-        tfds, info = _tfds_info(folder, source, layout)
+    with (
+        write_named(out, out.suffix, overwrite) if in_one else claim_folder(out, overwrite) as place
+    ):
+        told = check_skeleton(source, reading)
+        if normalize != "none" and not is_known(layout):
+            told |= advise_spine(reading, source.items)
+        frames: list[np.ndarray] = []
         if beam_runner:
+            tfds, info = _tfds_info(place, source, layout)
             given = (reading, source.items, beam_runner, beam_options)
             written = beam.write_clips(tfds.core, info, TFDS_SPLIT, *given, _example, strict)
+        elif in_one:
+            results = read_items(reading, source.items, workers)
+            written = _write_clips(lambda clip: frames.append(clip.frames), results, source, strict)
         else:
-            with (
-                contextlib.closing(read_items(reading, source.items, workers)) as results,
-                Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
-            ):
-                writer = tfds.core.SequentialWriter(info, max_examples_per_shard=CLIPS_PER_FILE)
-                writer.initialize_splits([TFDS_SPLIT])
-                written = _write_clips(writer, results, strict, progress)
+            with _open_records(place, source, layout) as write:
+                results = read_items(reading, source.items, workers)
+                written = _write_clips(write, results, source, strict)
         infos, lengths, rates, damaged, remarks = written
         if not infos:
             raise UserError(
@@ -153,49 +151,69 @@ def prepare_source(
             "names": [info.name for info in infos],
             "labels": [int(info.label) for info in infos],
             "lengths": lengths,
-            "shards": [
-                {"file": file.name, "records": record_sizes(file)}
-                for file in sorted(folder.glob(f"{RECORDS}*"))
-            ],
         }
-        # Last, because a folder without it does not open.
-        (folder / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
-        dataset = open_dataset(folder)
-        save_picture(dataset, choose_clips(dataset), folder / PICTURE)
-        _move_into_place(folder, out)
-    return open_dataset(out)
+        if in_one:
+            packed.save(place, metadata, np.concatenate(frames))
+        else:
+            metadata["shards"] = [
+                describe_records(file) for file in sorted(place.glob(f"{RECORDS}*"))
+            ]
+            (place / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+            dataset = open_dataset(place)
+            save_picture(dataset, choose_clips(dataset), place / PICTURE)
+    return packed.open_dataset(out)
 
 
 def _write_clips(
-    writer: Any, results: Iterator[ItemResult], strict: bool, progress: Progress
+    write: Callable[[Clip], None], results: Iterator[ItemResult], source: Source, strict: bool
 ) -> Written:
-    """Writes all sound clips."""
-    written, waiting, seen = Written([], [], [], [], Counter()), [], set()
+    """Writes all sound clips, one after the other."""
+    written, seen = Written([], [], [], [], Counter()), set()
+    with (
+        contextlib.closing(results),
+        Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,
+    ):
+        for clips, broken in results:
+            for clip in clips:
+                if clip.name in seen:
+                    reason = beam.SAME_NAME.format(clip.name)
+                    broken.append({"item": clip.name, "reason": reason})
+                    continue
+                seen.add(clip.name)
+                written.add(clip.info, len(clip.frames), clip.fps, clip.remarks)
+                write(clip)
+            for entry in broken:
+                if strict:
+                    raise UserError(entry["reason"])
+                progress.note(f"damaged, left out: {entry['reason']}")
+            written.damaged.extend(broken)
+            progress.update(clips=len(written.infos), damaged=len(written.damaged))
+    return written
+
+
+@contextlib.contextmanager
+def _open_records(folder: Path, source: Source, layout: Layout) -> Iterator[Callable[[Clip], None]]:
+    """What writes a clip to the tfds data set in `folder`."""
+    tfds, info = _tfds_info(folder, source, layout)
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=CLIPS_PER_FILE)
+    writer.initialize_splits([TFDS_SPLIT])
+    waiting: list[dict[str, Any]] = []
 
     def flush() -> None:
         writer.add_examples({TFDS_SPLIT: waiting})
         waiting.clear()
 
-    for clips, broken in results:
-        for clip in clips:
-            if clip.name in seen:
-                reason = beam.SAME_NAME.format(clip.name)
-                broken.append({"item": clip.name, "reason": reason})
-                continue
-            seen.add(clip.name)
-            written.add(clip.info, len(clip.frames), clip.fps, clip.remarks)
-            waiting.append(_example(clip))
-            if len(waiting) >= CLIPS_PER_WRITE:
-                flush()
-        for entry in broken:
-            if strict:
-                raise UserError(entry["reason"])
-            progress.note(f"damaged, left out: {entry['reason']}")
-        written.damaged.extend(broken)
-        progress.update(clips=len(written.infos), damaged=len(written.damaged))
-    flush()
-    writer.close_all()
-    return written
+    def write(clip: Clip) -> None:
+        waiting.append(_example(clip))
+        if len(waiting) >= CLIPS_PER_WRITE:
+            flush()
+
+    try:
+        yield write
+        flush()
+        writer.close_all()
+    except import_tensorflow().errors.OpError as error:  # a full disk, which is no OSError there
+        raise OSError(0, error.message) from error
 
 
 def _example(clip: Clip) -> dict[str, Any]:
@@ -237,70 +255,3 @@ def _tfds_info(folder: Path, source: Source, layout: Layout) -> tuple[Any, Any]:
         disable_shuffling=True,
     )
     return tfds, info
-
-
-# --- folders --------------------------------------------------------------------------------------
-
-
-def _check_out(out: Path, overwrite: bool) -> None:
-    """Refuses, before any work, a folder that must not be replaced."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"{out} is a file; give another folder as --out")
-    if not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise UserError(f"{out} exists; give another --out, or --overwrite to replace it")
-    for entry in sorted(out.iterdir()):
-        if entry.is_dir() or not OUR_FILES.fullmatch(entry.name):
-            raise UserError(
-                f"{out} holds {entry.name}, which prepare did not write; move it away or give"
-                " another --out"
-            )
-
-
-@contextlib.contextmanager
-def _unfinished_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` for the work; whatever is left of it is removed afterwards.
-
-    Folders that killed runs of this machine have left for the same `out` are removed too.
-    """
-    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
-    prefix = f"{out.name}.incomplete-{host}-"
-    folder = out.with_name(f"{prefix}{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for stale in out.parent.iterdir():
-            owner = stale.name.removeprefix(prefix)
-            if stale.name.startswith(prefix) and owner.isdecimal() and not _is_running(int(owner)):
-                shutil.rmtree(stale, ignore_errors=True)
-        folder.mkdir()
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); check --out") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # somebody else's
-    return True
-
-
-def _move_into_place(folder: Path, out: Path) -> None:
-    """Gives the finished folder its name. An older data set is deleted only after that."""
-    older = out.with_name(f"{folder.name}.replaced")
-    if out.exists():
-        os.replace(out, older)
-    try:
-        os.replace(folder, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); check --out") from error
-    shutil.rmtree(older, ignore_errors=True)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.datasets import pipeline
-from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.datasets.atomic_write import write_named
 from halp_jax.datasets.prepared import Dataset
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
@@ -53,7 +53,7 @@ def write_pyskl(dataset: Dataset, file: str | os.PathLike[str], overwrite: bool 
         "layout": describe_layout(dataset.layout),
         "fps": dataset.metadata.get("fps"),
     }
-    with _atomic(file, ".pkl", overwrite) as stream:
+    with write_named(file, ".pkl", overwrite) as stream:
         # {head..., "annotations": [each]} spelt out, so that no more than a batch is in memory.
         stream.write(pickle.PROTO + bytes([PROTOCOL]) + pickle.EMPTY_DICT + pickle.MARK)
         for key, value in head.items():
@@ -127,7 +127,7 @@ def write_npz(
     longest = int(dataset.lengths[chosen].max())
     width = dataset.layout.bodies * dataset.layout.num_joints * 3
     eye = np.eye(dataset.num_classes, dtype=np.float32)
-    with _atomic(file, ".npz", overwrite) as stream, zipfile.ZipFile(stream, "w") as archive:
+    with write_named(file, ".npz", overwrite) as stream, zipfile.ZipFile(stream, "w") as archive:
         for part, numbers in parts.items():
             with _member(archive, f"x_{part}", (len(numbers), longest, width)) as member:
                 for _, frames in _iterate(dataset, numbers, f"export {part}"):
@@ -169,15 +169,3 @@ def _iterate(
             for row in np.flatnonzero(batch["valid"]):
                 yield int(batch["index"][row]), batch["frames"][row, : batch["length"][row]]
             progress.update(int(batch["valid"].sum()))
-
-
-@contextlib.contextmanager
-def _atomic(file: str | os.PathLike[str], suffix: str, overwrite: bool) -> Iterator[IO[bytes]]:
-    """A stream to a new file that takes its name when the block ends well."""
-    path = Path(file).expanduser()
-    if path.suffix != suffix:
-        raise UserError(f"{path} does not end in {suffix}; name the file so that it can be opened")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise UserError(f"{path} exists; choose another --out, or --overwrite to replace it")
-    with atomic_write(path, "choose another --out") as stream:
-        yield stream

@@ -22,13 +22,13 @@ from jaxtyping import Float, Int
 
 from halp_jax.datasets import graph_batches
 from halp_jax.datasets.arrays import check_labels, check_names, number_splits
-from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.datasets.claim import GRAPHS as FILE
+from halp_jax.datasets.claim import claim_folder
 from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout_file import restore_layout
 
-FILE = "graphs.npz"  # in the folder of a prepared data set
 FORMAT, FORMAT_VERSION = "halp_jax graphs", 1
 ARRAYS = ("node_labels", "attributes", "edges", "edge_labels")
 
@@ -257,19 +257,12 @@ def build(
 
 def save(dataset: GraphDataset, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Writes the data set into a folder, whole or not at all -> the folder, for config.data.dir."""
-    path = Path(folder).expanduser() / FILE
-    if path.exists() and not overwrite:
-        raise UserError(f"{path.parent} exists; choose another folder, or overwrite it")
     metadata = dataset.metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
     text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path.parent} cannot be made ({error.strerror}); check it") from error
-    with atomic_write(path, "choose another folder") as stream:
-        arrays = {name: getattr(dataset, name) for name in ARRAYS}
-        np.savez_compressed(stream, metadata=text, **arrays)
-    return path.parent
+    path, arrays = Path(folder).expanduser(), {name: getattr(dataset, name) for name in ARRAYS}
+    with claim_folder(path, overwrite) as unfinished:
+        np.savez_compressed(unfinished / FILE, metadata=text, **arrays)
+    return path
 
 
 def read(path: Path, metadata: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> GraphDataset:

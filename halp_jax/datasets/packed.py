@@ -5,18 +5,19 @@ everything else as bytes. No array holds Python objects, and nothing in the file
 """
 
 import json
+import math
 import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from halp_jax.datasets import graphs, pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
-from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.datasets.atomic_write import write_named
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
@@ -25,6 +26,8 @@ SUFFIX = ".npz"
 FORMAT, FORMAT_VERSION = "halp_jax packed clips", 1
 VERSIONS = {FORMAT: FORMAT_VERSION, graphs.FORMAT: graphs.FORMAT_VERSION}
 CLIPS_PER_READ = 64
+# What is unpacked before it is known to fit: a file of some MB can be made to hold GB.
+_MOST_PACKED, _SPARE = 100, 2**20
 # What zipfile, zlib, numpy and json say of a file that is cut short, changed, or something else.
 DAMAGE = (
     ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
@@ -50,22 +53,22 @@ def pack(
     Raises:
         UserError: the file is there or cannot be written, or a coordinate is too large for float16.
     """
-    path = Path(file).expanduser()
-    if path.suffix != SUFFIX:
-        raise UserError(f"{path} does not end in {SUFFIX}; name the file so that it can be opened")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise UserError(f"{path} exists; choose another file, or overwrite it")
-    frames = load_frames(dataset)
-    if half:
-        if not np.abs(frames).max() <= np.finfo(np.float16).max:
-            raise UserError(f"{dataset.path} has coordinates beyond float16; leave out half")
-        frames = frames.astype(np.float16)
-    metadata = dataset.metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
-    metadata.pop("shards", None)
+    with write_named(file, SUFFIX, overwrite) as stream:
+        frames = load_frames(dataset)
+        if half:
+            if not np.abs(frames).max() <= np.finfo(np.float16).max:
+                raise UserError(f"{dataset.path} has coordinates beyond float16; leave out half")
+            frames = frames.astype(np.float16)
+        metadata = {name: value for name, value in dataset.metadata.items() if name != "shards"}
+        save(stream, metadata, frames)
+    return Path(file).expanduser()
+
+
+def save(stream: IO[bytes], metadata: dict[str, Any], frames: np.ndarray) -> None:
+    """Writes what `pack` does: the metadata of a data set, the frames of all clips one after the other."""
+    metadata = metadata | {"format": FORMAT, "format_version": FORMAT_VERSION}
     text = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    with atomic_write(path, "choose another file") as stream:
-        np.savez_compressed(stream, metadata=text, frames=frames)
-    return path
+    np.savez_compressed(stream, metadata=text, frames=frames)
 
 
 def load_frames(dataset: Dataset) -> np.ndarray:
@@ -96,12 +99,18 @@ def load(file: str | os.PathLike[str]) -> ArrayDataset | graphs.GraphDataset:
     path = Path(file).expanduser()
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            size = {member.filename: member.file_size for member in arrays.zip.infolist()}
+            frames_size = size.pop("frames.npy", 0)
+            if sum(size.values()) > _SPARE + _MOST_PACKED * path.stat().st_size:
+                raise Misfit("its arrays are far larger than the file")
             metadata = json.loads(arrays["metadata"].tobytes())
             _check_version(path, metadata)
             if metadata["format"] == graphs.FORMAT:
                 return graphs.read(path, metadata, arrays)
+            fields = read_fields(path, metadata, len(metadata["names"]))
+            if frames_size > _SPARE + 4 * math.prod(_frames_shape(fields)):
+                raise Misfit("its frames are more than its clips have")
             frames = arrays["frames"]
-        fields = read_fields(path, metadata, len(metadata["names"]))
         _check_frames(frames, fields)
     except UserError:
         raise
@@ -152,10 +161,15 @@ def _check_version(path: Path, metadata: Any) -> None:
         )
 
 
+def _frames_shape(fields: dict[str, Any]) -> tuple[int, ...]:
+    layout = fields["layout"]
+    count = int(fields["lengths"].sum(dtype=np.int64))
+    return (max(count, 0), layout.bodies, layout.num_joints, 3)
+
+
 def _check_frames(frames: np.ndarray, fields: dict[str, Any]) -> None:
     """Raises Misfit when the frames are not those of the clips that the metadata name."""
-    layout, lengths = fields["layout"], fields["lengths"]
-    shape = (int(lengths.sum(dtype=np.int64)), layout.bodies, layout.num_joints, 3)
+    lengths, shape = fields["lengths"], _frames_shape(fields)
     if frames.dtype not in (np.float16, np.float32):
         raise Misfit(f"its frames are {frames.dtype}")
     if not len(lengths) or lengths.min() < 1 or frames.shape != shape:

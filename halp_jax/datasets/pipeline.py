@@ -247,8 +247,13 @@ def quiet_tensorflow() -> None:
 
 def import_tensorflow() -> ModuleType:
     """TensorFlow, kept off the accelerators: they belong to JAX."""
-    import tensorflow as tf
-
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UserError(
+            "a folder of records needs TensorFlow, which is not installed: pip install tensorflow"
+            " tensorflow-datasets, or write a packed file, prepare --out=NAME.npz, which needs none"
+        ) from error
     try:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:

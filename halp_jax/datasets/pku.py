@@ -58,6 +58,7 @@ _FPS = 30.0  # of a Kinect v2
 _ROW = _BODIES * NTU25.num_joints * 3
 # A minute has 1,800 frames and videos last three or four.
 _MAX_FILE_BYTES = 128 * 2**20
+_MAX_LABELS = 1000  # of a video, which has about twenty
 
 
 def parse_video_name(name: str) -> dict[str, int]:
@@ -75,20 +76,19 @@ def parse_video_name(name: str) -> dict[str, int]:
 
 def parse_video(data: bytes, where: str) -> Float[np.ndarray, "time bodies joints xyz"]:
     """The bytes of a skeleton file -> float32 metres. Raises DamagedClip."""
-    rows = sum(1 for line in data.splitlines() if line.strip())
+    lines = [line for line in data.splitlines() if line.strip()]
     try:
         values = np.fromstring(data, sep=" ")
     except (ValueError, DeprecationWarning):
         raise DamagedClip(f"{where}: it holds text that is no number; fetch it again") from None
-    if rows == 0:
+    if not lines:
         raise DamagedClip(f"{where}: it is empty; fetch it again")
-    if len(values) != rows * _ROW:
-        raise DamagedClip(
-            f"{where}: {len(values)} numbers in {rows} rows, not {_ROW} in each; fetch it again"
-        )
+    wrong = next((n for n, line in enumerate(lines, 1) if len(line.split()) != _ROW), None)
+    if wrong or len(values) != len(lines) * _ROW:
+        raise DamagedClip(f"{where}: row {wrong or 1} has not {_ROW} numbers; fetch it again")
     # Out of range (float32 might not hold it) damages only its clip; NaN is a joint not found.
     values[np.abs(values) > MAX_COORDINATE] = np.inf
-    return values.astype(np.float32).reshape(rows, _BODIES, NTU25.num_joints, 3)
+    return values.astype(np.float32).reshape(len(lines), _BODIES, NTU25.num_joints, 3)
 
 
 def parse_labels(data: bytes, where: str) -> list[tuple[int, int, int, int]]:
@@ -108,8 +108,10 @@ def parse_labels(data: bytes, where: str) -> list[tuple[int, int, int, int]]:
             raise DamagedClip(f"{where}: line {number} is not {what}; correct it")
         found.append(tuple(map(int, match.groups())))
     rows = _join_frames([row[0] for row in found]) if framewise else [(*row, 0) for row in found]
-    if not rows:
-        raise DamagedClip(f"{where}: no action is labelled in it; correct it or leave it out")
+    if not 0 < len(rows) <= _MAX_LABELS:
+        raise DamagedClip(
+            f"{where}: {len(rows)} actions are labelled in it; correct it or leave it out"
+        )
     return rows
 
 

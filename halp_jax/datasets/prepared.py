@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -161,22 +162,25 @@ class PreparedDataset(Dataset):
         return files
 
     @functools.cached_property
-    def _records(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each clip: the number of its file, where its record starts there, its data bytes."""
+    def _records(self) -> tuple[np.ndarray, ...]:
+        """For each clip: the number of its file, where its record starts there, its data bytes and their
+        CRC-32, -1 where an older data set does not tell it."""
         shards = self.metadata["shards"]
         file = np.repeat(np.arange(len(shards)), [len(shard["records"]) for shard in shards])
         sizes = [np.asarray(shard["records"], np.int64) for shard in shards]
         starts = [np.cumsum(size + HEADER + FOOTER) - (size + HEADER + FOOTER) for size in sizes]
-        return file, np.concatenate(starts), np.concatenate(sizes)
+        checksums = [shard.get("crc32", [-1] * len(shard["records"])) for shard in shards]
+        return file, np.concatenate(starts), np.concatenate(sizes), np.concatenate(checksums)
 
     def read_records(self, numbers: Sequence[int] | Int[np.ndarray, "chosen"]) -> list[bytes]:
         """The serialised examples of these clips. Reads only them; safe from several threads."""
-        file, start, size = self._records
+        file, start, size, checksum = self._records
         records = []
         for number in numbers:
             length = int(size[number])
             data = os.pread(self._shard_files[file[number]], HEADER + length, int(start[number]))
-            if len(data) != HEADER + length or struct.unpack("<Q", data[:8])[0] != length:
+            whole = len(data) == HEADER + length and struct.unpack("<Q", data[:8])[0] == length
+            if not whole or checksum[number] not in (-1, zlib.crc32(memoryview(data)[HEADER:])):
                 path = self.path / self.metadata["shards"][file[number]]["file"]
                 raise UserError(
                     f"{path} is damaged at byte {start[number]}: run prepare again with --overwrite"
@@ -209,6 +213,8 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset:
         )
     try:
         count = sum(len(shard["records"]) for shard in metadata["shards"])
+        if count != sum(len(shard.get("crc32", shard["records"])) for shard in metadata["shards"]):
+            raise Misfit("has not one checksum a record")
         dataset = PreparedDataset(**read_fields(path, metadata, count))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
@@ -274,19 +280,23 @@ def _check_whole(dataset: PreparedDataset) -> None:
             raise UserError(f"{file} has {size} bytes, not {whole}: run prepare again")
 
 
-def record_sizes(file: Path) -> list[int]:
-    """Bytes of each record's data in a TFRecord file, by stepping from header to header.
+def describe_records(file: Path) -> dict[str, Any]:
+    """The name of a TFRecord file, and bytes and CRC-32 of each record's data.
+
+    TFRecords have a checksum of their own, a CRC-32C, which takes TensorFlow to look at.
 
     Raises:
         UserError: the last record does not end where the file does.
     """
-    sizes, position, end = [], 0, file.stat().st_size
-    with open(file, "rb", buffering=0) as stream:
+    sizes, checksums, position, end = [], [], 0, file.stat().st_size
+    with open(file, "rb") as stream:
         while position < end:
-            header = os.pread(stream.fileno(), HEADER, position)
+            header = stream.read(HEADER)
             size = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else end
-            if position + HEADER + size + FOOTER > end:
+            position += HEADER + size + FOOTER
+            if position > end:
                 raise UserError(f"{file} is truncated at byte {end}: run prepare again")
             sizes.append(size)
-            position += HEADER + size + FOOTER
-    return sizes
+            checksums.append(zlib.crc32(stream.read(size)))
+            stream.seek(position)
+    return {"file": file.name, "records": sizes, "crc32": checksums}

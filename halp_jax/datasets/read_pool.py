@@ -105,6 +105,11 @@ class Written(NamedTuple):
         self.remarks.update(remarks)
 
 
+def count_cores() -> int:
+    """The processors that this process may use; on macOS, which does not tell, all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_rates(rates: Sequence[float]) -> tuple[float | None, dict[str, str]]:
     """The frame rate in Hz of all clips, None if they differ or do not tell; and the note of it."""
     different = {round(rate, 2) for rate in rates}
@@ -224,7 +229,10 @@ def read_items(reading: Reading, items: tuple[Item, ...], workers: int) -> Itera
     groups = [items[start : start + size] for start in range(0, len(items), size)]
     workers = min(workers, len(groups))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (reading,))
+    try:
+        pool = ProcessPoolExecutor(workers, context, _start_worker, (reading,))
+    except (OSError, ImportError) as error:  # no semaphores, as where /dev/shm is missing
+        raise UserError(f"no reader process can be started ({error}): give --workers=1") from error
     pending: deque[Future[list[ItemResult]]] = deque()
     try:
         for group in groups:

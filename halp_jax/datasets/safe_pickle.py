@@ -2,8 +2,9 @@
 
 A pickle is a program; nothing of it may run but what an array needs. Three fences:
 
-* every opcode is on a list of those that build plain values, and no length or memo index in it
-  reaches beyond the file (which would make the loader allocate gigabytes for a tiny file);
+* every opcode is on a list of those that build plain values, no length or memo index in it reaches
+  beyond the file (which would make the loader allocate gigabytes for a tiny file), and what its
+  values amount to, each reference counted as often as it is made, stays within a multiple of it;
 * every name it asks for is one of the exact (module, name) pairs that numpy 1 and 2 write;
 * what those names stand for is code of this module, never numpy's own: arrays of numbers are
   made from their bytes, everything else (object arrays first of all) is refused.
@@ -14,7 +15,7 @@ import mmap
 import pickle
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ _OPCODES = frozenset(
     """.split()
 )
 _MEMO_WRITES = ("PUT", "BINPUT", "LONG_BINPUT")
+_MEMO_READS = ("GET", "BINGET", "LONG_BINGET")
+_MAX_DEPTH = 50
+_UNFOLDED = 16  # times the file: names of clips stand in every split, arrays once
 _NUMBERS = re.compile(r"[fiu][1248]|b1", re.ASCII)
 _MAX_AXES = 8
 
@@ -148,15 +152,78 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
+class _Value:
+    """What the loader has on its stack, as far as its cost goes."""
+
+    __slots__ = ("size", "depth", "shared")
+
+    def __init__(self, parts: Iterable["_Value"], size: int = 1) -> None:
+        self.size, self.depth, self.shared = size, 0, False
+        self.add(parts)
+
+    def add(self, parts: Iterable["_Value"]) -> None:
+        for part in parts:
+            self.size += part.size
+            self.depth = max(self.depth, part.depth + 1)
+
+
 def _check_opcodes(file: mmap.mmap, size: int) -> None:
-    """Raises UnpicklingError for an opcode or a number that no pickle of arrays needs."""
+    """Raises UnpicklingError for an opcode or a number that no pickle of arrays needs, and for a value
+    that is far larger, with all that it refers to written out, than the file is."""
+    stack: list[_Value | None] = []  # None is a mark
+    memo: dict[int, _Value] = {}
+    called, most = 0, _UNFOLDED * size + 2**20
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if opcode.name not in _OPCODES:
-            raise pickle.UnpicklingError(f"it uses {opcode.name}, which no array needs")
-        if opcode.name in _MEMO_WRITES and not 0 <= argument <= count:
-            raise pickle.UnpicklingError(f"it counts to {argument} after {count} steps")
-        if opcode.name == "FRAME" and argument > size:
+        name = opcode.name
+        if name not in _OPCODES:
+            raise pickle.UnpicklingError(f"it uses {name}, which no array needs")
+        if name == "FRAME" and argument > size:
             raise pickle.UnpicklingError("it ends within a frame")
+        if name in _MEMO_WRITES or name == "MEMOIZE":
+            place = len(memo) if name == "MEMOIZE" else argument
+            if not 0 <= place <= count:
+                raise pickle.UnpicklingError(f"it counts to {place} after {count} steps")
+            memo[place] = stack[-1]
+        elif name in _MEMO_READS or name == "DUP":
+            value = stack[-1] if name == "DUP" else memo[int(argument)]
+            value.shared = True  # to grow afterwards, unseen by whoever has counted it
+            stack.append(value)
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            if type(argument) is int and argument.bit_length() > 64:
+                raise pickle.UnpicklingError("it has a whole number of more than 64 bits")
+            value = _step(stack, opcode, argument)
+            called += value.size if name in ("REDUCE", "BUILD") else 0
+            if max(value.size, called) > most or value.depth > _MAX_DEPTH:
+                raise pickle.UnpicklingError(
+                    f"its values refer to one another until they are larger than {most} bytes or"
+                    f" deeper than {_MAX_DEPTH} levels"
+                )
+
+
+def _step(stack: list[_Value | None], opcode: pickletools.OpcodeInfo, argument: Any) -> _Value:
+    """What any other opcode does to the stack -> the value that it makes or fills."""
+    if opcode.name == "MARK":
+        stack.append(None)
+        return _Value(())
+    before = opcode.stack_before
+    if pickletools.markobject in before:
+        start = len(stack) - 1 - stack[::-1].index(None)
+        parts = stack[start + 1 :]
+        del stack[start:]
+        kept = before.index(pickletools.markobject)
+    else:
+        kept = 1 if opcode.name in ("APPEND", "SETITEM", "BUILD") else 0
+        parts = [stack.pop() for _ in before[kept:]]
+    if not opcode.stack_after:
+        return _Value(())
+    if not kept:
+        size = len(argument) if isinstance(argument, str | bytes | bytearray) else 1
+        stack.append(_Value(parts, 1 + size))
+    elif stack[-1].shared:
+        raise pickle.UnpicklingError("it fills a value that it has used before")
+    else:
+        stack[-1].add(parts)
+    return stack[-1]
 
 
 def load_pickle(path: str | Path, max_bytes: int = 16 * 2**30) -> Any:

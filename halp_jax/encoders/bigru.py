@@ -6,6 +6,10 @@ and the feature is the top layer's last frame. The paper's tables are of that ne
 (`direction="forward"`). `direction="bidirectional"` is the textbook's: the second stream runs
 backward, and the feature joins the final states of both. `pooling="mean"` (not the authors') takes
 the mean over all frames instead of the last one: every frame has a short way to the loss.
+
+`padding` says what knows of frames after the end of a clip. "none": there are none, `length` is not
+looked at. "pooling": features are of frames before the end alone. "everywhere": the backward stream
+starts at the end, too.
 """
 
 from collections.abc import Callable
@@ -20,6 +24,10 @@ from halp_jax.encoders.heads import MLPHead, torch_uniform
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
 
+PADDINGS = ("none", "pooling", "everywhere")
+# Added to the number of frames, as the released MS2L does: a clip without any has a feature.
+_NO_FRAME = 0.01
+
 
 class GRULayer(nn.Module):
     """Two GRU streams of `width` on the same input: [time, batch, in] -> two [time, batch, width]."""
@@ -30,8 +38,9 @@ class GRULayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "time batch features"]
+        self, x: Float[Array, "time batch features"], length: Int[Array, "batch"] | None = None
     ) -> list[Float[Array, "time batch width"]]:
+        """`length`: the frames that the second stream takes in reverse order; None: all."""
         # Xavier-uniform on the stacked gate matrices, fan-out 3 * width: the released initialisation.
         xavier = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", batch_axis=(0,))
         default = torch_uniform(self.width)
@@ -48,11 +57,22 @@ class GRULayer(nn.Module):
             w_ih, w_hh, b_ih, b_hh = (w[0] for w in weights)
             reverse = self.backward and i == 1
             # The product with the input needs no recurrence: all frames at once, outside the scan.
-            frames = x[::-1] if reverse else x
+            frames = reverse_frames(x, length) if reverse else x
             projected = matmul(frames, w_ih, self.precision) + b_ih
             hidden = scan_gru(projected, w_hh, b_hh, self.precision)
-            streams.append(hidden[::-1] if reverse else hidden)
+            streams.append(reverse_frames(hidden, length) if reverse else hidden)
         return streams
+
+
+def reverse_frames(
+    x: Float[Array, "time batch features"], length: Int[Array, "batch"] | None = None
+) -> Float[Array, "time batch features"]:
+    """The first `length` frames of each clip in reverse order, the others where they are."""
+    if length is None:
+        return x[::-1]
+    time = jnp.arange(len(x))[:, None]
+    order = jnp.where(time < length, length - 1 - time, time)
+    return jnp.take_along_axis(x, order[..., None], axis=0)
 
 
 class BiGRU(nn.Module):
@@ -60,8 +80,7 @@ class BiGRU(nn.Module):
 
     Args (of `__call__`):
       clips: one stream of each clip.
-      length: valid frames of each clip. Not looked at: the views of every method here are resampled
-        to the same number of frames, all of them valid.
+      length: valid frames of each clip; not looked at where `padding` is "none".
       train: use and update batch statistics, or use the running ones.
       keys: not looked at: there is no dropout.
       drop: a function of the last layer's map [1, batch, time, features], which has no joints any
@@ -69,7 +88,7 @@ class BiGRU(nn.Module):
 
     Returns:
       embedding [batch, dim], not normalised, and feature [batch, num_features]; with `drop` a third,
-      the embedding of the dropped map.
+      the embedding of the dropped map. With `dim` 0 there is no head: an embedding is the feature.
     """
 
     width: int = 1024
@@ -80,6 +99,8 @@ class BiGRU(nn.Module):
     precision: Precision = "float32"  # of the recurrent layers' products
     axis_name: str | None = None
     input_norm: bool = True
+    bodies: int = 0  # it looks at the first so many; 0: at all
+    padding: str = "none"
 
     @property
     def num_features(self) -> int:
@@ -95,7 +116,7 @@ class BiGRU(nn.Module):
         for layer in range(self.num_layers):
             inputs = num_inputs if layer == 0 else self.num_features
             products += 2 * 3 * self.width * (inputs + self.width)
-        head = self.num_features * (self.num_features + self.dim)
+        head = self.num_features * (self.num_features + self.dim) if self.dim else 0
         return 2.0 * (num_frames * products + head)
 
     @nn.compact
@@ -113,22 +134,28 @@ class BiGRU(nn.Module):
         if self.pooling not in ("last", "mean"):
             raise ValueError(f"unknown pooling {self.pooling!r}: last or mean")
         backward = self.direction == "bidirectional"
-        x = flatten_clips(clips)
+        x = flatten_clips(clips[:, :, : self.bodies or None])
         if self.input_norm:
             x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
         x = jnp.swapaxes(x, 0, 1)
+        ends = None if self.padding == "none" else length
         for i in range(self.num_layers):
             layer = GRULayer(self.width, backward, self.precision, name=f"layer{i}")
-            first, second = layer(x)
+            first, second = layer(x, ends if self.padding == "everywhere" else None)
             x = jnp.concatenate([first, second], axis=-1)
         self.sow("intermediates", "frames", x)  # for tests and for looking inside
-        head = MLPHead(self.dim, name="head")
+        head = MLPHead(self.dim, name="head") if self.dim else lambda feature: feature
 
         def pool(x):
             if self.pooling == "mean":
-                return jnp.mean(x, axis=0)
+                return jnp.mean(x, axis=0) if ends is None else mean_frames(x, ends)
             first, second = jnp.split(x, 2, axis=-1)
-            return jnp.concatenate([first[-1], second[0 if backward else -1]], axis=-1)
+            return jnp.concatenate([last(first), second[0] if backward else last(second)], axis=-1)
+
+        def last(x):
+            if ends is None:
+                return x[-1]
+            return x[jnp.maximum(ends - 1, 0), jnp.arange(len(ends))]
 
         feature = pool(x)
         found = head(feature), feature
@@ -136,6 +163,14 @@ class BiGRU(nn.Module):
             return found
         dropped = jnp.swapaxes(drop(jnp.swapaxes(x, 0, 1)[None])[0], 0, 1)
         return *found, head(pool(dropped))
+
+
+def mean_frames(
+    x: Float[Array, "time batch features"], length: Int[Array, "batch"]
+) -> Float[Array, "batch features"]:
+    """The mean over the first `length` frames of each clip."""
+    there = (jnp.arange(len(x))[:, None] < length)[..., None]
+    return jnp.sum(x * there, axis=0) / (length + _NO_FRAME)[:, None]
 
 
 def flatten_clips(
@@ -149,5 +184,6 @@ def make_encoder(config: ml_collections.ConfigDict, axis_name: str | None = None
     """The encoder of config.encoder; `axis_name`: the mapped axis over which a batch is spread."""
     e, t = config.encoder, config.train
     return BiGRU(
-        e.width, e.num_layers, e.direction, e.dim, e.pooling, t.precision, axis_name, e.input_norm
-    )
+        e.width, e.num_layers, e.direction, e.dim, e.pooling, t.precision, axis_name,
+        e.input_norm, e.bodies, e.padding,
+    )  # fmt: skip

@@ -16,7 +16,7 @@ from halp_jax.evaluation import classifier, streams
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation.classifier import Classifier
 from halp_jax.evaluation.finetune_store import fingerprint
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.skeletons.layout import Layout
 from halp_jax.training.normalization import agree

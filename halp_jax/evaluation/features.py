@@ -27,7 +27,7 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation.streams import with_streams
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import Spec
-from halp_jax.methods.common import full_length
+from halp_jax.methods.common import find_lengths
 from halp_jax.progress import Progress
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import Layout
@@ -97,7 +97,7 @@ def make_embedding(
         if method is None:
             return jnp.concatenate(list(raw_features(chosen, layout, clips)), axis=-1)
         params, batch_stats = jax.tree.map(lambda leaf: leaf[places], variables)
-        batch = {"frames": clips, "length": full_length(clips)}
+        batch = {"frames": clips, "length": find_lengths(clips)}
         given = params, {"batch_stats": batch_stats}, batch
         found = list(method.encode(*given))
         if points:  # the same network: computed once
@@ -128,7 +128,7 @@ def make_extractor(
     A number as `crop` is the ratio of a centre crop; a pair the range of a random one, which keeps
     at least `min_frames`. The crop of a clip depends on (seed, crop number, data set index) alone:
     not on batches, order or devices (default: all of this process). `prepare`: of the whole clip, before
-    it is cropped, see `methods.normal_view`. Batches are those of
+    it is cropped, see `methods.prepare`. Batches are those of
     `pipeline.eval_batches` or their like, all of one size; rows that are not valid are dropped.
     """
     devices = devices or jax.local_devices()

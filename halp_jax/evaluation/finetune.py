@@ -24,6 +24,7 @@ from jaxtyping import Int
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, finetune_run, linear, result_files
 from halp_jax.evaluation import features as feats
+from halp_jax.methods import check
 
 DRAWS = ("plain", "balanced")
 
@@ -56,9 +57,13 @@ def _make_runner(
     """
     if not encoder.variables:
         raise UserError("raw coordinates have no weights to fine-tune; use --encoder=random")
-    for name in ("epochs", "batch_size", "eval_every"):
-        if config.finetune[name] < 1:
-            raise UserError(f"finetune.{name} is {config.finetune[name]}; it must be at least 1")
+    linear.check_config(config, "finetune")
+    check.at_least(config, 0, "finetune.save_minutes")
+    if not len(dataset.labelled(config.data.split, "test")):
+        raise UserError(
+            f"{config.data.dir}, split {config.data.split} has no test clips with a label: give "
+            "another --config.data.split"
+        )
     for fusion in fusions:
         if fusion in ("mean", "concat", "together"):
             raise UserError(

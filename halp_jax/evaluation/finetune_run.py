@@ -20,7 +20,7 @@ from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
 from halp_jax.evaluation.streams import with_streams
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.training import cluster, parallel
 from halp_jax.training.checkpoint_io import CHECKPOINTS

@@ -17,7 +17,8 @@ from halp_jax.core.sphere import normalize
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import result_files, streams
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods import check
+from halp_jax.methods.prepare import make_prepare
 
 
 @functools.partial(jax.jit, static_argnames=("k", "train_block", "test_block"))
@@ -68,8 +69,13 @@ def _in_blocks(rows: Float[Array, "rows dim"], size: int) -> Float[Array, "block
 
 def vote(labels: Int[Array, "queries k"], num_classes: int) -> Int[Array, "queries"]:
     """The most frequent label among each row's k; of equally frequent ones the smallest."""
+    return rank(labels, num_classes)[:, 0]
+
+
+def rank(labels: Int[Array, "queries k"], num_classes: int) -> Int[Array, "queries classes"]:
+    """All classes by the votes of each row's k labels, most first; of equally many the smaller label."""
     counts = jnp.sum(jax.nn.one_hot(labels, num_classes, dtype=jnp.int32), axis=1)
-    return jnp.argmax(counts, axis=1)
+    return jnp.argsort(-counts, axis=1, stable=True)
 
 
 def score(
@@ -83,15 +89,16 @@ def score(
 ) -> dict[str, Any]:
     """Classifies `test` by its neighbours in `train` -> the metrics of `result_files.summarize`.
 
-    top5 is the share of test clips of which the right label is among those of the 5 nearest
-    neighbours (a vote has no fifth place). Raises UserError when there are fewer than k neighbours.
+    top5 is the share of test clips of which the right label is among the 5 with most votes; a label
+    without a vote is not. So at k = 1 it is top1. Raises UserError when there are fewer than k neighbours.
     """
     _check_k(k, len(train))
-    found = np.asarray(nearest(train, test, min(max(k, 5), len(train))))
-    labels = train_labels.astype(np.int32)[found]
-    predictions = np.asarray(vote(jnp.asarray(labels[:, :k]), num_classes))
-    top5 = np.mean(np.any(labels[:, :5] == test_labels[:, None], axis=1))
-    return result_files.summarize(predictions, test_labels, num_classes, top5=float(top5))
+    labels = train_labels.astype(np.int32)[np.asarray(nearest(train, test, k))]
+    ranked = np.asarray(rank(jnp.asarray(labels), num_classes))
+    among = np.any(ranked[:, :5] == test_labels[:, None], axis=1)
+    voted = np.any(labels == test_labels[:, None], axis=1)
+    top5 = float(np.mean(among & voted))
+    return result_files.summarize(ranked[:, 0], test_labels, num_classes, top5=top5)
 
 
 def _check_k(k: int, count: int) -> None:
@@ -100,6 +107,8 @@ def _check_k(k: int, count: int) -> None:
 
 
 def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding):
+    check.share_above_zero(config, "knn.crop")
+    check.at_least(config, 1, "knn.batch_size")
     _check_k(config.knn.k, len(dataset.labelled(config.data.split, "train")))
     return feats.make_extractor(
         embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed,

@@ -21,7 +21,8 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import result_files, streams
 from halp_jax.evaluation.classifier import Classifier, Part
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods import check
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe, init_probe, probe_loss
 
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
@@ -32,6 +33,21 @@ class Scaling(NamedTuple):
 
     mean: Float[Array, "features"]
     scale: Float[Array, "features"]
+
+
+def check_config(config: ml_collections.ConfigDict, section: str = "linear") -> None:
+    """Raises UserError for numbers that cannot work: of the probe, or of `finetune`, which has the same."""
+    fields = [f"{section}.{name}" for name in ("epochs", "batch_size", "eval_every")]
+    check.at_least(config, 1, *fields)
+    fields = [f"{section}.{name}" for name in ("learning_rate", "weight_decay", "factor")]
+    check.at_least(config, 0, *fields)
+    check.shares(config, f"{section}.momentum")
+    check.share_above_zero(config, f"{section}.test_crop")
+    check.crop(config, f"{section}.crop")
+    check.milestones(config, f"{section}.milestones")
+    if section == "linear":
+        check.at_least(config, 1, "linear.num_crops")
+        check.at_least(config, 0, "linear.start_std")
 
 
 def make_optimizer(
@@ -137,6 +153,11 @@ def train_logits(
         jnp.asarray(test),
         num_classes,
     )
+    if not np.all(np.isfinite(logits)):
+        raise UserError(
+            "the probe's loss is not finite: give a lower --config.linear.learning_rate, and look for "
+            "clips with huge coordinates"
+        )
     if trained is not None:
         trained |= {"probe": probe, "scaling": scaling}
     return np.asarray(logits)
@@ -172,9 +193,7 @@ def evaluate(
     probe a stream with `linear.weights`; the encoder's first stream if empty.
     """
     settings = config.linear
-    for name in ("epochs", "batch_size", "num_crops", "eval_every"):
-        if settings[name] < 1:
-            raise UserError(f"linear.{name} is {settings[name]}; it must be at least 1")
+    check_config(config)
     views = config.views
     common = {"num_frames": views.num_frames, "min_frames": views.min_frames, "seed": config.seed}
     common["prepare"] = make_prepare(config, dataset.layout)

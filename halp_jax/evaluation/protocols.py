@@ -29,7 +29,9 @@ from halp_jax.evaluation import (
     result_files,
     streams,
 )  # fmt: skip
+from halp_jax.methods import check
 from halp_jax.training import cluster, normalization
+from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
 log = logging.getLogger("halp_jax")
 
@@ -70,6 +72,11 @@ def run(
     written = []
     if not config.data.dir:
         raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
+    check.seed(config)
+    place = Path(workdir).expanduser().absolute() / "eval"
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise UserError(f"cannot write to {there}: make it writable, or choose another --workdir")
     dataset = datasets.open_dataset(config.data.dir)
     if dataset.unit == "graphs":
         found = [(graphs.evaluate(config, workdir, protocol, dataset, encoder, step), None)]
@@ -79,10 +86,13 @@ def run(
         found = _evaluate(
             config, workdir, protocol, dataset, encoder, stream, list(join), step, part
         )
+    older = False
+    if step is not None and encoder == "trained":
+        older = step < max(list_steps(Path(workdir) / CHECKPOINTS), default=step)
     for result, own in found:
-        path = result_files.result_path(workdir, result)
+        path = result_files.result_path(workdir, result, older)
         if cluster.is_first():
-            result_files.write_result(workdir, result)
+            result_files.write_result(workdir, result, older)
             if protocol in classifier.PROTOCOLS and encoder == "trained":
                 classifier.replace(path.with_suffix(".npz"), own)
         written.append((result, path))

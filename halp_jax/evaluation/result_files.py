@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.errors import UserError
 
+HISTORY = "history.jsonl"  # every result of a run, in the order of the commands
 # Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
 
@@ -46,35 +48,69 @@ def class_accuracies(confusion: Int[np.ndarray, "classes classes"]) -> list[floa
 
 
 def name_classes(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The metrics of `summarize`, ready for a file: accuracies by class name, plain numbers."""
+    """The metrics of `summarize`, ready for a file: accuracies by class name, plain numbers.
+
+    Of classes with one name each is called by its number, too.
+    """
+    own = [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names)]
     return {
         **metrics,
-        "per_class": dict(zip(names, metrics["per_class"], strict=True)),
+        "per_class": dict(zip(own, metrics["per_class"], strict=True)),
         "confusion": {"class_names": list(names), "counts": metrics["confusion"].tolist()},
     }
 
 
-def result_path(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
+def result_path(
+    workdir: str | os.PathLike[str], result: Mapping[str, Any], older: bool = False
+) -> Path:
     """WORKDIR/eval/PROTOCOL.json, where a result belongs.
 
     Encoders without training, other streams than a run's first, and fractions of the labels have
     files of their own: knn_random.json, knn_motion.json, knn_raw_mean.json, semi_0.05.json; so has
-    another part than test: knn_val.json.
+    another part than test: knn_val.json. Another k, split or data set than the run's, and an `older`
+    checkpoint than its newest, are named last: knn_k5.json, linear_xview_step300.json.
     """
     ending = "" if result["encoder"] == "trained" else f"_{result['encoder']}"
     ending += f"_{result['stream']}" if _is_other_stream(result) else ""
     ending += f"_{part}" if (part := result.get("part", "test")) != "test" else ""
     if "fraction" in result:
         ending = f"_{result['fraction']:g}{ending}"
+    ending += _name_departures(Path(workdir) / "config.json", result)
+    ending += f"_step{result['step']}" if older else ""
     return Path(workdir) / "eval" / f"{result['protocol']}{ending}.json"
 
 
-def write_result(workdir: str | os.PathLike[str], result: Mapping[str, Any]) -> Path:
-    """Writes the result to its file, whole or not at all -> its path."""
-    path = result_path(workdir, result)
-    text = json.dumps(result, indent=1) + "\n"
-    with atomic_write(path, "make room, or choose another --workdir") as stream:
-        stream.write(text.encode())
+def _name_departures(config: Path, result: Mapping[str, Any]) -> str:
+    """ "_k5_xview": in what a result departs from the run's own `config`, where there is one."""
+    try:
+        own, here = json.loads(config.read_text(encoding="utf-8")), result["config"]
+        k, data = own["knn"]["k"], own["data"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    named = ""
+    if result["protocol"] == "knn" and here["knn"]["k"] != k:
+        named += f"_k{here['knn']['k']}"
+    if result["protocol"] != "transfer":  # which is of another data set by its nature
+        names = [Path(each or "").stem for each in (here["data"]["dir"], data["dir"])]
+        named += f"_{names[0]}" if names[0] != names[1] else ""
+        named += f"_{here['data']['split']}" if here["data"]["split"] != data["split"] else ""
+    return named
+
+
+def write_result(
+    workdir: str | os.PathLike[str], result: Mapping[str, Any], older: bool = False
+) -> Path:
+    """Writes the result to its file, whole or not at all, and as a line of eval/history.jsonl -> its path."""
+    path, advice = result_path(workdir, result, older), "make room, or choose another --workdir"
+    with atomic_write(path, advice) as stream:
+        stream.write((json.dumps(result, indent=1) + "\n").encode())
+    try:
+        with open(path.with_name(HISTORY), "a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path.with_name(HISTORY)} ({error.strerror}); {advice}"
+        ) from error
     return path
 
 

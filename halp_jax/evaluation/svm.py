@@ -8,7 +8,6 @@ The draw of the folds alone moves a result by about a point, so several may be a
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from halp_jax.datasets.read_pool import count_cores
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 
@@ -97,7 +97,7 @@ def cross_validate(
         found[i][fold[1]] = predict_fold(values, distances, labels, fold)[0]
 
     with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor(count_cores()) as pool,
         Progress(len(jobs), "svm", unit="folds") as progress,
     ):
         if len(labels) > MANY:

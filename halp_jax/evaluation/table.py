@@ -32,8 +32,10 @@ NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights")
 RAW = ("data.max_frames", "views.num_frames", "views.min_frames")
 # Settings of the one encoder that are nothing to a run with another.
 OWN_TO = {
-    "bigru": ("width", "num_layers", "direction", "pooling", "input_norm"), "stgcn": ("stgcn",),
-    "agcn": ("agcn",), "lstm": ("lstm",),
+    "bigru": (
+        "width", "num_layers", "direction", "pooling", "input_norm", "bodies", "padding",
+    ),
+    "stgcn": ("stgcn",), "agcn": ("agcn",), "lstm": ("lstm",),
 }  # fmt: skip
 UNTRAINED = {
     "raw": RAW,
@@ -84,6 +86,8 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
     stream = f", {result['stream']}" if result["stream"] != "joint" else ""
     draws = result.get("top1_sd") is not None and measure == "top1"
     order = {"knn": result["config"]["knn"]["k"]}.get(result["protocol"], result.get("fraction", 0))
+    if not isinstance(order, int | float) or not isinstance(result["stream"], str):
+        raise TypeError("k, the fraction or the stream is of another type")
     return {
         "path": path, "workdir": str(path.parents[1]), "encoder": encoder,
         "method": method + name_streams(method, config["streams"]),

@@ -29,7 +29,7 @@ from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, load
 from halp_jax.methods.halp import default_config
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.training import checkpoint, normalization
 
 _find_targets = jax.jit(halp.walk_targets, static_argnums=1)

@@ -10,13 +10,13 @@ from types import ModuleType
 import ml_collections
 
 from halp_jax.errors import UserError
-from halp_jax.methods import aimclr, ascal, base, crossclr, graphcl, isc, moco, supervised
+from halp_jax.methods import aimclr, ascal, base, crossclr, graphcl, isc, moco, predict, supervised
 from halp_jax.methods.base import Method, Spec
 
 METHODS = {
     "moco": moco, "supervised": supervised, "aimclr": aimclr, "crossclr": crossclr,
     "graphcl": graphcl,
-    "isc": isc, "ascal": ascal,
+    "predict": predict, "isc": isc, "ascal": ascal,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from halp_jax.methods.base import Batch, Spec
 from halp_jax.methods.common import map_clips
 from halp_jax.skeletons import parts, turned
 from halp_jax.skeletons.augment import crop
+from halp_jax.skeletons.layout import Layout
 
 CHOICES = {"ascal_view.frames": ("first", "resampled")}
 FIXED_PARTS = ("minus_joint",)  # those that draw nothing
@@ -61,7 +62,7 @@ def read_settings(config: ml_collections.ConfigDict) -> parts.Settings:
     return parts.Settings(**{name: config.ascal_view[name] for name in parts.Settings._fields})
 
 
-def make_prepare(config: ml_collections.ConfigDict) -> Callable[[Array], Array]:
+def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> Callable[[Array], Array]:
     """-> prepare(clip): what of a view draws nothing, of a whole clip with zeros after its end."""
     fixed = [name for name in config.ascal_view.parts if name in FIXED_PARTS]
 

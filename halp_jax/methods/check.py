@@ -1,5 +1,6 @@
 """Refusing settings that cannot work: one line that names the field, its value and what to do."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -16,11 +17,44 @@ def choices(config: ml_collections.ConfigDict, known: Mapping[str, Sequence[str]
 
 
 def at_least(config: ml_collections.ConfigDict, least: int, *fields: str) -> None:
-    """Each field must be at least 0 or 1."""
+    """Each field must be at least 0 or 1, and finite."""
     advice = "it must be at least 1" if least else "it must not be negative"
     for field in fields:
         if not get(config, field) >= least:
             refuse(config, field, advice)
+        if get(config, field) == math.inf:
+            refuse(config, field, "it must be finite")
+
+
+def seed(config: ml_collections.ConfigDict) -> None:
+    """JAX makes its keys of 32 bits: seeds that differ above them would be the same run."""
+    if not 0 <= config.seed < 2**32:
+        refuse(config, "seed", "it must lie in [0, 2^32)")
+
+
+def crop(config: ml_collections.ConfigDict, *fields: str) -> None:
+    """Each field must be a range of shares of a clip."""
+    for field in fields:
+        value = get(config, field)
+        if len(value) != 2 or not all(isinstance(end, int | float) for end in value):
+            refuse(config, field, "give (low, high)")
+        if not 0 < value[0] <= value[1] <= 1:
+            refuse(config, field, "give (low, high) with 0 < low <= high <= 1")
+
+
+def share_above_zero(config: ml_collections.ConfigDict, *fields: str) -> None:
+    """Each field must be a share that leaves something."""
+    for field in fields:
+        if not 0 < get(config, field) <= 1:
+            refuse(config, field, "it must lie in (0, 1]")
+
+
+def milestones(config: ml_collections.ConfigDict, field: str) -> None:
+    """The field must be epochs in rising order."""
+    epochs = list(get(config, field))
+    whole = all(isinstance(epoch, int) and epoch >= 1 for epoch in epochs)
+    if not whole or epochs != sorted(set(epochs)):
+        refuse(config, field, "give epochs in rising order, each once")
 
 
 def shares(config: ml_collections.ConfigDict, *fields: str) -> None:

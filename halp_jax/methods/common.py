@@ -17,7 +17,7 @@ from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
 from halp_jax.methods.schedule import Schedule, step_decay
-from halp_jax.skeletons.augment import random_view
+from halp_jax.skeletons.augment import find_length, random_view
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS
 
@@ -27,6 +27,7 @@ CHOICES = {
     "encoder.stgcn.graph": stgcn.GRAPHS,
     "encoder.direction": ("forward", "bidirectional"),
     "encoder.pooling": ("last", "mean"),
+    "encoder.padding": bigru.PADDINGS,
     "train.precision": PRECISIONS,
 }
 
@@ -46,12 +47,17 @@ def map_clips(function: Callable, key: Key[Array, ""], batch: Batch, *settings) 
     frames = jax.vmap(lambda *clip: function(*clip, *settings))(
         keys, batch["frames"], batch["length"]
     )
-    return batch | {"frames": frames, "length": full_length(frames)}
+    return batch | {"frames": frames, "length": find_lengths(frames)}
 
 
 def full_length(frames: Array) -> Array:
     """Lengths [batch] of clips of which every frame is valid."""
     return jnp.full(frames.shape[0], frames.shape[1], jnp.int32)
+
+
+def find_lengths(frames: Array) -> Array:
+    """Lengths [batch] of clips that have zeros behind their ends, if anything."""
+    return jax.vmap(find_length)(frames)
 
 
 def make_encoder(
@@ -140,7 +146,7 @@ def forward_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
     layout = spec.layout
     encoder = make_encoder(config, layout)
     if hasattr(encoder, "count_flops"):
-        inputs = layout.bodies * layout.num_joints * 3
+        inputs = (config.encoder.bodies or layout.bodies) * layout.num_joints * 3
         clip = encoder.count_flops(config.views.num_frames, inputs)
     else:
         clip = xla_flops(encoder, config.views.num_frames, layout.bodies, layout.num_joints)
@@ -196,14 +202,15 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.choices(config, CHOICES)
     check.at_least(
         config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
-        "encoder.num_layers", "encoder.dim", "encoder.stgcn.width", "encoder.stgcn.last_width",
+        "encoder.num_layers", "encoder.stgcn.width", "encoder.stgcn.last_width",
         "encoder.agcn.width", "encoder.lstm.width",
     )  # fmt: skip
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
-        "optim.weight_decay", "optim.factor", "optim.warmup_epochs",
+        "optim.weight_decay", "optim.factor", "optim.warmup_epochs", "encoder.dim", "encoder.bodies",
     )  # fmt: skip
-    check.shares(config, "views.shear_probability", "optim.momentum", "knn.crop")
+    check.shares(config, "views.shear_probability", "optim.momentum")
+    check.share_above_zero(config, "knn.crop")
     if not 0 <= config.encoder.stgcn.dropout < 1:
         check.refuse(config, "encoder.stgcn.dropout", "it must lie in [0, 1)")
     if config.encoder.agcn.width % agcn.MATCHED:
@@ -212,12 +219,8 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         width = config.encoder.lstm.width
         if config.encoder.dim != width:
             check.refuse(config, "encoder.dim", f"without a head it is encoder.lstm.width={width}")
-    crop = tuple(config.views.crop)
-    if len(crop) != 2 or not 0 < crop[0] <= crop[1] <= 1:
-        check.refuse(config, "views.crop", "give (low, high) with 0 < low <= high <= 1")
-    milestones = list(config.optim.milestones)
-    if milestones != sorted(set(milestones)) or any(epoch < 1 for epoch in milestones):
-        check.refuse(config, "optim.milestones", "give epochs in rising order, each once")
+    check.crop(config, "views.crop")
+    check.milestones(config, "optim.milestones")
     streams = tuple(config.streams)
     if not streams or len(set(streams)) < len(streams) or not set(streams) <= set(STREAMS):
         check.refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")

@@ -112,7 +112,7 @@ def make_term(
         return jax.lax.pmax(condition, tuple(axes)) if axes else condition
 
     def init():
-        return jnp.zeros((h.num_prototypes, dim))
+        return jnp.zeros((h.num_prototypes, dim), jnp.float32)
 
     def loss(prototypes, queries, anchors, source, key, step, valid=None):
         if not h.mu:
@@ -166,7 +166,7 @@ def make_term(
         if h.prototypes == "points":
             return jax.random.choice(key, points, shape[:1], replace=False)
         if h.prototypes == "random":
-            return normalize(jax.random.normal(key, shape))
+            return normalize(jax.random.normal(key, shape, jnp.float32))
         if last is None or not h.kmeans_warm_start:
             return run(None)
         return jax.lax.cond(anywhere(jnp.any(last != 0)), lambda: run(last), lambda: run(None))
@@ -179,16 +179,18 @@ def check_config(config: ml_collections.ConfigDict, num_points: int, field: str)
 
     As many points there are for prototypes to come from.
     """
+    check.at_least(config, 0, "halp.mu")
+    check.at_least(config, 1, "halp.num_prototypes", "halp.queue_entries")  # shapes of the state
+    halp = config.halp
+    if not halp.mu:
+        return
     check.choices(config, CHOICES)
     check.at_least(
-        config, 1, "halp.num_positives", "halp.num_prototypes", "halp.update_every",
-        "halp.queue_entries", "halp.kmeans_restarts", "halp.kmeans_max_iterations",
+        config, 1, "halp.num_positives", "halp.update_every", "halp.kmeans_restarts",
+        "halp.kmeans_max_iterations",
     )  # fmt: skip
-    check.at_least(config, 0, "halp.mu", "halp.start_epoch", "halp.ramp_epochs", "halp.kmeans_tol")
+    check.at_least(config, 0, "halp.start_epoch", "halp.ramp_epochs", "halp.kmeans_tol")
     check.shares(config, "halp.lam")
-    halp = config.halp
-    if not halp.mu:  # then there need not be as many points
-        return
     if halp.estimator == "expected" and halp.solver == "pairwise":
         check.refuse(config, "halp.estimator", "it needs --config.halp.solver=geodesic or sphere")
     if halp.num_prototypes < 2:

@@ -45,7 +45,7 @@ def default_config(queue_size: int) -> ml_collections.ConfigDict:
 def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) -> None:
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
-    check.at_least(config, 1, FIELD)
+    check.at_least(config, 1, FIELD, "encoder.dim")
     check.shares(config, "moco.momentum")
     check.above_zero(config, "moco.temperature")
     size, batch_size = config.moco.queue_size, config.train.batch_size
@@ -123,7 +123,8 @@ def push_and_pull(
             then the mean over all kinds of queries.
     """
     # Every device gathers the keys of all and keeps the same queue.
-    queue = push(extra["queue"], jax.lax.all_gather(z_k, AXIS, axis=0, tiled=True))
+    every = jax.lax.all_gather(z_k, AXIS, axis=0, tiled=True)
+    queue = push(extra["queue"], every)
     entries = min(config.halp.queue_entries, config.moco.queue_size)  # fewer without HaLP alone
     full = queue.pushed > 2 * config.moco.queue_size
     source = halp.Source(newest(queue, entries), full)
@@ -133,7 +134,7 @@ def push_and_pull(
         own = jax.random.fold_in(key, 2**31 - 1 - number)
         loss += pull.loss(extra["prototypes"], z, z_k, idle, own, step)[0]
     kept = {"queue": queue, "prototypes": prototypes}
-    return loss / (1 + len(others)), kept, metrics | spread(z_q, z_k)
+    return loss / (1 + len(others)), kept, metrics | spread(z_q, z_k, every)
 
 
 def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:

@@ -1,7 +1,7 @@
 """The views of SkeletonCLR, CrosSCLR and AimCLR, from config.normal_view and config.extreme_view.
 
-Whoever has the section `normal_view`, or AS-CAL's, may have clips prepared as these methods' authors did, in
-training and evaluation alike: `make_prepare`.
+Whoever has the section `normal_view` may have clips prepared as these methods' authors did, in training
+and evaluation alike: `make_prepare`, found by methods/prepare.py.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import ml_collections
 from jaxtyping import Array, Float, Key
 
-from halp_jax.methods import ascal_view, check
+from halp_jax.methods import check
 from halp_jax.methods.base import Batch
 from halp_jax.methods.common import map_clips
 from halp_jax.skeletons import extreme, turned
@@ -58,11 +58,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> Prepare | None:
-    """-> prepare(clip): the whole clip in views.num_frames frames; None where the config has none."""
-    if "ascal_view" in config:
-        return ascal_view.make_prepare(config)
-    normal = config.get("normal_view")
-    if normal is None or normal.prepare == "none":
+    """-> prepare(clip): the whole clip in views.num_frames frames; None for clips as they are."""
+    normal = config.normal_view
+    if normal.prepare == "none":
         return None
     return lambda clip: turned.prepare_clip(clip, layout, config.views.num_frames, normal.up)
 

@@ -12,7 +12,7 @@ import ml_collections
 from halp_jax.methods import common
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
-from halp_jax.methods.normal_view import make_prepare
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import init_probe, probe_loss
 from halp_jax.skeletons.augment import random_crop
 

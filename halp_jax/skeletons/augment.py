@@ -15,17 +15,38 @@ def crop(
     start: Int[Array, ""] | int,
     length: Int[Array, ""] | int,
     num_frames: int = 64,
+    size: Int[Array, ""] | None = None,
 ) -> Float[Array, "new_time bodies joints xyz"]:
     """Frames start .. start + length, resampled linearly to `num_frames`.
 
     Half-pixel centres, edges clamped: F.interpolate(mode="bilinear", align_corners=False).
+
+    Args:
+        size: resampled to so many frames instead, of which the first `num_frames` are given, with
+            zeros behind them where there are fewer.
     """
-    position = (jnp.arange(num_frames) + 0.5) * (length / num_frames) - 0.5
+    position = (jnp.arange(num_frames) + 0.5) * (
+        length / (num_frames if size is None else size)
+    ) - 0.5
     position = jnp.maximum(position, 0.0)
     below = jnp.minimum(jnp.floor(position).astype(jnp.int32), length - 1)
     above = jnp.minimum(below + 1, length - 1)
     weight = (position - below)[:, None, None, None]
-    return frames[start + below] * (1.0 - weight) + frames[start + above] * weight
+    view = frames[start + below] * (1.0 - weight) + frames[start + above] * weight
+    return view if size is None else keep_first(view, size)
+
+
+def keep_first(
+    frames: Float[Array, "time bodies joints xyz"], length: Int[Array, ""] | int
+) -> Float[Array, "time bodies joints xyz"]:
+    """The first `length` frames, and zeros behind them."""
+    return jnp.where((jnp.arange(len(frames)) < length)[:, None, None, None], frames, 0.0)
+
+
+def find_length(frames: Float[Array, "time bodies joints xyz"]) -> Int[Array, ""]:
+    """The number of frames up to the last one in which anybody is seen."""
+    seen = jnp.any(frames != 0, axis=(1, 2, 3))
+    return jnp.max(jnp.where(seen, jnp.arange(1, len(frames) + 1), 0)).astype(jnp.int32)
 
 
 def centre_crop(

@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from halp_jax.training.checkpoint_io import CHECKPOINTS, Damaged
 from halp_jax.training.tree import Template, checksum, flatten, make_template
 
 CONFIG, DAMAGED = "config.json", "damaged"
+LOOKS = 20  # at the checkpoints of a run that replaces them while they are read
 log = logging.getLogger("halp_jax")
 
 
@@ -180,27 +181,42 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
         step: which checkpoint; the newest readable one if None. Nothing in the workdir is changed.
     """
     config = load_config(workdir)
-    with _open_reader(workdir) as manager:
-        for chosen in _choose(manager, workdir, step):
-            try:
-                info = checkpoint_io.read_info(manager, chosen)
-                layout, classes = graphs.restore(info["layout"]), info.get("num_classes", 0)
-                spec = Spec(layout, num_classes=classes)
-                template = make_template(functools.partial(methods.create_state, config, spec))
-                return checkpoint_io.read(manager, chosen, template)[0], chosen
-            except Damaged as damage:
-                log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
-    raise UserError(f"no readable checkpoint in {workdir}: train again, or use a copy of it")
+
+    def read(manager, chosen):
+        info = checkpoint_io.read_info(manager, chosen)
+        layout, classes = graphs.restore(info["layout"]), info.get("num_classes", 0)
+        spec = Spec(layout, num_classes=classes)
+        template = make_template(functools.partial(methods.create_state, config, spec))
+        return checkpoint_io.read(manager, chosen, template)[0], chosen
+
+    return _read_newest(workdir, step, read, "train again, or use a copy of it")
+
+
+def _read_newest(
+    workdir: str | os.PathLike[str], step: int | None, read: Callable, advice: str
+) -> Any:
+    """read(manager, step) of the newest checkpoint that can be read, or of `step`.
+
+    A run at work replaces its checkpoints: where one is gone that was just there, looks again.
+    """
+    for _ in range(LOOKS):
+        with _open_reader(workdir) as manager:
+            steps = list(_choose(manager, workdir, step))
+            for chosen in steps:
+                try:
+                    return read(manager, chosen)
+                except Damaged as damage:
+                    where = Path(manager.directory) / str(chosen)
+                    if where.is_dir():
+                        log.warning("checkpoint %s is damaged (%s)", where, damage)
+        if step is not None or all((where.parent / str(each)).is_dir() for each in steps):
+            break
+    raise UserError(f"no readable checkpoint in {workdir}: {advice}")
 
 
 def load_info(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
     """What was saved beside a state, the newest if None: layout, steps an epoch, metrics."""
-    with _open_reader(workdir) as manager:
-        chosen = next(iter(_choose(manager, workdir, step)))
-        try:
-            return checkpoint_io.read_info(manager, chosen)
-        except Damaged as damage:
-            raise UserError(f"{manager.directory}/{chosen} is damaged ({damage})") from None
+    return _read_newest(workdir, step, checkpoint_io.read_info, "train again, or use a copy of it")
 
 
 def split_path(init_from: str | os.PathLike[str]) -> tuple[Path, int | None]:
@@ -222,13 +238,11 @@ def warm_start(
     """
     path, step = split_path(init_from)
     template = Template(jax.tree.structure(state), flatten(state))
-    with _open_reader(path) as manager:
-        for chosen in _choose(manager, path, step):
-            try:
-                return checkpoint_io.read(manager, chosen, template, fields)
-            except Damaged as damage:
-                log.warning("checkpoint %s/%s is damaged (%s)", manager.directory, chosen, damage)
-    raise UserError(f"no readable checkpoint in {path}: set init_from to another run")
+
+    def read(manager, chosen):
+        return checkpoint_io.read(manager, chosen, template, fields)
+
+    return _read_newest(path, step, read, "set init_from to another run")
 
 
 def _open_reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:

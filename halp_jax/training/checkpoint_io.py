@@ -40,6 +40,16 @@ class Manager(ocp.CheckpointManager):
 def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
     """The manager of `workdir`/checkpoints, with these ocp.CheckpointManagerOptions."""
     directory = Path(workdir).expanduser().resolve() / CHECKPOINTS
+    try:
+        os.fspath(directory).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{directory!r} is no name in UTF-8, so no checkpoint can be read or written there: "
+            "rename the folder"
+        ) from None
+    for step in list_steps(directory):
+        if (directory / str(step) / "default").exists():
+            raise UserError(f"{directory}/{step} is of another program: move it away")
     # Orbax collects the parts of an OCDBT file by a pattern, and takes [x] in the path for one.
     plain = glob.escape(os.fspath(directory)) == os.fspath(directory)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
@@ -88,7 +98,18 @@ def read_info(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         wanted = ocp.args.Composite(info=ocp.args.JsonRestore())
         return manager.restore(step, args=wanted)["info"]
     except Exception as error:  # of many kinds: orbax, tensorstore, json
-        raise Damaged(one_line(error)) from error
+        raise _explain(manager, step, error) from error
+
+
+def _explain(manager: ocp.CheckpointManager, step: int, error: Exception) -> Exception:
+    """UserError where this user may not read the files, which says nothing of them; else Damaged."""
+    where = Path(manager.directory) / str(step)
+    for path in (where, *where.rglob("*")):
+        if path.exists() and not os.access(path, os.R_OK | os.X_OK * path.is_dir()):
+            return UserError(
+                f"{path} may not be read (permission denied): have its owner open it, or use a copy"
+            )
+    return Damaged(one_line(error))
 
 
 def read(
@@ -133,7 +154,9 @@ def read(
     try:
         table = manager.restore(step, args=ocp.args.Composite(state=request))["state"]
     except Exception as error:
-        raise Damaged(one_line(error)) from error
+        raise _explain(manager, step, error) from error
+    if fields is None and int(table.get("step", step)) != step:
+        raise Damaged(f"it is of step {int(table['step'])}, not of {step}")
     table = {name: table[names[name]] for name in chosen}
     for name, leaf in table.items():
         if checksum(leaf) != list(stored[name]):

@@ -25,7 +25,6 @@ AT_LEAST_ONE = (
     "checkpoint.every_epochs", "checkpoint.keep", "knn.k", "knn.batch_size",
 )  # fmt: skip
 AT_LEAST_ZERO = (
-    "seed",
     "train.num_devices",
     "checkpoint.keep_every_epochs",
     "checkpoint.every_minutes",
@@ -43,6 +42,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     check.choices(config, CHOICES)
     check.at_least(config, 1, *AT_LEAST_ONE)
     check.at_least(config, 0, *AT_LEAST_ZERO)
+    check.seed(config)
     methods.find_method(config).check_config(config)
     if not methods.find_method(config).KEEPS_REST:
         check_batch_size(config.train.batch_size, config.train.num_devices)

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import Int
 
 from halp_jax import methods
-from halp_jax.errors import Stopped
+from halp_jax.errors import Stopped, UserError
 from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
 from halp_jax.training import checkpoint, checks, cluster, normalization, parallel, report
@@ -258,6 +258,12 @@ def _begin(
         normalization.check(info["normalize"], config.data.dir, source, saved)
         if config.init_what == "all":
             checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
+            if int(state.step) >= (total := config.train.epochs * spec.steps_per_epoch):
+                raise UserError(
+                    f"{config.init_from} is at step {int(state.step)}, and train.epochs="
+                    f"{config.train.epochs} end at step {total}: give more with --config.train.epochs, "
+                    "or --config.init_what=encoder to start at step 0"
+                )
         log.info("starting from %s, %s", config.init_from, config.init_what)
     elif warning := method.warn_at_start(config):
         log.warning(warning)

@@ -6,6 +6,7 @@ drops the lines after s first, so that no step stands there twice.
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -16,20 +17,23 @@ from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 
 METRICS = "metrics.jsonl"
+log = logging.getLogger("halp_jax")
 ADVICE = "make room and start the same command again: it resumes from the newest checkpoint"
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; a last line that a killed run left unfinished is skipped."""
+    """The lines of `metrics.jsonl`; others, as one that a killed run left unfinished, are skipped."""
     path = Path(workdir) / METRICS
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
         except ValueError:
-            continue
-        if isinstance(record, dict) and "step" in record:
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
             records.append(record)
+        else:
+            log.warning("%s: a line that is none of a run is left out (%r)", path, line[:60])
     return records
 
 

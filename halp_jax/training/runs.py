@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.training.signals import heard
 
 RECORD, LOG = "sweep.json", "sweep.log"
-STOPPED = (130, 143)  # exit statuses of a command that was asked to stop
+STOPPED = (129, 130, 143)  # exit statuses of a command that was asked to stop
 PROCESS = ("JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID")
 PROCESSES = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -75,7 +76,7 @@ class Caller:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Caller":
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        for signum in heard():
             self._previous[signum] = signal.signal(signum, self._stop)
         return self
 

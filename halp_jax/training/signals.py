@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop that the training loop can grant in its own time."""
+"""SIGTERM, SIGINT and SIGHUP as a wish to stop that the training loop can grant in its own time."""
 
 import contextlib
 import os
@@ -7,7 +7,12 @@ import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def heard() -> list[int]:
+    """Those of STOPPING that are not ignored; nohup has a command ignore SIGHUP."""
+    return [signum for signum in STOPPING if signal.getsignal(signum) != signal.SIG_IGN]
 
 
 class Interrupted(Exception):
@@ -29,7 +34,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if self._enabled and threading.current_thread() is threading.main_thread():
-            for signum in STOPPING:
+            for signum in heard():
                 self._previous[signum] = signal.signal(signum, self._note)
         return self
 
@@ -55,7 +60,8 @@ class StopRequest:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
         self._restore()
-        os.write(2, b"\nstopping: the state is saved first (once more: leave at once)\n")
+        with contextlib.suppress(OSError):  # the terminal is gone, or the disk of the log is full
+            os.write(2, b"\nstopping: the state is saved first (once more: leave at once)\n")
         if self._interruptible:
             raise Interrupted
 

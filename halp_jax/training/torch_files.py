@@ -6,13 +6,14 @@ appears when it is whole.
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods.torch_names import strip_prefix
 
 SAFETENSORS = ".safetensors"  # ending of such a file; any other is torch's
+_UNFOLDED = 4  # times the file: what its tensors may amount to
 OURS = "halp_jax"  # key of what the released layout has no place for
 # What files that are cut short, crafted or something else make the libraries below us say.
 DAMAGE = (
@@ -52,21 +54,34 @@ def write_file(path: Path, content: Content) -> None:
     """Writes the kind of file that its name says; safetensors without the optimiser."""
     if path.suffix == SAFETENSORS:
         library = _import("safetensors.numpy", "safetensors")
-        with appear(path) as unfinished:
-            library.save_file(content.arrays, unfinished, {"format": "pt", **content.ours})
-        return
-    torch = _import("torch", "torch")
-    plain = {"epoch": content.epoch, "state_dict": content.arrays, "optimizer": content.optimizer}
-    whole = content.arrays if content.bare else plain | {OURS: content.ours}
-    tensors = _map_leaves(whole, np.ndarray, torch.tensor)
+        metadata = {"format": "pt", **content.ours}
+        save = functools.partial(library.save_file, content.arrays, metadata=metadata)
+    else:
+        torch = _import("torch", "torch")
+        plain = {
+            "epoch": content.epoch,
+            "state_dict": content.arrays,
+            "optimizer": content.optimizer,
+        }
+        whole = content.arrays if content.bare else plain | {OURS: content.ours}
+        save = functools.partial(torch.save, _map_leaves(whole, np.ndarray, torch.tensor))
     with appear(path) as unfinished:
-        torch.save(tensors, unfinished)
+        try:
+            save(unfinished)
+        except Exception as error:  # of kinds of their own: a full disk is no OSError
+            raise OSError(0, " ".join(str(error).split())[:200]) from error
 
 
 def _read_torch(path: Path) -> Content:
     torch = _import("torch", "torch")
 
+    left = _UNFOLDED * path.stat().st_size + 2**20
+
     def to_numpy(tensor):
+        nonlocal left
+        left -= tensor.numel() * tensor.element_size()
+        if left < 0:  # one number can be expanded to any shape
+            raise ValueError("its tensors are larger than the file")
         tensor = tensor.detach()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
@@ -81,9 +96,13 @@ def _read_torch(path: Path) -> Content:
             raise ValueError(f"it would call {refused[1]}" if refused else reason) from error
         content = _map_leaves(content, torch.Tensor, to_numpy)
         arrays = content.get("state_dict", content)
-        arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+        arrays = {
+            name: array for name, array in arrays.items()
+            if isinstance(name, str) and isinstance(array, np.ndarray)
+        }  # fmt: skip
+        check_numbers(arrays)
         epoch = content.get("epoch")
-        ours = {name: str(text) for name, text in content.get(OURS, {}).items()}
+        ours = {n: text for n, text in content.get(OURS, {}).items() if isinstance(text, str)}
         optimizer = content.get("optimizer")
     epoch = epoch if isinstance(epoch, int) and epoch >= 0 else None
     return Content(strip_prefix(arrays), optimizer, epoch, ours)
@@ -96,18 +115,34 @@ def _read_safetensors(path: Path) -> Content:
             with library.safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+            check_numbers(arrays)
         except Exception as error:
             raise ValueError(str(error)) from error
     ours = {name: metadata[name] for name in ("config", "run") if name in metadata}
     return Content(strip_prefix(arrays), ours=ours)
 
 
-def _map_leaves(tree: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    if isinstance(tree, dict):
-        return {key: _map_leaves(value, kind, change) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_map_leaves(value, kind, change) for value in tree]
-    return change(tree) if isinstance(tree, kind) else tree
+def check_numbers(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError for weights that are no real numbers; counters, of one element, may be whole."""
+    for name, array in arrays.items():
+        if array.dtype.kind not in ("f" if array.size > 1 else "fiu"):
+            raise ValueError(f"{name} is {array.dtype}, not floating-point")
+
+
+def _map_leaves(
+    tree: Any, kind: type, change: Callable[[Any], Any], done: dict[int, Any] | None = None
+) -> Any:
+    """The tree with its leaves changed, a part that stands in many places once."""
+    done = {} if done is None else done
+    if id(tree) not in done:
+        if isinstance(tree, dict):
+            new = {key: _map_leaves(value, kind, change, done) for key, value in tree.items()}
+        elif isinstance(tree, list | tuple):
+            new = [_map_leaves(value, kind, change, done) for value in tree]
+        else:
+            new = change(tree) if isinstance(tree, kind) else tree
+        done[id(tree)] = new
+    return done[id(tree)]
 
 
 def _import(name: str, package: str) -> ModuleType:
@@ -142,5 +177,7 @@ def appear(path: Path) -> Iterator[Path]:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise UserError(f"{path} has appeared meanwhile: choose another place")
         os.replace(folder / path.name, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): make room") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -155,7 +155,8 @@ def measure_age(path: Path) -> float:
 def _read_knn(workdir: Path) -> dict[str, tuple[int, float]]:
     found = {}
     try:
-        paths = sorted((workdir / EVALUATIONS).glob("knn*.json"))
+        # The last of a stream counts: knn.json comes behind knn_k5.json.
+        paths = sorted((workdir / EVALUATIONS).glob("knn*.json"), reverse=True)
     except OSError:
         return {}
     for path in paths:

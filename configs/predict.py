@@ -1,0 +1,61 @@
+"""P&C (Predict & Cluster) at the released settings of NTU RGB+D; and small ones.
+
+    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60_raw \\
+        --normalize=none
+    python -m halp_jax.train --config=configs/predict.py --workdir=runs/predict \\
+        --config.data.dir=data/ntu60_raw --config.data.split=xview
+    python -m halp_jax.evaluate --workdir=runs/predict --protocol=knn
+
+Variants: full, at the notebook's settings (15,000 steps), and small, for sets of about a thousand clips.
+--config.predict.decoder=fixed_weights is the paper's other form.
+"""
+
+import runpy
+from pathlib import Path
+
+default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+
+VARIANTS = ("full", "small")
+
+
+def get_config(variant: str = "full"):
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    config = default["get_config"]("predict")
+    config.views.num_frames = 50
+    config.encoder.update(
+        direction="bidirectional", input_norm=False, bodies=1, padding="everywhere", dim=0
+    )
+    config.optim.update(learning_rate=1e-4, weight_decay=0.0, milestones=(), factor=0.95)
+    config.train.batch_size = 256
+    config.train.epochs = 102  # 15,000 steps of NTU-60's xview
+    see_whole_clips(config)
+    if variant == "small":
+        config.data.max_frames = 256
+        config.views.num_frames = 32
+        config.whole_view.downsample = "linear"
+        config.encoder.width = 64
+        config.optim.learning_rate = 1e-3
+        config.adam.decay_steps = 100
+        set_pace(config)
+    return config
+
+
+def see_whole_clips(config):
+    """Evaluation as training: of whole clips, which are not cropped."""
+    config.knn.crop = config.linear.test_crop = config.finetune.test_crop = 1.0
+    config.linear.crop = config.finetune.crop = (1.0, 1.0)
+    config.linear.num_crops = 1
+
+
+def set_pace(config):
+    """The pace of configs/small.py."""
+    config.train.batch_size = 64
+    config.train.epochs = 90
+    config.train.log_every = 10
+    config.checkpoint.every_epochs = 15
+    config.checkpoint.keep_every_epochs = 0
+    config.knn.every_epochs = 0
+    config.linear.update(
+        learning_rate=0.05, epochs=60, milestones=(40, 50), standardize=True, keep_rest=True
+    )

@@ -1,0 +1,105 @@
+"""P&C, Predict & Cluster (Su, Liu, Shlizerman, CVPR 2020): an encoder whose code a weak decoder can use.
+
+The code of a clip is the encoder's last state; from it the decoder restores the frames, and the loss is the
+absolute error of a frame. Source: shlizee/Predict-Cluster, its TensorFlow notebooks. Its PyTorch code
+differs in three places (`form`):
+
+* fixed weights are not fixed: the decoder learns there, too;
+* frames after the end of a clip are in the sum of the error, though not in the number it is divided by;
+* fixed states are one frame off: the first output, which comes from frame 0, is to be frame 0 and not 1.
+"""
+
+import jax
+import ml_collections
+
+from halp_jax.core.restore import absolute_error
+from halp_jax.encoders.bigru import flatten_clips
+from halp_jax.encoders.decoder import CodeDecoder
+from halp_jax.methods import adam, check, common, whole_view
+from halp_jax.methods import streams as st
+from halp_jax.methods.base import AXIS, Method, Spec
+
+SHOWN, NEWEST = (), ()
+KEEPS_REST = False  # the last batch of an epoch is left out where it would be smaller
+FIXED = ()
+ENCODER = ("params", "extra/batch_stats")
+ADVICE = "a lower --config.optim.learning_rate or --config.adam.clip"
+make_optimizer = adam.make_optimizer
+warn_at_start, find_trouble = common.warn_at_start, common.find_trouble
+
+DECODERS, FORMS = ("fixed_states", "fixed_weights", "plain"), ("tensorflow", "pytorch")
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The sections of a config that are this method's own."""
+    predict = ml_collections.ConfigDict()
+    # What keeps the decoder weak. "fixed_states": its state is the code in every frame, its input the
+    # last output; "fixed_weights": it does not learn, its inputs are 0; "plain": it learns, inputs 0.
+    predict.decoder = "fixed_states"
+    predict.form = "tensorflow"  # or "pytorch", with three quirks: halp_jax/methods/predict.py
+    config = ml_collections.ConfigDict({"predict": predict})
+    config.update(whole_view.default_config("minmax", "strided"))
+    config.update(adam.default_config(clip=25.0, decay_steps=1000))
+    return config
+
+
+def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) -> None:
+    """Raises UserError for settings that cannot work."""
+    common.check_config(config, spec)
+    whole_view.check_config(config)
+    adam.check_config(config)
+    check.choices(config, {"predict.decoder": DECODERS, "predict.form": FORMS})
+    check.choices(config, {"encoder.name": ("bigru",)})
+
+
+def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
+    """The method; a state's params are the encoder's and, beside them, those of `heads`."""
+    encoder = common.make_encoder(config, spec.layout, AXIS)
+    decoder = CodeDecoder(config.train.precision)
+    view = whole_view.make_view(config, spec.layout)
+    encode, _ = common.make_inference(config, spec.layout)
+    released, fixed_states = config.predict.form, config.predict.decoder == "fixed_states"
+    ahead = int(fixed_states and released == "tensorflow")  # frames that are given, not decoded
+    frozen = config.predict.decoder == "fixed_weights" and released == "tensorflow"
+
+    def flatten(frames):
+        return flatten_clips(frames[:, :, : config.encoder.bodies or None])
+
+    def init(key):
+        key_encoder, key_decoder = jax.random.split(key)
+        variables = common.init_encoder(encoder, key_encoder, config, spec)
+        code = jax.ShapeDtypeStruct((1, encoder.num_features), "float32")
+        frame = jax.ShapeDtypeStruct((1, count_inputs(config, spec)), "float32")
+        heads = {"decoder": decoder.lazy_init(key_decoder, code, frame, 1, True)["params"]}
+        return variables["params"] | {"heads": heads}, {"batch_stats": variables["batch_stats"]}
+
+    def views(keys, batch):
+        return (view(batch),)
+
+    def loss(params, extra, views, key, step):
+        [batch] = views
+        _, code, batch_stats = common.forward(encoder, params, extra["batch_stats"], batch, key)
+        frames, weights = flatten(batch["frames"]), params["heads"]["decoder"]
+        if frozen:
+            weights = jax.lax.stop_gradient(weights)
+        target, length = frames[:, ahead:], batch["length"] - ahead
+        decoded = decoder.apply(
+            {"params": weights}, code, frames[:, 0], target.shape[1], fixed_states
+        )
+        value = absolute_error(decoded, target, length, everywhere=released == "pytorch")
+        return value, ({"batch_stats": batch_stats}, {})
+
+    one = Method(init, views, loss, encode)
+    return st.over_streams(one, config.streams, spec.layout)
+
+
+def count_inputs(config: ml_collections.ConfigDict, spec: Spec) -> int:
+    """Numbers of a frame that the encoder sees."""
+    return (config.encoder.bodies or spec.layout.bodies) * spec.layout.num_joints * 3
+
+
+def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
+    """Model FLOPs of one training step: encoder and decoder forward, and backward twice as much."""
+    width = common.make_encoder(config, spec.layout).num_features
+    clip = CodeDecoder().count_flops(config.views.num_frames, width, count_inputs(config, spec))
+    return 3.0 * (common.forward_flops(config, spec) + config.train.batch_size * clip)

@@ -1,0 +1,18 @@
+"""How the clips of a config are prepared before an encoder sees them, in training and evaluation alike."""
+
+import ml_collections
+
+from halp_jax.methods import ascal_view, normal_view, whole_view
+from halp_jax.skeletons.layout import Layout
+
+SECTIONS = {  # of a config, that say it
+    "normal_view": normal_view, "whole_view": whole_view, "ascal_view": ascal_view,
+}  # fmt: skip
+
+
+def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> normal_view.Prepare | None:
+    """-> prepare(clip): the whole clip in views.num_frames frames; None where the config says nothing."""
+    for name, module in SECTIONS.items():
+        if name in config:
+            return module.make_prepare(config, layout)
+    return None

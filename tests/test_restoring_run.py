@@ -1,0 +1,173 @@
+"""P&C as a run: the same on several devices, resumed, evaluated; sizes and refusals."""
+
+import io
+import json
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from _runs import one_compiled_step
+
+from halp_jax import datasets, methods
+from halp_jax.errors import UserError
+from halp_jax.evaluation import features
+from halp_jax.evaluation.knn import make_knn_evaluator
+from halp_jax.methods import common
+from halp_jax.methods.base import AXIS, Spec
+from halp_jax.skeletons.layout import KINECT20, NTU25
+from halp_jax.training import checkpoint
+from halp_jax.training.loop import train
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAMES = ("predict",)
+
+
+def load(name, variant="small"):
+    return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](variant)
+
+
+def tiny(name):
+    c = load(name)
+    c.data.dir, c.data.max_frames, c.views.num_frames = "memory", 12, 8
+    c.encoder.width, c.encoder.num_layers = 8, 1
+    c.train.batch_size, c.train.epochs, c.train.log_every = 4, 4, 2
+    c.train.num_devices = 2
+    c.checkpoint.every_epochs = c.knn.every_epochs = 2
+    c.knn.batch_size = 4
+    return c
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(size=(5 + i, 1 + i % 2, 20, 3)).astype(np.float32) for i in range(12)]
+    splits = {"xsub": {"train": range(8), "test": range(8, 12)}}
+    return datasets.from_arrays(clips, np.arange(12) % 2, layout="kinect20x2", splits=splits)
+
+
+def make_batch(layout, lengths=(4, 12, 9, 7)):
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(len(lengths), 12, layout.bodies, layout.num_joints, 3))
+    frames *= (np.arange(12) < np.array(lengths)[:, None])[..., None, None, None]
+    return {"frames": jnp.asarray(frames, jnp.float32), "length": jnp.array(lengths, jnp.int32)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_devices_are_one(name):
+    """Gradients, too: they are what differs between a step's state and the last one's."""
+    c, spec = tiny(name), Spec(KINECT20, 1)
+    method = methods.make_method(c, spec)
+    params, extra = jax.jit(method.init)(jax.random.key(0))
+    batch = make_batch(KINECT20)
+
+    def gradient(params, extra, batch):
+        keys = jax.random.split(jax.random.key(1), 3)
+        given = params, extra, method.views(keys[:2], batch), keys[2], jnp.int32(0)
+        (loss, (extra, metrics)), grads = jax.value_and_grad(method.loss, has_aux=True)(*given)
+        return jax.lax.pmean((loss, grads, metrics), AXIS), extra
+
+    def on(devices):
+        parts = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+        mapped = jax.jit(jax.vmap(gradient, (None, None, 0), axis_name=AXIS, axis_size=devices))
+        return jax.tree.map(lambda x: x[0], mapped(params, extra, parts))
+
+    one, two = on(1), on(2)
+    for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5, err_msg=str(path))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(one[0][1]["heads"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_that_was_stopped_goes_on_bitwise_and_is_evaluated(name, dataset, tmp_path):
+    c = tiny(name)
+    with one_compiled_step():
+        for folder, stops in (("whole", (4,)), ("parts", (2, 4))):
+            for c.train.epochs in stops:
+                run = {"dataset": dataset, "stream": io.StringIO()}
+                evaluators = [make_knn_evaluator(c, dataset)] if c.train.epochs == 4 else []
+                train(c, tmp_path / folder, evaluators=evaluators, **run)
+    whole, parts = (checkpoint.restore_state(tmp_path / f)[0] for f in ("whole", "parts"))
+    assert jax.tree.structure(whole) == jax.tree.structure(parts)
+    for leaf, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes()
+    text = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    last = json.loads(text.splitlines()[-1])
+    assert last["step"] == 8 and np.isfinite(last["loss"]) and "knn_top1" in last
+    empty = jax.tree.map(np.zeros_like, whole)
+    warm, _ = checkpoint.warm_start(empty, tmp_path / "whole", methods.find_method(c).ENCODER)
+    assert warm.step == 0
+    embed = features.make_embedding("trained", c, dataset.layout)
+    clips = jnp.asarray(make_batch(dataset.layout)["frames"])[:, :8]
+    found = embed(features.get_variables(warm), clips)
+    assert found.ndim == 2 and np.all(np.isfinite(found)) and len(np.unique(found[:, 0])) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_behind_the_end_change_no_feature(name):
+    """As evaluation sees a clip, prepared and padded, and as it is without the padding."""
+    c = tiny(name)
+    encoder = common.make_encoder(c, NTU25)
+    frames = make_batch(NTU25)["frames"][:1]  # four frames and eight of zeros
+    variables = encoder.init(jax.random.key(0), frames, train=False)
+    padded = encoder.apply(variables, frames, jnp.array([4]), train=False)[1]
+    alone = encoder.apply(variables, frames[:, :4], jnp.array([4]), train=False)[1]
+    np.testing.assert_allclose(padded, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_encoder_can_be_fine_tuned(name):
+    """Traced, not compiled."""
+    c, spec = tiny(name), Spec(NTU25, 1, num_classes=3)
+    encoder = jax.eval_shape(methods.make_method(c, spec).init, jax.random.key(0))[0]
+    c.method = "supervised"
+    methods.find_method(c).check_config(c)
+    state = jax.eval_shape(lambda: methods.create_state(c, spec))
+    del encoder["heads"]
+    assert jax.tree.map(jnp.shape, state.params["encoder"]) == jax.tree.map(jnp.shape, encoder)
+    batch = make_batch(NTU25) | {"label": jnp.arange(4) % 3}
+    step = jax.vmap(methods.make_train_step(c, spec), (None, 0), axis_name=AXIS, axis_size=1)
+    after, _ = jax.eval_shape(step, state, jax.tree.map(lambda x: x[None], batch))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def count(tree):
+    return sum(np.prod(leaf.shape, dtype=int) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(("name", "encoder", "heads"), [("predict", 44_537_856, 13_209_675)])
+def test_full_sizes_are_the_released_ones(name, encoder, heads):
+    c = load(name, "full")
+    method = methods.make_method(c, Spec(NTU25, 1))
+    params, _ = jax.eval_shape(method.init, jax.random.key(0))
+    assert count({k: v for k, v in params.items() if k != "heads"}) == encoder
+    assert count(params["heads"]) == heads
+    assert methods.find_method(c).step_flops(c, Spec(NTU25, 1)) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("predict", "predict.decoder", "fixed", "use one of fixed_states, fixed_weights, plain"),
+        ("predict", "predict.form", "jax", "use one of tensorflow, pytorch"),
+        ("predict", "encoder.name", "stgcn", "use one of bigru"),
+        ("predict", "encoder.padding", "all", "use one of none, pooling, everywhere"),
+        ("predict", "streams", ("joint", "bone"), "give"),
+        ("predict", "whole_view.prepare", "max", "use one of"),
+        ("predict", "adam.clip", -1.0, "must not be negative"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(name, field, value, message):
+    c = tiny(name)
+    c.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"config.{field}=.*{message}"):
+        methods.find_method(c).check_config(c)
