@@ -23,6 +23,7 @@ from ml_collections import config_flags
 
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import Stopped, UserError
+from halp_jax.progress import Shown, escape_controls
 from halp_jax.training import cluster
 from halp_jax.training.signals import heard
 
@@ -81,7 +82,11 @@ def run_command(
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with interruptible() if sigterm else contextlib.nullcontext():
+        with (
+            contextlib.redirect_stdout(sys.stdout and Shown(sys.stdout)),
+            contextlib.redirect_stderr(sys.stderr and Shown(sys.stderr)),
+            interruptible() if sigterm else contextlib.nullcontext(),
+        ):
             status = work(sys.argv[1:] if argv is None else argv) or 0
         if sys.stdout:
             sys.stdout.flush()
@@ -103,14 +108,14 @@ def run_command(
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
-        print(f"error: {cluster.describe(error)}", file=sys.stderr)
+        _say(f"error: {cluster.describe(error)}")
         return cluster.leave(error)
 
 
 def _say(line: str) -> None:
     with contextlib.suppress(OSError, ValueError):  # full or closed: the exit status says it
         if sys.stderr:
-            print(line, file=sys.stderr, flush=True)
+            print(escape_controls(line), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

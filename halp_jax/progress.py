@@ -7,6 +7,9 @@ from typing import Any
 from tqdm import tqdm
 
 LOG_INTERVAL = 10.0  # seconds between lines of a log
+CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
 LINE = "{desc} {n:,}/{total:,} {unit} ({percentage:.0f} %){speed}{postfix}"
 
 
@@ -28,7 +31,7 @@ class Progress(tqdm):
     def __init__(
         self, total: int, label: str, *, start: int = 0, unit: str = "steps", stream: Any = None
     ):
-        stream = sys.stderr if stream is None else stream
+        stream = getattr(sys.stderr, "plain", sys.stderr) if stream is None else stream
         self.live = live = getattr(stream, "isatty", lambda: False)()
         self.metrics: dict[str, object] = {}
         super().__init__(
@@ -47,6 +50,7 @@ class Progress(tqdm):
 
     def note(self, line: str) -> None:
         """Writes a line of its own, above the bar."""
+        line = escape_controls(line)
         if self.live:
             self.write(line, file=self.fp)
         else:
@@ -77,6 +81,28 @@ class Lines:
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             self._stream.flush()
+
+
+class Shown:
+    """A stream of text for people: what names hold moves no cursor and sets no title.
+
+    Attributes:
+        plain: the stream below, for a bar that moves the cursor itself.
+    """
+
+    def __init__(self, plain: Any):
+        self.plain = plain
+
+    def write(self, text: str) -> int:
+        return self.plain.write(escape_controls(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+
+def escape_controls(text: str) -> str:
+    r"""Text with its control characters, but tabs and ends of lines, as Python writes them: \x1b."""
+    return text.translate(CONTROLS)
 
 
 def duration(seconds: float | int) -> str:

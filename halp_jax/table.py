@@ -22,6 +22,7 @@ from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 from halp_jax.evaluation import table
 from halp_jax.options import make_parser, run_command
+from halp_jax.progress import escape_controls
 
 ENDINGS = {".txt": "text", ".md": "markdown", ".tex": "latex", ".csv": "csv"}
 MEASURES = {
@@ -146,7 +147,12 @@ def escape_latex(text: str) -> str:
 
 def format_csv(cells: pd.DataFrame, notes: Sequence[str]) -> str:
     """One line a cell: FIELDS. Seeds are divided by spaces, workdirs by semicolons."""
-    return cells[list(FIELDS)].to_csv(index=False)
+    return cells[list(FIELDS)].map(_no_formula).to_csv(index=False)
+
+
+def _no_formula(cell: object) -> object:
+    """A name that a spreadsheet would compute, =1+1, behind the quote that makes it text there."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
 
 
 FORMATS = {
@@ -158,7 +164,7 @@ def run(argv: Sequence[str]) -> None:
     """Makes the table, and prints it or writes it."""
     args = parse_args(argv)
     cells, notes = make_table(args)
-    text = FORMATS[args.format](cells, notes)
+    text = escape_controls(FORMATS[args.format](cells, notes))
     if not args.out:
         print(text, end="")
         return

@@ -38,10 +38,11 @@ def tiny_config(**changes) -> ml_collections.ConfigDict:
     return config
 
 
-def make_state(config: ml_collections.ConfigDict, layout):
+def make_state(config: ml_collections.ConfigDict, layout, step=0):
     """methods.create_state as one program that is hardly optimised: compiling it takes the time."""
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(lambda: methods.create_state(config, Spec(layout)), compiler_options=quick)()
+    state = jax.jit(lambda: methods.create_state(config, Spec(layout)), compiler_options=quick)()
+    return state.replace(step=state.step + step)
 
 
 @dataclass

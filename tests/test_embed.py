@@ -34,7 +34,7 @@ def place(tmp_path_factory):
     config = tiny_config(streams=("joint", "bone"), data__dir=str(folder / "data.npz"))
     checkpoint.save_config(folder / "run", config)
     with checkpoint.open_manager(folder / "run", config) as manager:
-        checkpoint.save(manager, 3, make_state(config, NTU25), {"layout": "ntu25"})
+        checkpoint.save(manager, 3, make_state(config, NTU25, 3), {"layout": "ntu25"})
     np.save(folder / "four.npy", CLIPS[4])  # [time, joints, xyz] of the one body
     np.save(folder / "five.npy", CLIPS[5].astype(np.float64))
     np.save(folder / "four_flat.npy", CLIPS[4][:, 0])
@@ -253,7 +253,7 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
     config = checkpoint.load_config(folder / "run")
     with checkpoint.open_manager(folder / "run", config) as manager:
         config.seed = 1
-        checkpoint.save(manager, 4, make_state(config, NTU25), {"layout": "ntu25"})
+        checkpoint.save(manager, 4, make_state(config, NTU25, 4), {"layout": "ntu25"})
     later = scores_of(folder, place, "--classifier=finetune", "--stream=bone")
     np.testing.assert_allclose(later["scores"], found["scores"], atol=1e-6)
     assert np.abs(later["features"] - found["features"]).max() > 1e-3

@@ -28,7 +28,7 @@ def workdir(tmp_path_factory):
     path, config = tmp_path_factory.mktemp("run"), tiny_config()
     checkpoint.save_config(path, config)
     with checkpoint.open_manager(path, config) as manager:
-        checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
+        checkpoint.save(manager, 7, make_state(config, NTU25, 7), {"layout": "ntu25"})
     return path
 
 

@@ -172,7 +172,7 @@ def test_the_three_commands(tmp_path, monkeypatch, capsys):
     config.semi.fractions, config.semi.runs = (0.5,), 2
     checkpoint.save_config(tmp_path, config)
     with checkpoint.open_manager(tmp_path, config) as manager:
-        checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
+        checkpoint.save(manager, 7, make_state(config, NTU25, 7), {"layout": "ntu25"})
 
     def run(*options):
         return evaluate.main([f"--workdir={tmp_path}", *options])

@@ -219,7 +219,7 @@ def test_the_command_goes_on_after_ctrl_c(tmp_path, monkeypatch, capsys):
         workdir = tmp_path / name
         checkpoint.save_config(workdir, CONFIG)
         with checkpoint.open_manager(workdir, CONFIG) as manager:
-            checkpoint.save(manager, 7, make_state(CONFIG, NTU25), {"layout": "ntu25"})
+            checkpoint.save(manager, 7, make_state(CONFIG, NTU25, 7), {"layout": "ntu25"})
         command = [f"--workdir={workdir}", "--protocol=finetune"]
         if name == "stopped":
             with monkeypatch.context() as patch:

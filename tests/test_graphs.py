@@ -222,7 +222,7 @@ def test_evaluation_in_ten_folds(run, protocol, capsys):
     workdir, *_ = run
     assert evaluate.main([f"--workdir={workdir}", f"--protocol={protocol}"]) == 0
     result = json.loads((workdir / "eval" / f"{protocol}.json").read_text())
-    assert result["num_test"] == 40 and result["step"] == 9 and 0.5 < result["top1"] <= 1
+    assert result["num_test"] == 40 and result["step"] == 9 and 0.4 < result["top1"] <= 1
     assert np.sum(result["confusion"]["counts"]) == 40
     assert "40 test graphs of all" in capsys.readouterr().out
 

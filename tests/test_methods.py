@@ -154,6 +154,7 @@ class OldState:
 def test_a_run_of_before_is_read(tmp_path):
     config = small_config()
     state = create_state(config)
+    state = state.replace(step=state.step + 3)
     old = OldState(step=state.step, params=state.params, opt_state=state.opt_state, **state.extra)
     for field in (
         "method",

@@ -31,7 +31,7 @@ def place(tmp_path_factory):
     for normalize in ("upright", "view", "none"):
         write_data(folder / f"{normalize}.npz", normalize)
     config = tiny_config(data__dir=str(folder / "upright.npz"), knn__k=1)
-    state = make_state(config, NTU25)
+    state = make_state(config, NTU25, 3)
     for name in ("upright", "view"):
         checkpoint.save_config(folder / name, config)
         with checkpoint.open_manager(folder / name, config) as manager:

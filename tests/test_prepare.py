@@ -27,6 +27,7 @@ from halp_jax.datasets.prepared import METADATA, open_dataset
 from halp_jax.datasets.read_pool import EMPTY_END, LOST_JOINTS, Repair
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
+from halp_jax.options import run_command
 from halp_jax.progress import Progress, duration
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.skeletons.normalize import normalize_clip
@@ -608,6 +609,28 @@ def test_terminal_gets_one_live_line_and_notes_above_it(run_progress):
     text = run_progress(Terminal())
     assert text.count("\n") == 2 and text.endswith("2m20s left, loss 2.1\n")
     assert "\rlook\n" in text and "train 101/400 steps (25 %) " in text
+
+
+@pytest.mark.parametrize("stream_type", [io.StringIO, Terminal])
+def test_names_move_no_cursor_where_a_bar_may(monkeypatch, stream_type):
+    out, errors = io.StringIO(), stream_type()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", errors)
+
+    def work(argv):
+        print("class \x1b[2Jé")
+        print("damaged \x9b2J", file=sys.stderr)
+        with Progress(1, "train") as progress:
+            progress.note("note \x1b[A")
+            progress.update()
+        raise UserError("no \x1b]0;owned\x07 or \r")
+
+    assert run_command("test", work, []) == 1 and sys.stdout is out
+    assert out.getvalue() == "class \\x1b[2Jé\n"
+    first, *_, last = errors.getvalue().splitlines()
+    assert first == r"damaged \x9b2J" and last == r"error: no \x1b]0;owned\x07 or \x0d"
+    assert r"note \x1b[A" in errors.getvalue()
+    assert ("\r" in errors.getvalue()) == isinstance(errors, Terminal)
 
 
 @pytest.mark.parametrize(

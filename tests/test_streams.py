@@ -155,7 +155,7 @@ def runs(tmp_path, monkeypatch):
         path, config = tmp_path / "_".join(names), tiny_config(streams=names)
         checkpoint.save_config(path, config)
         with checkpoint.open_manager(path, config) as manager:
-            checkpoint.save(manager, 7, make_state(config, NTU25), {"layout": "ntu25"})
+            checkpoint.save(manager, 7, make_state(config, NTU25, 7), {"layout": "ntu25"})
     return tmp_path
 
 

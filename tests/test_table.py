@@ -366,6 +366,19 @@ def test_csv_is_one_line_a_cell(tmp_path, capsys):
     assert second["workdirs"] == ";".join(str(tmp_path / "a" / f"run_{i}") for i in (0, 1))
 
 
+def test_a_name_is_no_command_to_the_terminal_and_no_formula(tmp_path, capsys):
+    config = make_config(data__dir="=1+1", data__split="\x1b[2J\x1b]0;owned\x07x")
+    write_run(tmp_path / "run", config, make_result(config, encoder="random", seed=0))
+    out = tmp_path / "table.csv"
+    for options in ([], ["--format=csv"], [f"--out={out}"]):
+        assert command.main([str(tmp_path), *options]) == 0
+        printed = capsys.readouterr().out
+        assert all(each.isprintable() for each in printed.splitlines())
+    assert next(csv.DictReader(out.read_text().splitlines()))["row"] == (
+        r"'=1+1 \x1b[2J\x1b]0;owned\x07x, random encoder"
+    )
+
+
 def test_latex_and_markdown_escape_what_they_must(tmp_path):
     write_seeds(tmp_path / "a", (0.7, 0.8), data__dir="data/a_b & 50% #1|{x}")
     write_seeds(tmp_path / "b", (0.7,), data__dir="data/z", halp__mu=0.0)

@@ -217,6 +217,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("watch")
     config = _runs.small_config(_runs.pack_clips(folder / "clips.npz"))
     state = create_state(config)
+    state = state.replace(step=state.step + 6)
     prototypes = jax.random.normal(jax.random.key(0), state.extra["prototypes"].shape)
     prototypes /= np.linalg.norm(prototypes, axis=-1, keepdims=True)
     on = change(state, prototypes=prototypes)

@@ -73,7 +73,8 @@ def test_a_file_that_appears_meanwhile_is_kept_and_so_is_the_work(tmp_path):
             stream.write(b"new")
             (tmp_path / "a.npz").write_text("somebody's")
     assert (tmp_path / "a.npz").read_text() == "somebody's"
-    assert Path(str(caught.value).rpartition(" ")[2]).read_text() == "new"
+    kept = Path(str(caught.value).rpartition(" ")[2])
+    assert kept.read_text() == "new" and kept.match("a.*.npz")
     with pytest.raises(UserError, match="exists; choose another"):
         write(tmp_path / "a.npz", overwrite=False)
 
@@ -86,6 +87,18 @@ def test_a_write_that_fails_leaves_the_older_file(tmp_path):
     with pytest.raises(UserError, match="cannot write .*Is a directory"):
         write(tmp_path)
     assert (tmp_path / "file").read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_what_a_killed_command_left_goes_and_what_another_writes_stays(tmp_path):
+    left = [tmp_path / name for name in (".0123abcd.file", ".0123abcd.file.npz", ".notes.file")]
+    for path in left:
+        path.write_text("half")
+    with atomic_write(tmp_path / "file", "choose another") as stream:
+        stream.write(b"slow")
+        stream.flush()
+        write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "slow" and not left[0].exists()
+    assert sorted(os.listdir(tmp_path)) == [".0123abcd.file.npz", ".notes.file", "file"]
 
 
 # --- the folder of a data set ---------------------------------------------------------------------

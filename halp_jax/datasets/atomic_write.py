@@ -1,6 +1,8 @@
 """Files that appear when they are whole: a write that is killed or fails leaves nothing that opens."""
 
 import contextlib
+import fcntl
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -30,13 +32,16 @@ def atomic_write(path: Path, advice: str, *, overwrite: bool = True) -> Iterator
             return
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         unfinished = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
         with open(unfinished, "xb") as stream:
+            with contextlib.suppress(OSError):  # where files have no locks, leftovers stay
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         if not overwrite and not _claim(path):
-            kept, unfinished = unfinished, None
+            kept = unfinished.rename(path.with_stem(f"{path.stem}{unfinished.name[:9]}"))
             raise UserError(f"{path} has appeared meanwhile; what was to be there is {kept}")
         os.replace(unfinished, path)
     except OSError as error:
@@ -44,6 +49,15 @@ def atomic_write(path: Path, advice: str, *, overwrite: bool = True) -> Iterator
     finally:
         if unfinished:
             unfinished.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What killed commands have left of this file: all that nobody has locked."""
+    for left in path.parent.glob(f".{'[0-9a-f]' * 8}.{glob.escape(path.name)}"):
+        with contextlib.suppress(OSError), open(left, "rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if left.stat().st_size:  # an empty one may wait for its lock
+                left.unlink()
 
 
 def _find_open(path: Path) -> int | None:
