@@ -15,6 +15,7 @@ from configs import ascal as ascal_configs
 from configs import isc as isc_configs
 from halp_jax.core.contrast import contrast_logits
 from halp_jax.core.queue import MemoryQueue
+from halp_jax.core.sphere import normalize
 from halp_jax.encoders import agcn, bigru, lstm
 from halp_jax.methods import ascal_view, keys
 from halp_jax.skeletons import extreme, parts
@@ -80,9 +81,8 @@ def make_batch(view):
     return {"frames": frames, "length": jnp.full(len(frames), frames.shape[1], jnp.int32)}
 
 
-def make_memory(keys_of_queue):
-    zero = jnp.int32(0)
-    queue = MemoryQueue(jnp.asarray(keys_of_queue), zero, zero)
+def make_memory(keys_of_queue, head=0):
+    queue = MemoryQueue(jnp.asarray(keys_of_queue), jnp.int32(head), jnp.int32(head))
     return {"queue": queue, "prototypes": jnp.zeros((20, queue.keys.shape[1]))}
 
 
@@ -187,9 +187,25 @@ def step_of_isc(golden):
         {"sequence": {}, "graph": read(g, f"before/encoder_{name}/", STATISTICS)} for name in "rl"
     )
     extra = {"batch_stats": stats, "key_batch_stats": key_stats, "key_params": key_params}
-    extra["memory"] = {side: make_memory(g[f"before/{name}"].T) for side, name in QUEUES.items()}
+    extra["memory"] = {
+        side: make_memory(g[f"before/{name}"].T, g[f"before/queue_ptr{name[5:]}"][0])
+        for side, name in QUEUES.items()
+    }
     views = (make_batch(g["view1"]), make_batch(g["view2"]))
     return g, *run_step(c, NTU25, params, extra, views)
+
+
+def test_logits_of_the_sequence_in_isc_are_the_released_ones(golden):
+    """Its query beside the graph's key, which is the one that enters the graph's queue."""
+    g = golden("systems/isc")
+    variables = {"params": read(g, "before/encoder_q/", GRU)}
+    encoder = bigru.BiGRU(16, 3, dim=16, input_norm=False)
+    z, _ = encoder.apply(variables, clips(g["view1"]), train=True)
+    start = int(g["before/queue_ptr_S2"][0])
+    positive, negatives = (jnp.asarray(g[f"{when}/Queue_S2"].T) for when in ("forward", "before"))
+    positive = positive[start : start + len(z)]
+    logits = contrast_logits(normalize(z), positive, negatives, 0.07)
+    assert relative_error(logits, g["logits_seq"]) < 1e-5
 
 
 def test_losses_and_gradients_of_isc_are_the_released_ones(golden):

@@ -19,7 +19,6 @@ import ml_collections
 from halp_jax.core.contrast import info_nce
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.sphere import normalize
-from halp_jax.errors import UserError
 from halp_jax.methods import check, common, halp, keys
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
@@ -124,20 +123,6 @@ def _by_kind(extra: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """{side: {kind: ...}} -> {kind: {side: ...}}, with queues and prototypes together as "memory"."""
     found = {kind: {side: extra[side].pop(kind) for side in SIDES} for kind in STATES}
     return found | {"memory": extra}
-
-
-def take_encoder(
-    config: ml_collections.ConfigDict, variables: Any
-) -> tuple[ml_collections.ConfigDict, Any]:
-    """(config, (params, batch_stats)) of the one encoder that config.isc.feature names.
-
-    Raises:
-        UserError: it names both.
-    """
-    side = config.isc.feature
-    if side not in SIDES:
-        raise UserError(f"config.isc.feature={side!r}: fine-tune one, {' or '.join(SIDES)}")
-    return _configs(config)[side], tuple(tree[side] for tree in variables)
 
 
 def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
