@@ -40,7 +40,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     views.num_corrupted_joints = 15  # joints that are zeroed or shaken (25-joint layouts)
 
     config.encoder = encoder = ml_collections.ConfigDict()
-    encoder.name = "bigru"  # or "stgcn"; the next seven are the BiGRU's
+    encoder.name = "bigru"  # or "stgcn", "agcn", "lstm"; the next seven are the BiGRU's
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
     encoder.direction = (
@@ -61,6 +61,11 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     stgcn.graph = "released"
     stgcn.dropout = 0.5
     stgcn.remat = False  # compute blocks again in the backward pass: less memory, more time
+    encoder.agcn = agcn = ml_collections.ConfigDict()  # of the encoder agcn alone
+    agcn.width = 64  # channels of the first four blocks; three have 2, three 4 times as many
+    encoder.lstm = lstm = ml_collections.ConfigDict()  # of the encoder lstm alone
+    lstm.width = 256  # of the state: the size of the feature
+    lstm.head = True  # without one the feature is the embedding, and encoder.dim its size
 
     config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
     optim.learning_rate = 0.01

@@ -33,6 +33,24 @@ def get_config(variant: str = "baseline"):
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
     config = default["get_config"]()
+    set_pace(config)
+    if variant == "long":
+        config.streams = ("joint", "motion", "bone")
+        config.encoder.width, config.encoder.pooling = 64, "mean"
+        config.train.epochs, config.optim.milestones = 210, (180,)
+        config.checkpoint.every_epochs = 30
+    elif variant != "baseline":
+        config.train.epochs = BASELINE_EPOCHS + MORE_EPOCHS
+    if variant.startswith("halp"):
+        config.halp.mu = 1.0
+        config.halp.start_epoch = BASELINE_EPOCHS
+    if variant == "halp_expected":
+        config.halp.solver, config.halp.estimator = "geodesic", "expected"
+    return config
+
+
+def set_pace(config):
+    """What a run of a few hundred steps needs, of any method with a queue."""
     config.data.split = "xsub"
     config.data.max_frames = 256
     config.views.num_frames = config.views.min_frames = 32
@@ -56,16 +74,3 @@ def get_config(variant: str = "baseline"):
     config.linear.epochs = 60
     config.linear.milestones = (40, 50)
     config.linear.standardize = True  # raw coordinates and features under one probe
-    if variant == "long":
-        config.streams = ("joint", "motion", "bone")
-        config.encoder.width, config.encoder.pooling = 64, "mean"
-        config.train.epochs, config.optim.milestones = 210, (180,)
-        config.checkpoint.every_epochs = 30
-    elif variant != "baseline":
-        config.train.epochs = BASELINE_EPOCHS + MORE_EPOCHS
-    if variant.startswith("halp"):
-        config.halp.mu = 1.0
-        config.halp.start_epoch = BASELINE_EPOCHS
-    if variant == "halp_expected":
-        config.halp.solver, config.halp.estimator = "geodesic", "expected"
-    return config

@@ -1,4 +1,4 @@
-"""P&C and MS2L as runs: the same on several devices, resumed, evaluated; sizes and refusals."""
+"""P&C, MS2L, ISC and AS-CAL as runs: the same on several devices, resumed, evaluated; sizes, refusals."""
 
 import io
 import json
@@ -12,8 +12,9 @@ import pytest
 from _runs import one_compiled_step
 
 from halp_jax import datasets, methods
+from halp_jax.encoders import agcn
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features
+from halp_jax.evaluation import features, finetune_run
 from halp_jax.evaluation.knn import make_knn_evaluator
 from halp_jax.methods import common
 from halp_jax.methods.base import AXIS, Spec
@@ -22,17 +23,24 @@ from halp_jax.training import checkpoint
 from halp_jax.training.loop import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = ("predict", "ms2l")
+NAMES = ("predict:small", "ms2l:small", "isc:small+halp", "ascal:small+normalized+halp")
 
 
-def load(name, variant="small"):
+def load(name):
+    name, variant = name.split(":")
     return runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](variant)
 
 
 def tiny(name):
     c = load(name)
     c.data.dir, c.data.max_frames, c.views.num_frames = "memory", 12, 8
-    c.encoder.width, c.encoder.num_layers = 8, 1
+    c.views.min_frames = 4
+    c.encoder.width, c.encoder.num_layers, c.encoder.agcn.width = 8, 1, 4
+    if "moco" in c:  # one with a queue
+        c.encoder.dim = c.encoder.lstm.width = 8
+        c.moco.queue_size = c.halp.queue_entries = 8
+        c.halp.num_prototypes = c.halp.num_positives = 4
+        c.halp.update_every, c.halp.start_epoch = 1, 1
     c.train.batch_size, c.train.epochs, c.train.log_every = 4, 4, 2
     c.train.num_devices = 2
     c.checkpoint.every_epochs = c.knn.every_epochs = 2
@@ -42,8 +50,12 @@ def tiny(name):
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_quickly():
+    """Two blocks of the AGCN instead of ten, too."""
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    blocks = property(lambda self: lambda: [(self.width, 1), (4 * self.width, 2)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agcn.AGCN, "list_blocks", blocks)
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
@@ -62,7 +74,7 @@ def make_batch(layout, lengths=(4, 12, 9, 7)):
     return {"frames": jnp.asarray(frames, jnp.float32), "length": jnp.array(lengths, jnp.int32)}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "ascal:small"])
 def test_two_devices_are_one(name):
     """Gradients, too: they are what differs between a step's state and the last one's."""
     c, spec = tiny(name), Spec(KINECT20, 1)
@@ -84,7 +96,7 @@ def test_two_devices_are_one(name):
     one, two = on(1), on(2)
     for (path, a), b in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5, err_msg=str(path))
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(one[0][1]["heads"]))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(one[0][1].get("heads", {})))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,6 +115,7 @@ def test_a_run_that_was_stopped_goes_on_bitwise_and_is_evaluated(name, dataset, 
     text = (tmp_path / "whole" / "metrics.jsonl").read_text()
     last = json.loads(text.splitlines()[-1])
     assert last["step"] == 8 and np.isfinite(last["loss"]) and "knn_top1" in last
+    assert last.get("mu", 1.0) == 1.0
     empty = jax.tree.map(np.zeros_like, whole)
     warm, _ = checkpoint.warm_start(empty, tmp_path / "whole", methods.find_method(c).ENCODER)
     assert warm.step == 0
@@ -112,10 +125,9 @@ def test_a_run_that_was_stopped_goes_on_bitwise_and_is_evaluated(name, dataset, 
     assert found.ndim == 2 and np.all(np.isfinite(found)) and len(np.unique(found[:, 0])) == 4
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_frames_behind_the_end_change_no_feature(name):
+def test_frames_behind_the_end_change_no_feature():
     """As evaluation sees a clip, prepared and padded, and as it is without the padding."""
-    c = tiny(name)
+    c = tiny("predict:small")
     encoder = common.make_encoder(c, NTU25)
     frames = make_batch(NTU25)["frames"][:1]  # four frames and eight of zeros
     variables = encoder.init(jax.random.key(0), frames, train=False)
@@ -124,7 +136,7 @@ def test_frames_behind_the_end_change_no_feature(name):
     np.testing.assert_allclose(padded, alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["predict:small", "ascal:small"])
 def test_its_encoder_can_be_fine_tuned(name):
     """Traced, not compiled."""
     c, spec = tiny(name), Spec(NTU25, 1, num_classes=3)
@@ -132,12 +144,47 @@ def test_its_encoder_can_be_fine_tuned(name):
     c.method = "supervised"
     methods.find_method(c).check_config(c)
     state = jax.eval_shape(lambda: methods.create_state(c, spec))
-    del encoder["heads"]
+    encoder.pop("heads", None)
     assert jax.tree.map(jnp.shape, state.params["encoder"]) == jax.tree.map(jnp.shape, encoder)
     batch = make_batch(NTU25) | {"label": jnp.arange(4) % 3}
     step = jax.vmap(methods.make_train_step(c, spec), (None, 0), axis_name=AXIS, axis_size=1)
     after, _ = jax.eval_shape(step, state, jax.tree.map(lambda x: x[None], batch))
     assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("encoder", ["agcn", "lstm"])
+def test_moco_takes_the_encoders_of_isc_and_ascal(encoder):
+    """Traced, not compiled."""
+    c, spec = tiny("isc:small"), Spec(NTU25, 1)
+    c.method, c.encoder.name = "moco", encoder
+    with c.unlocked():
+        c.cmd = methods.find_method(c).default_config().cmd
+    methods.find_method(c).check_config(c, spec)
+    state = jax.eval_shape(lambda: methods.create_state(c, spec))
+    step = jax.vmap(methods.make_train_step(c, spec), (None, 0), axis_name=AXIS, axis_size=1)
+    after, _ = jax.eval_shape(step, state, jax.tree.map(lambda x: x[None], make_batch(NTU25)))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert ("w_hh" in state.params) == (encoder == "lstm")
+
+
+def test_features_of_isc_are_those_of_the_side_that_is_asked_for():
+    """Traced, not compiled; both are side by side."""
+    c, sizes = tiny("isc:small"), {}
+    for c.isc.feature in ("sequence", "graph", "both"):
+        method = methods.make_method(c, Spec(NTU25, 1))
+        params, extra = jax.eval_shape(method.init, jax.random.key(0))
+        sizes[c.isc.feature] = jax.eval_shape(
+            method.encode, params, extra, make_batch(NTU25)
+        ).shape[-1]
+    assert sizes == {"sequence": 16, "graph": 16, "both": 32}
+
+
+def test_a_pair_of_encoders_is_not_fine_tuned(dataset):
+    c = tiny("isc:small")
+    variables = ({"sequence": {}, "graph": {}}, {"sequence": {}, "graph": {}})
+    run = finetune_run.make_trainer(c, dataset, "joint")
+    with pytest.raises(UserError, match="isc keeps graph, sequence"):
+        run(variables, np.arange(8), 0, "finetune")
 
 
 def count(tree):
@@ -146,10 +193,10 @@ def count(tree):
 
 @pytest.mark.parametrize(
     ("name", "encoder", "heads"),
-    [("predict", 44_537_856, 13_209_675), ("ms2l", 2_437_200, 8_997_708)],
+    [("predict:full", 44_537_856, 13_209_675), ("ms2l:full", 2_437_200, 8_997_708)],
 )
 def test_full_sizes_are_the_released_ones(name, encoder, heads):
-    c = load(name, "full")
+    c = load(name)
     method = methods.make_method(c, Spec(NTU25, 1))
     params, _ = jax.eval_shape(method.init, jax.random.key(0))
     assert count({k: v for k, v in params.items() if k != "heads"}) == encoder
@@ -171,10 +218,17 @@ def test_full_sizes_are_the_released_ones(name, encoder, heads):
         ("ms2l", "ms2l.dim", 0, "must be at least 1"),
         ("predict", "whole_view.prepare", "max", "use one of"),
         ("predict", "adam.clip", -1.0, "must not be negative"),
+        ("ascal", "halp.mu", 1.0, "raw embeddings lie on no sphere"),
+        ("ascal", "encoder.dim", 4, "without a head it is encoder.lstm.width=8"),
+        ("ascal", "ascal_view.parts", ("shake",), "use some of minus_joint"),
+        ("ascal", "ascal_view.cut_joints", (9, 3), "give .least, most."),
+        ("isc", "isc.graph", "gcn", "use one of bigru"),
+        ("isc", "isc.feature", "all", "use one of sequence, graph, both"),
+        ("isc", "encoder.agcn.width", 6, "make it a multiple of 4"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(name, field, value, message):
-    c = tiny(name)
+    c = tiny(f"{name}:small")
     c.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.{field}=.*{message}"):
         methods.find_method(c).check_config(c)

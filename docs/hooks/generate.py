@@ -163,7 +163,18 @@ def _escape_prose(text: str) -> str:
 METHODS = [ROOT / "halp_jax" / "methods" / f"{name}.py" for name in ("keys", "halp", "cmd")]
 OTHERS = [  # sections that only the configs of other methods have
     ROOT / "halp_jax" / "methods" / f"{name}.py"
-    for name in ("normal_view", "aimclr", "crossclr", "whole_view", "adam", "predict", "ms2l")
+    for name in (
+        "normal_view",
+        "aimclr",
+        "crossclr",
+        "whole_view",
+        "adam",
+        "predict",
+        "ms2l",
+        "isc",
+        "ascal",
+        "ascal_view",
+    )  # fmt: skip
 ]
 
 

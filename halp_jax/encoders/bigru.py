@@ -1,4 +1,4 @@
-"""The BiGRU encoder of HaLP and CMD: batch norm of the input, stacked GRU layers, an MLP head.
+"""The BiGRU encoder of HaLP and CMD: batch norm of the input (ISC has none), stacked GRU layers, an MLP head.
 
 The released code (moco/GRU.py) feeds its bidirectional GRU one frame at a time while it carries the
 state, so both streams of a layer run FORWARD in time, each on the concatenation of the two below,

@@ -23,11 +23,13 @@ def torch_uniform(fan_in: int):
 class MLPHead(nn.Module):
     """Linear, ReLU, Linear: [batch, features] -> [batch, dim], not normalised.
 
-    `start` initialises the weights of both layers, and their biases are 0; None: as the released HaLP.
+    `start` initialises the weights of both layers, and their biases are 0; None: as the released HaLP,
+    whose last layer `last` may initialise instead.
     """
 
     dim: int
     start: Callable | None = None
+    last: Callable | None = None
 
     @nn.compact
     def __call__(self, features: Float[Array, "batch features"]) -> Float[Array, "batch dim"]:
@@ -35,7 +37,7 @@ class MLPHead(nn.Module):
         default = torch_uniform(width)
         # Only the last layer goes through the released code's Xavier initialisation.
         xavier = nn.initializers.xavier_uniform()
-        first, last = (self.start, self.start) if self.start else (default, xavier)
+        first, last = (self.start, self.start) if self.start else (default, self.last or xavier)
         # In full float32 on accelerators, too: it is a small part of the work.
         full = {
             "bias_init": nn.initializers.zeros if self.start else default, "precision": "highest",

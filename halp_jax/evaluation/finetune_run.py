@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
 from halp_jax.evaluation.streams import with_streams
@@ -104,6 +105,11 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
 
         def start(state):
             params, batch_stats = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], variables)
+            if not set(state.params["encoder"]) <= set(params):
+                raise UserError(
+                    f"{config.method} keeps {', '.join(sorted(params))}, not the one encoder that fine-tuning "
+                    "trains: evaluate it with --protocol=linear or knn"
+                )
             # A method may keep layers beside its encoder's own, which nothing of here looks at.
             params = {name: params[name] for name in state.params["encoder"]}
             params = state.params | {"encoder": params}

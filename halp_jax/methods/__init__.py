@@ -10,13 +10,24 @@ from types import ModuleType
 import ml_collections
 
 from halp_jax.errors import UserError
-from halp_jax.methods import aimclr, base, crossclr, graphcl, moco, ms2l, predict, supervised
+from halp_jax.methods import (
+    aimclr,
+    ascal,
+    base,
+    crossclr,
+    graphcl,
+    isc,
+    moco,
+    ms2l,
+    predict,
+    supervised,
+)
 from halp_jax.methods.base import Method, Spec
 
 METHODS = {
     "moco": moco, "supervised": supervised, "aimclr": aimclr, "crossclr": crossclr,
     "graphcl": graphcl,
-    "predict": predict, "ms2l": ms2l,
+    "predict": predict, "ms2l": ms2l, "isc": isc, "ascal": ascal,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Key
 
 from halp_jax.core.sphere import normalize
-from halp_jax.encoders import bigru, stgcn
+from halp_jax.encoders import agcn, bigru, lstm, stgcn
 from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
@@ -21,7 +21,7 @@ from halp_jax.skeletons.augment import find_length, random_view
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS
 
-ENCODERS = ("bigru", "stgcn")
+ENCODERS = ("bigru", "stgcn", "agcn", "lstm")
 MAX_FRAMES = 2**16  # half an hour of video
 CHOICES = {
     "encoder.name": ENCODERS,
@@ -63,7 +63,7 @@ def find_lengths(frames: Array) -> Array:
 
 def make_encoder(
     config: ml_collections.ConfigDict, layout: Layout, axis_name: str | None = None
-) -> bigru.BiGRU | stgcn.STGCN:
+) -> bigru.BiGRU | stgcn.STGCN | agcn.AGCN | lstm.LSTM:
     """The encoder that config.encoder names; any serves any method.
 
     Args:
@@ -71,6 +71,10 @@ def make_encoder(
     """
     if config.encoder.name == "stgcn":
         return stgcn.make_encoder(config, layout.parents, axis_name)
+    if config.encoder.name == "agcn":
+        return agcn.make_encoder(config, layout.parents, axis_name)
+    if config.encoder.name == "lstm":
+        return lstm.make_encoder(config)
     return bigru.make_encoder(config, axis_name)
 
 
@@ -108,6 +112,13 @@ def forward(
 def dropout_keys(key: Key[Array, ""], count: int) -> Key[Array, "count"]:
     """Keys that share no random number with `sample_keys(key, ...)`."""
     return jax.random.split(jax.random.fold_in(key, 2**31), count)
+
+
+def with_encoder(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
+    """The config with another of ENCODERS."""
+    own = config.copy_and_resolve_references()
+    own.encoder.name = name
+    return own
 
 
 def make_inference(config: ml_collections.ConfigDict, layout: Layout) -> tuple[Callable, Callable]:
@@ -153,16 +164,20 @@ def xla_flops(encoder: nn.Module, num_frames: int, bodies: int, joints: int) -> 
 
 
 def make_optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: int
+    config: ml_collections.ConfigDict, steps_per_epoch: int, *, idle_epochs: int = 0
 ) -> tuple[optax.GradientTransformation, dict[str, Schedule]]:
     """SGD with momentum and weight decay on all parameters, in torch.optim.SGD's order.
 
     Returns the schedules to report, too: that of the learning rate.
+
+    Args:
+        idle_epochs: at the start, in which neither weights nor momentum change.
     """
-    o = config.optim
+    o, idle = config.optim, idle_epochs * steps_per_epoch
     rate = step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
     optimizer = optax.chain(
         optax.add_decayed_weights(o.weight_decay),
+        *([optax.scale_by_schedule(lambda step: 1.0 * (step >= idle))] if idle else []),
         optax.trace(decay=o.momentum),
         optax.scale_by_learning_rate(rate),
     )
@@ -189,6 +204,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.at_least(
         config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
         "encoder.num_layers", "encoder.stgcn.width", "encoder.stgcn.last_width",
+        "encoder.agcn.width", "encoder.lstm.width",
     )  # fmt: skip
     for field in ("data.max_frames", "views.num_frames", "views.min_frames"):
         if check.get(config, field) > MAX_FRAMES:
@@ -201,6 +217,12 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.share_above_zero(config, "knn.crop")
     if not 0 <= config.encoder.stgcn.dropout < 1:
         check.refuse(config, "encoder.stgcn.dropout", "it must lie in [0, 1)")
+    if config.encoder.agcn.width % agcn.MATCHED:
+        check.refuse(config, "encoder.agcn.width", f"make it a multiple of {agcn.MATCHED}")
+    if config.encoder.name == "lstm" and not config.encoder.lstm.head:
+        width = config.encoder.lstm.width
+        if config.encoder.dim != width:
+            check.refuse(config, "encoder.dim", f"without a head it is encoder.lstm.width={width}")
     check.crop(config, "views.crop")
     check.milestones(config, "optim.milestones")
     streams = tuple(config.streams)

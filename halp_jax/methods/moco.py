@@ -7,7 +7,7 @@ step the key encoder moves first, keys are encoded, then come loss, queue, and t
 queue with the new keys in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ml_collections
 
@@ -48,9 +48,28 @@ def make(
         halp_loss: as `halp.make_term` has it.
         axes: mapped axes around the step, for instance of several seeds that are trained at once.
     """
+    pull = keys.make_pull(config, spec, halp_loss, axes)
+    return st.over_streams(
+        make_one(config, spec, common.make_view(config), pull), config.streams, spec.layout,
+        between=cmd.make_terms(config.cmd, config.streams), common=("mu",),
+    )  # fmt: skip
+
+
+def make_one(
+    config: ml_collections.ConfigDict,
+    spec: Spec,
+    view: Callable,
+    pull: halp.Term,
+    place: Callable = normalize,
+) -> Method:
+    """The method in one stream.
+
+    Args:
+        view: (key, batch) -> batch.
+        place: of embeddings, what comes before they are compared.
+    """
     encoder = common.make_encoder(config, spec.layout, AXIS)
     m, tau = config.moco.momentum, config.moco.temperature
-    view, pull = common.make_view(config), keys.make_pull(config, spec, halp_loss, axes)
 
     def views(keys, batch):
         return tuple(view(key, batch) for key in keys)
@@ -64,7 +83,7 @@ def make(
         z_q, _, batch_stats = common.forward(
             encoder, params, extra["batch_stats"], views[0], drop_q
         )
-        z_q, z_k = normalize(z_q), normalize(z_k)
+        z_q, z_k = place(z_q), place(z_k)
         negatives = extra["queue"].keys
         loss_cl, accuracy = info_nce(z_q, z_k, negatives, tau)
         loss_halp, kept, metrics = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
@@ -77,8 +96,4 @@ def make(
         return loss_cl + loss_halp, (extra, metrics, z_q, z_k, negatives)
 
     init = keys.make_init(encoder, pull, config, spec)
-    return st.over_streams(
-        Method(init, views, loss, *common.make_inference(config, spec.layout)),
-        config.streams, spec.layout,
-        between=cmd.make_terms(config.cmd, config.streams), common=("mu",),
-    )  # fmt: skip
+    return Method(init, views, loss, *common.make_inference(config, spec.layout))

@@ -2,10 +2,12 @@
 
 import ml_collections
 
-from halp_jax.methods import normal_view, whole_view
+from halp_jax.methods import ascal_view, normal_view, whole_view
 from halp_jax.skeletons.layout import Layout
 
-SECTIONS = {"normal_view": normal_view, "whole_view": whole_view}  # of a config, that say it
+SECTIONS = {  # of a config, that say it
+    "normal_view": normal_view, "whole_view": whole_view, "ascal_view": ascal_view,
+}  # fmt: skip
 
 
 def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> normal_view.Prepare | None:

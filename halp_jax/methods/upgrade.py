@@ -17,7 +17,10 @@ SETTINGS = {
     "finetune.keep_weights": True,
 }  # fmt: skip
 # Fields that came with more encoders, for configs of clips.
-ENCODERS = {"input_norm": True, "bodies": 0, "padding": "none"}
+ENCODERS = {
+    "input_norm": True, "bodies": 0, "padding": "none", "agcn": {"width": 64},
+    "lstm": {"width": 256, "head": True},
+}  # fmt: skip
 # Fields that changed nothing a run computes.
 GONE = ("train.recurrence",)
 FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))

@@ -1,0 +1,65 @@
+"""AS-CAL at the released settings; normalised, and HaLP on that; and a small one.
+
+    python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60_raw \\
+        --normalize=none --bodies=slot
+    python -m halp_jax.train --config=configs/ascal.py:ntu60_xview --workdir=runs/ascal \\
+        --config.data.dir=data/ntu60_raw
+
+Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, and small, for sets of about a thousand clips in
+the default frame, which takes the whole clip in 32 frames. Behind a +, in this order: normalized (unit
+vectors) and halp, which comes with it. From small+normalized, by --config.init_from, small+halp goes on from
+epoch 30 to 45. The released classifier's momentum is Nesterov's, ours is not.
+
+Nobody has released AS-CAL on unit vectors, nor HaLP on it: weight and start are our choice. So are the settings
+of `small`.
+"""
+
+import runpy
+from pathlib import Path
+
+aimclr, small = (
+    runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))) for name in ("aimclr", "small")
+)
+SPLITS = {
+    "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
+    "small": "xsub",
+}  # fmt: skip
+OPTIONS = ("normalized", "halp")
+
+
+def get_config(variant: str = ""):
+    name, options = aimclr["split_variant"](variant, SPLITS, OPTIONS, "ascal.py:ntu60_xview")
+    config = aimclr["default"]["get_config"]("ascal")
+    config.data.split = SPLITS[name]
+    config.encoder.name, config.encoder.lstm.head = "lstm", False
+    config.encoder.dim = config.encoder.lstm.width
+    set_small(config) if name == "small" else set_released(config)
+    config.ascal.normalize = bool(options)
+    if "halp" in options:
+        config.halp.mu = 1.0
+        if name == "small":
+            config.train.epochs += small["MORE_EPOCHS"]
+    return config
+
+
+def set_released(config):
+    config.data.max_frames = config.views.num_frames = 150
+    config.moco.temperature = 0.06
+    config.optim.milestones = (30,)
+    config.train.batch_size = 32
+    config.train.epochs = 60
+    config.halp.start_epoch = 30
+    config.knn.crop = 1.0
+    config.linear.update(
+        learning_rate=1.0, batch_size=32, epochs=90, milestones=(15, 35, 60, 75), factor=0.5,
+        crop=(1.0, 1.0), test_crop=1.0, num_crops=1,
+    )  # fmt: skip
+    config.finetune.crop, config.finetune.test_crop = (1.0, 1.0), 1.0
+
+
+def set_small(config):
+    small["set_pace"](config)
+    config.halp.start_epoch = small["BASELINE_EPOCHS"]
+    config.ascal_view.frames, config.ascal_view.shear = "resampled", 0.3
+    config.ascal_view.cut_frames = (10, 20)
+    config.encoder.dim = config.encoder.lstm.width = 128

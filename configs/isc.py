@@ -1,0 +1,44 @@
+"""ISC at the released settings, sequence against graph; with HaLP on it; and a small one.
+
+    python -m halp_jax.train --config=configs/isc.py:ntu60_xsub --workdir=runs/isc --config.data.dir=data/ntu60
+    python -m halp_jax.evaluate --workdir=runs/isc --protocol=linear
+
+Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset on the data set of configs/halp.py, and small, for
+sets of about a thousand clips in the default frame; behind a + halp. From small, by --config.init_from,
+small+halp goes on from epoch 30 to 45. Evaluated is the sequence's encoder, as the released scripts do; the
+graph's, or both side by side, with --config.isc.feature=graph or both.
+
+Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`.
+"""
+
+import runpy
+from pathlib import Path
+
+aimclr, small = (
+    runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))) for name in ("aimclr", "small")
+)
+NTU60, NTU120 = (451, (351,)), (351, (251,))  # epochs, milestones
+VARIANTS = {
+    "ntu60_xsub": NTU60, "ntu60_xview": NTU60, "ntu120_xsub": NTU120, "ntu120_xset": NTU120,
+    "small": (small["BASELINE_EPOCHS"], (38,)),
+}  # fmt: skip
+OPTIONS = ("halp",)
+
+
+def get_config(variant: str = ""):
+    name, options = aimclr["split_variant"](variant, VARIANTS, OPTIONS, "isc.py:ntu60_xsub+halp")
+    config = aimclr["default"]["get_config"]("isc")
+    config.encoder.input_norm = False
+    config.linear.learning_rate = 0.1
+    if name == "small":
+        small["set_pace"](config)
+        config.encoder.width, config.encoder.pooling, config.encoder.agcn.width = 64, "mean", 8
+        config.halp.start_epoch = small["BASELINE_EPOCHS"]
+    else:
+        config.data.split = name.split("_")[1]
+    config.train.epochs, config.optim.milestones = VARIANTS[name]
+    if "halp" in options:
+        config.halp.mu = 1.0
+        if name == "small":
+            config.train.epochs += small["MORE_EPOCHS"]
+    return config
