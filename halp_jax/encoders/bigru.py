@@ -134,7 +134,7 @@ class BiGRU(nn.Module):
         if self.pooling not in ("last", "mean"):
             raise ValueError(f"unknown pooling {self.pooling!r}: last or mean")
         backward = self.direction == "bidirectional"
-        x = flatten_clips(clips[:, :, : self.bodies or None])
+        x = flatten_clips(clips, self.bodies)
         if self.input_norm:
             x = BatchNorm(axis_name=self.axis_name, name="input_norm")(x, train)
         x = jnp.swapaxes(x, 0, 1)
@@ -174,9 +174,14 @@ def mean_frames(
 
 
 def flatten_clips(
-    clips: Float[Array, "batch time bodies joints xyz"],
+    clips: Float[Array, "batch time bodies joints xyz"], bodies: int = 0
 ) -> Float[Array, "batch time features"]:
-    """The numbers of each frame in the released code's order: joint-major, coordinate, then body."""
+    """The numbers of each frame in the released code's order: joint-major, coordinate, then body.
+
+    Args:
+        bodies: of the first so many alone; 0: of all.
+    """
+    clips = clips[:, :, : bodies or None]
     return jnp.transpose(clips, (0, 1, 3, 4, 2)).reshape(*clips.shape[:2], -1)
 
 

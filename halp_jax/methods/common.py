@@ -138,6 +138,11 @@ def make_inference(config: ml_collections.ConfigDict, layout: Layout) -> tuple[C
     return encode, embed
 
 
+def count_inputs(config: ml_collections.ConfigDict, spec: Spec) -> int:
+    """Numbers of a frame that the BiGRU sees."""
+    return (config.encoder.bodies or spec.layout.bodies) * spec.layout.num_joints * 3
+
+
 def forward_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
     """Model FLOPs of one forward pass of the global batch through the encoders of all streams.
 

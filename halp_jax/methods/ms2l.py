@@ -40,9 +40,7 @@ ORDERS = tuple(itertools.permutations(range(3)))  # of the jigsaw's segments
 def default_config() -> ml_collections.ConfigDict:
     """The sections of a config that are this method's own."""
     ms2l = ml_collections.ConfigDict()
-    ms2l.hidden = (
-        0.3  # the share of a clip's frames, its last ones, that the decoder has to predict
-    )
+    ms2l.hidden = 0.3  # the share of a clip's frames, its last, that the decoder has to predict
     ms2l.temperature = 0.9  # of the contrast
     ms2l.head_width = 2048  # of the hidden layer of the heads of contrast and jigsaw
     ms2l.dim = 1024  # of the vectors that are contrasted
@@ -65,11 +63,11 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
 
 def make_heads(config: ml_collections.ConfigDict, spec: Spec) -> dict[str, NormHead | FrameDecoder]:
     """The three tasks' own networks on what the encoder gives."""
-    c, bodies = config.ms2l, config.encoder.bodies or spec.layout.bodies
+    c, inputs = config.ms2l, common.count_inputs(config, spec)
     return {
         "contrast": NormHead(c.head_width, c.dim, AXIS),
         "jigsaw": NormHead(c.head_width, len(ORDERS), AXIS),
-        "decoder": FrameDecoder(bodies * spec.layout.num_joints * 3, config.train.precision),
+        "decoder": FrameDecoder(inputs, config.train.precision),
     }
 
 
@@ -104,7 +102,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
         weights, length = params["heads"], clip["length"]
         frames, features, batch_stats = encode_views(params, extra, views)
         restored = heads["decoder"].apply({"params": weights["decoder"]}, frames[1])
-        target = flatten_clips(clip["frames"][:, :, : config.encoder.bodies or None])
+        target = flatten_clips(clip["frames"], config.encoder.bodies)
         motion = squared_error(restored, target, length)
         logits = apply_head(heads["jigsaw"], weights["jigsaw"], features[2])
         jigsaw, told = tell_order(logits, permuted["order"])

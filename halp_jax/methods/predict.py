@@ -58,18 +58,15 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
     decoder = CodeDecoder(config.train.precision)
     view = whole_view.make_view(config, spec.layout)
     encode, _ = common.make_inference(config, spec.layout)
-    released, fixed_states = config.predict.form, config.predict.decoder == "fixed_states"
-    ahead = int(fixed_states and released == "tensorflow")  # frames that are given, not decoded
-    frozen = config.predict.decoder == "fixed_weights" and released == "tensorflow"
-
-    def flatten(frames):
-        return flatten_clips(frames[:, :, : config.encoder.bodies or None])
+    form, fixed_states = config.predict.form, config.predict.decoder == "fixed_states"
+    ahead = int(fixed_states and form == "tensorflow")  # frames that are given, not decoded
+    frozen = config.predict.decoder == "fixed_weights" and form == "tensorflow"
 
     def init(key):
         key_encoder, key_decoder = jax.random.split(key)
         variables = common.init_encoder(encoder, key_encoder, config, spec)
         code = jax.ShapeDtypeStruct((1, encoder.num_features), "float32")
-        frame = jax.ShapeDtypeStruct((1, count_inputs(config, spec)), "float32")
+        frame = jax.ShapeDtypeStruct((1, common.count_inputs(config, spec)), "float32")
         heads = {"decoder": decoder.lazy_init(key_decoder, code, frame, 1, True)["params"]}
         return variables["params"] | {"heads": heads}, {"batch_stats": variables["batch_stats"]}
 
@@ -79,27 +76,27 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
     def loss(params, extra, views, key, step):
         [batch] = views
         _, code, batch_stats = common.forward(encoder, params, extra["batch_stats"], batch, key)
-        frames, weights = flatten(batch["frames"]), params["heads"]["decoder"]
+        frames, weights = (
+            flatten_clips(batch["frames"], config.encoder.bodies),
+            params["heads"]["decoder"],
+        )
         if frozen:
             weights = jax.lax.stop_gradient(weights)
         target, length = frames[:, ahead:], batch["length"] - ahead
         decoded = decoder.apply(
             {"params": weights}, code, frames[:, 0], target.shape[1], fixed_states
         )
-        value = absolute_error(decoded, target, length, everywhere=released == "pytorch")
+        value = absolute_error(decoded, target, length, everywhere=form == "pytorch")
         return value, ({"batch_stats": batch_stats}, {})
 
     one = Method(init, views, loss, encode)
     return st.over_streams(one, config.streams, spec.layout)
 
 
-def count_inputs(config: ml_collections.ConfigDict, spec: Spec) -> int:
-    """Numbers of a frame that the encoder sees."""
-    return (config.encoder.bodies or spec.layout.bodies) * spec.layout.num_joints * 3
-
-
 def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
     """Model FLOPs of one training step: encoder and decoder forward, and backward twice as much."""
     width = common.make_encoder(config, spec.layout).num_features
-    clip = CodeDecoder().count_flops(config.views.num_frames, width, count_inputs(config, spec))
+    clip = CodeDecoder().count_flops(
+        config.views.num_frames, width, common.count_inputs(config, spec)
+    )
     return 3.0 * (common.forward_flops(config, spec) + config.train.batch_size * clip)
