@@ -269,8 +269,10 @@ def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, m
         "make_trainer",
         lambda *_: lambda *_, **__: finetune_run.FinetuneResult(*ended),
     )
-    classify("finetune", "--stream=bone", "--config.finetune.keep_weights=False",
-             "--config.finetune.epochs=1")  # fmt: skip
+    without = "--config.finetune.keep_weights=False"
+    classify("finetune", "--stream=bone", *options, "--config.finetune.epochs=1", without)
+    assert file.exists()  # another setting has a name of its own, and takes nothing away
+    classify("finetune", "--stream=bone", *options, without)
     assert not file.exists()
 
 
