@@ -38,7 +38,7 @@ MOST_VMEM = 120 * 2**20  # bytes; no TPU has more than 128 MiB
 def pallas_gru(
     projected: Float[Array, "time batch gates"],
     w_hh: Float[Array, "width gates"],
-    b_hh: Float[Array, "gates"],
+    b_hh: Float[Array, " gates"],
     precision: Precision = "float32",
     interpret: bool | pltpu.InterpretParams = False,
 ) -> Float[Array, "time batch width"]:

@@ -186,7 +186,7 @@ def find_neighbours(
     queries: Float[np.ndarray, "queries features"],
     keys: Float[np.ndarray, "clips features"],
     dataset: Any,
-    numbers: Int[np.ndarray, "clips"],
+    numbers: Int[np.ndarray, " clips"],
     count: int,
 ) -> dict[str, np.ndarray]:
     """Names, classes and cosines of the `count` nearest keys, the nearest first.

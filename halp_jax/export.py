@@ -94,7 +94,7 @@ def draw(dataset: Dataset, args: argparse.Namespace) -> None:
     print(f"{args.out}: {len(numbers)} of {len(dataset)} clips")
 
 
-def find_clips(dataset: Dataset, given: str) -> Int[np.ndarray, "chosen"]:
+def find_clips(dataset: Dataset, given: str) -> Int[np.ndarray, " chosen"]:
     """The numbers of clips that are named or numbered, separated by commas.
 
     Raises:

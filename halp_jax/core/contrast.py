@@ -31,10 +31,10 @@ def info_nce(
 def one_sided_nt_xent(
     anchors: Float[Array, "batch dim"],
     others: Float[Array, "all dim"],
-    own: Int[Array, "batch"],
+    own: Int[Array, " batch"],
     there: Bool[Array, "all"],
     temperature: float,
-) -> tuple[Float[Array, "batch"], Float[Array, "batch"]]:
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """-s_ii + log sum_{j != i} exp s_ij with s = similarity / temperature, for each anchor.
 
     As GraphCL's released code has it: the positive is not in the sum, so the loss may be negative, and
@@ -62,8 +62,8 @@ def one_sided_nt_xent(
 def nt_xent(
     points: Float[Array, "batch dim"],
     others: Float[Array, "all dim"],
-    own: Int[Array, "batch"],
-    partner: Int[Array, "batch"],
+    own: Int[Array, " batch"],
+    partner: Int[Array, " batch"],
     temperature: float,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """-log softmax at each point's partner among all others, batch mean: NT-Xent of SimCLR, both ways.

@@ -19,7 +19,7 @@ from halp_jax.core.sphere import similarities
 
 
 def cross_logits(
-    positive: Float[Array, "batch"],
+    positive: Float[Array, " batch"],
     own: Float[Array, "batch size"],
     other: Float[Array, "batch size"],
     temperature: float,

@@ -55,8 +55,8 @@ def walk_targets(prototypes: Float[Array, "m dim"], solver: Solver) -> Float[Arr
 
 
 def reach(
-    s: Float[Array, "m"],
-    to_target: Float[Array, "m"],
+    s: Float[Array, " m"],
+    to_target: Float[Array, " m"],
     c: Float[Array, "m m"],
     solver: Solver,
     present: Int[Array, ""] | int | None = None,
@@ -108,10 +108,10 @@ def sample_range(draw: Draw, lam: float) -> tuple[float, float]:
 
 def place_positives(
     r: Reach,
-    s: Float[Array, "m"],
+    s: Float[Array, " m"],
     c: Float[Array, "m m"],
-    selected: Int[Array, "g"],
-    share: Float[Array, "g"],
+    selected: Int[Array, " g"],
+    share: Float[Array, " g"],
     solver: Solver,
 ) -> Positives:
     """The positives of one anchor at t = share * t* toward the selected targets, rank-filtered."""
@@ -129,8 +129,8 @@ def place_positives(
 
 def hallucinate(
     key: Key[Array, ""],
-    s: Float[Array, "m"],
-    to_target: Float[Array, "m"],
+    s: Float[Array, " m"],
+    to_target: Float[Array, " m"],
     c: Float[Array, "m m"],
     *,
     num_positives: int,
@@ -166,7 +166,7 @@ def halp_loss(
     draw: Draw = "released",
     lam: float = 0.8,
     axis_name: str | None = None,
-    there: Bool[Array, "batch"] | None = None,
+    there: Bool[Array, " batch"] | None = None,
     present: Int[Array, ""] | int | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """L_HaLP = -(1 / G_filtered) sum_i z_q.z_i^H / tau over all kept positives of the batch.

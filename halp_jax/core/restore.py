@@ -7,7 +7,7 @@ Frames = Float[Array, "batch time features"]
 
 
 def absolute_error(
-    restored: Frames, clips: Frames, length: Int[Array, "batch"], everywhere: bool = False
+    restored: Frames, clips: Frames, length: Int[Array, " batch"], everywhere: bool = False
 ) -> Float[Array, ""]:
     """Sum over a frame of |x - x'|, its mean over the frames of a clip, then over clips.
 
@@ -21,7 +21,9 @@ def absolute_error(
     return jnp.mean(jnp.sum(errors * there, axis=1) / jnp.maximum(length, 1))
 
 
-def squared_error(restored: Frames, clips: Frames, length: Int[Array, "batch"]) -> Float[Array, ""]:
+def squared_error(
+    restored: Frames, clips: Frames, length: Int[Array, " batch"]
+) -> Float[Array, ""]:
     """Mean square of x - x' over all numbers; x' is taken as 0 after the end of a clip, where x is 0.
 
     Motion prediction of MS2L (Lin et al., MM 2020). Frames after the end count in the mean.

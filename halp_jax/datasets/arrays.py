@@ -42,7 +42,7 @@ class ArrayDataset(Dataset):
     frames: Float[np.ndarray, "frames bodies joints xyz"]
 
     @functools.cached_property
-    def starts(self) -> Int[np.ndarray, "clips"]:
+    def starts(self) -> Int[np.ndarray, " clips"]:
         """The place in `frames` of each clip's first frame."""
         ends = np.cumsum(self.lengths, dtype=np.int64)
         return ends - self.lengths
@@ -160,7 +160,7 @@ def _to_float32(array: Any, name: str, axes: int) -> np.ndarray:
         return array.astype(np.float32, copy=False)
 
 
-def check_labels(labels: Any, count: int) -> Int[np.ndarray, "clips"]:
+def check_labels(labels: Any, count: int) -> Int[np.ndarray, " clips"]:
     array = np.asarray(labels)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise UserError(
@@ -211,7 +211,7 @@ def _check_part(chosen: Any, where: str, count: int) -> list[int]:
     return numbers.tolist()
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> Int[np.ndarray, "clips"]:
+def epoch_order(count: int, seed: int, epoch: int) -> Int[np.ndarray, " clips"]:
     """A permutation of 0 .. count - 1 that follows from (seed, epoch) alone.
 
     A stable sort of raw random words: numpy promises the words for all its versions, which it does
@@ -223,7 +223,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> Int[np.ndarray, "clips"]:
 
 def train_batches(
     dataset: ArrayDataset,
-    clips: Int[np.ndarray, "chosen"],
+    clips: Int[np.ndarray, " chosen"],
     *,
     batch_size: int,
     seed: int,
@@ -247,7 +247,7 @@ def train_batches(
 
 
 def eval_batches(
-    dataset: ArrayDataset, clips: Int[np.ndarray, "chosen"], *, batch_size: int, max_frames: int
+    dataset: ArrayDataset, clips: Int[np.ndarray, " chosen"], *, batch_size: int, max_frames: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """`pipeline.eval_batches` of clips in memory; the arguments were checked there."""
     for first in range(0, len(clips), batch_size):
@@ -258,8 +258,8 @@ def eval_batches(
 
 def make_batch(
     dataset: ArrayDataset,
-    numbers: Int[np.ndarray, "batch"],
-    valid: Bool[np.ndarray, "batch"],
+    numbers: Int[np.ndarray, " batch"],
+    valid: Bool[np.ndarray, " batch"],
     max_frames: int,
 ) -> dict[str, np.ndarray]:
     """The batch of these clips, as `pipeline.Batch` says, cut or padded to `max_frames`."""

@@ -156,7 +156,7 @@ def _member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Iter
 
 
 def _iterate(
-    dataset: Dataset, numbers: Int[np.ndarray, "chosen"], label: str
+    dataset: Dataset, numbers: Int[np.ndarray, " chosen"], label: str
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(clip number, all its frames) in the order of `numbers`."""
     if not len(numbers):

@@ -30,7 +30,7 @@ MAX_COLUMNS = 32
 
 def training_batches(
     dataset: Any,
-    indices: Int[np.ndarray, "chosen"],
+    indices: Int[np.ndarray, " chosen"],
     *,
     batch_size: int,
     seed: int,
@@ -58,7 +58,7 @@ def training_batches(
 
 def make_batches(
     dataset: Any,
-    numbers: Int[np.ndarray, "chosen"],
+    numbers: Int[np.ndarray, " chosen"],
     batch_size: int,
     num_shards: int = 1,
     *,
@@ -82,7 +82,7 @@ def make_batches(
 
 
 def find_sizes(
-    dataset: Any, numbers: Int[np.ndarray, "chosen"], batch_size: int, num_shards: int = 1
+    dataset: Any, numbers: Int[np.ndarray, " chosen"], batch_size: int, num_shards: int = 1
 ) -> tuple[int, int]:
     """The most nodes, and the most edges, of a shard when the graphs come in this order."""
     shards = [shard for batch in _group(numbers, batch_size, num_shards) for shard in batch]

@@ -81,11 +81,11 @@ class GraphDataset(Dataset):
     unit = "graphs"
 
     @functools.cached_property
-    def first_node(self) -> Int[np.ndarray, "graphs_and_one"]:
+    def first_node(self) -> Int[np.ndarray, " graphs_and_one"]:
         return np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     @functools.cached_property
-    def first_edge(self) -> Int[np.ndarray, "graphs_and_one"]:
+    def first_edge(self) -> Int[np.ndarray, " graphs_and_one"]:
         return np.searchsorted(self.edges[:, 0], self.first_node)
 
     def edges_of(self, number: int) -> Int[np.ndarray, "edges 2"]:
@@ -175,7 +175,7 @@ def from_arrays(
 
 def _count_nodes(
     pairs: Sequence[np.ndarray], names: Sequence[str], given: Mapping[str, Any]
-) -> Int[np.ndarray, "graphs"]:
+) -> Int[np.ndarray, " graphs"]:
     """The nodes of each graph, as the first of `given` that is there tells, or else its edges."""
     for what, found in given.items():
         if found is not None and len(found) != len(pairs):
@@ -224,7 +224,7 @@ def clean_edges(
 
 def build(
     name: str,
-    sizes: Int[np.ndarray, "graphs"],
+    sizes: Int[np.ndarray, " graphs"],
     node_labels: np.ndarray,
     attributes: np.ndarray,
     edges: np.ndarray,

@@ -49,7 +49,7 @@ def drop_ghosts(recording: Recording) -> Recording:
     return Recording(recording.num_frames, frame, slot, ids, poses)
 
 
-def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, "rows"]:
+def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, " rows"]:
     """For each row the number of the person it belongs to; -1 for rows that are left out.
 
     `by="id"` follows the tracking id. A new id takes over from one that is never seen again, since
@@ -78,8 +78,8 @@ def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, "rows"
 
 
 def motion_energy(
-    recording: Recording, tracks: Int[np.ndarray, "rows"]
-) -> Float[np.ndarray, "tracks"]:
+    recording: Recording, tracks: Int[np.ndarray, " rows"]
+) -> Float[np.ndarray, " tracks"]:
     """How much each person moves and extends: the sum over xyz of the standard deviation.
 
     At least four long, as in the released code; a person who is never seen has 0.
@@ -95,7 +95,7 @@ def motion_energy(
 
 def select_bodies(
     recording: Recording, by: str = "denoised"
-) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, "bodies"]]:
+) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, " bodies"]]:
     """The two people of most motion energy, the first most: float64 metres, and which they are.
 
     `by="denoised"` is "id" without ghosts.

@@ -33,7 +33,7 @@ SHUFFLE_ROUNDS = 16
 
 def train_batches(
     dataset: Dataset,
-    indices: Int[np.ndarray, "chosen"],
+    indices: Int[np.ndarray, " chosen"],
     *,
     batch_size: int,
     seed: int,
@@ -113,7 +113,7 @@ def _shuffle_key(tf: ModuleType, seed: int, epoch: Any) -> Any:
 
 def eval_batches(
     dataset: Dataset,
-    indices: Int[np.ndarray, "chosen"],
+    indices: Int[np.ndarray, " chosen"],
     *,
     batch_size: int,
     max_frames: int = 300,
@@ -136,7 +136,7 @@ def eval_batches(
     return _iterate(tf, dataset, steps, choose, batch_size, max_frames)
 
 
-def describe_cut(lengths: Int[np.ndarray, "chosen"], max_frames: int, part: str) -> str:
+def describe_cut(lengths: Int[np.ndarray, " chosen"], max_frames: int, part: str) -> str:
     """A line that says how much `max_frames` cuts off of clips of a part of a split; "" if nothing."""
     long = lengths[lengths > max_frames]
     if not len(long):
@@ -151,7 +151,7 @@ def describe_cut(lengths: Int[np.ndarray, "chosen"], max_frames: int, part: str)
 
 def whole_epochs(
     dataset: Any,
-    indices: Int[np.ndarray, "chosen"],
+    indices: Int[np.ndarray, " chosen"],
     *,
     batch_size: int,
     seed: int,

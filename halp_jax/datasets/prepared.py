@@ -52,8 +52,8 @@ class Dataset:
     name: str
     layout: Layout
     class_names: tuple[str, ...]
-    labels: Int[np.ndarray, "clips"]
-    lengths: Int[np.ndarray, "clips"]
+    labels: Int[np.ndarray, " clips"]
+    lengths: Int[np.ndarray, " clips"]
     names: tuple[str, ...]
     splits: dict[str, dict[str, np.ndarray]]
     metadata: dict[str, Any]
@@ -73,7 +73,7 @@ class Dataset:
         normalised = self.metadata["normalize"] != "none" or "normalised" in self.metadata["notes"]
         return "z" if normalised else "y"
 
-    def indices(self, benchmark: str, part: str) -> Int[np.ndarray, "chosen"]:
+    def indices(self, benchmark: str, part: str) -> Int[np.ndarray, " chosen"]:
         """Clip numbers of one part ("train", "test" or "val") of a benchmark, e.g. "xsub"."""
         if benchmark not in self.splits:
             known = ", ".join(sorted(self.splits)) or "none"
@@ -83,7 +83,7 @@ class Dataset:
             raise UserError(f"split {benchmark} has no part {part!r}; it has: {known}")
         return self.splits[benchmark][part]
 
-    def labelled(self, benchmark: str, part: str) -> Int[np.ndarray, "chosen"]:
+    def labelled(self, benchmark: str, part: str) -> Int[np.ndarray, " chosen"]:
         """Those of `indices` that have a label: the clips of which classes are compared."""
         chosen = self.indices(benchmark, part)
         return chosen[self.labels[chosen] >= 0]
@@ -169,7 +169,7 @@ class PreparedDataset(Dataset):
         checksums = [shard.get("crc32", [-1] * len(shard["records"])) for shard in shards]
         return file, np.concatenate(starts), np.concatenate(sizes), np.concatenate(checksums)
 
-    def read_records(self, numbers: Sequence[int] | Int[np.ndarray, "chosen"]) -> list[bytes]:
+    def read_records(self, numbers: Sequence[int] | Int[np.ndarray, " chosen"]) -> list[bytes]:
         """The serialised examples of these clips. Reads only them; safe from several threads."""
         file, start, size, checksum = self._records
         records = []

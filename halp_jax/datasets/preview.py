@@ -65,7 +65,7 @@ def _tell_guess(layout: Layout) -> str:
     return f"{layout.name}, guessed from {layout.num_joints} joints of {layout.axes} numbers"
 
 
-def choose_clips(dataset: Dataset, count: int = _DRAWN) -> Int[np.ndarray, "chosen"]:
+def choose_clips(dataset: Dataset, count: int = _DRAWN) -> Int[np.ndarray, " chosen"]:
     """Clips of as many classes as there are among `count`, spread over the data set."""
     _, first = np.unique(dataset.labels, return_index=True)
     of_each = first[np.linspace(0, len(first) - 1, min(count, len(first))).astype(int)]
@@ -75,7 +75,7 @@ def choose_clips(dataset: Dataset, count: int = _DRAWN) -> Int[np.ndarray, "chos
     return np.sort(np.concatenate([of_each, more]))
 
 
-def read_clips(dataset: Dataset, numbers: Int[np.ndarray, "chosen"]) -> list[np.ndarray]:
+def read_clips(dataset: Dataset, numbers: Int[np.ndarray, " chosen"]) -> list[np.ndarray]:
     """All frames of these clips, [time, bodies, joints, xyz] each."""
     longest = int(dataset.lengths[numbers].max())
     (batch,) = pipeline.eval_batches(dataset, numbers, batch_size=len(numbers), max_frames=longest)
@@ -83,7 +83,7 @@ def read_clips(dataset: Dataset, numbers: Int[np.ndarray, "chosen"]) -> list[np.
 
 
 def save_picture(
-    dataset: Dataset, numbers: Int[np.ndarray, "chosen"], path: Path, up: str | None = None
+    dataset: Dataset, numbers: Int[np.ndarray, " chosen"], path: Path, up: str | None = None
 ) -> None:
     """Draws a strip of each of these clips, with `up` upwards; by default as the data set says."""
     from halp_jax.skeletons import plot  # matplotlib takes its time

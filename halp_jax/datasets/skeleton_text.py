@@ -32,8 +32,8 @@ class Recording:
     """The bodies of one file, as many rows as there are bodies in all frames together."""
 
     num_frames: int
-    frame: Int[np.ndarray, "rows"]
-    slot: Int[np.ndarray, "rows"]  # position among the bodies of its frame
+    frame: Int[np.ndarray, " rows"]
+    slot: Int[np.ndarray, " rows"]  # position among the bodies of its frame
     ids: tuple[int, ...]  # tracking ids; they do not fit a float64, so Python integers
     poses: Float[np.ndarray, "rows joints xyz"]  # float64 metres
 
@@ -78,7 +78,7 @@ def parse_regular(data: bytes) -> Recording | None:
     return Recording(len(counts), frame, slot, ids, values.reshape(-1, NTU25.num_joints, 3))
 
 
-def _find_gaps(text: bytes, codes: UInt8[np.ndarray, "bytes"]) -> Int[np.ndarray, "gaps"] | None:
+def _find_gaps(text: bytes, codes: UInt8[np.ndarray, "bytes"]) -> Int[np.ndarray, " gaps"] | None:
     """Where numbers end; None if there is more than one character between two, or a strange one.
 
     A carriage return before a line feed counts to the number: Python's int and float ignore it.
@@ -101,7 +101,7 @@ def _find_gaps(text: bytes, codes: UInt8[np.ndarray, "bytes"]) -> Int[np.ndarray
 
 def _find_bodies(
     text: bytes, gaps: memoryview
-) -> tuple[Int[np.ndarray, "frames"], Int[np.ndarray, "rows"], tuple[int, ...]]:
+) -> tuple[Int[np.ndarray, " frames"], Int[np.ndarray, " rows"], tuple[int, ...]]:
     """Bodies of each frame; which number of the file is the first of each body; the tracking ids.
 
     Raises ValueError, IndexError: a count is none, or they do not fit the length of the file.
@@ -126,8 +126,8 @@ def _find_bodies(
 
 
 def _say_25(
-    codes: UInt8[np.ndarray, "bytes"], end: Int[np.ndarray, "rows"]
-) -> Bool[np.ndarray, "rows"]:
+    codes: UInt8[np.ndarray, "bytes"], end: Int[np.ndarray, " rows"]
+) -> Bool[np.ndarray, " rows"]:
     """Whether the numbers that end there are all 25, the joint count."""
     end = end - (codes[end - 1] == ord("\r"))
     before, tens, ones = codes[end - 3], codes[end - 2], codes[end - 1]
@@ -137,9 +137,9 @@ def _say_25(
 def _parse_decimals(
     text: bytes,
     codes: UInt8[np.ndarray, "bytes"],
-    begin: Int[np.ndarray, "numbers"],
-    end: Int[np.ndarray, "numbers"],
-) -> Float[np.ndarray, "numbers"]:
+    begin: Int[np.ndarray, " numbers"],
+    end: Int[np.ndarray, " numbers"],
+) -> Float[np.ndarray, " numbers"]:
     """The numbers text[begin:end], float64; those like -0.1234567 all at once.
 
     These are a digit, a point and up to 8 decimals. Digits and power of ten are exact in float64,
@@ -186,7 +186,7 @@ class _Damage(Exception):  # noqa: N818
     """Why a file cannot be read, before it is known which."""
 
 
-def _parse_numbers(data: bytes) -> Float[np.ndarray, "tokens"]:
+def _parse_numbers(data: bytes) -> Float[np.ndarray, " tokens"]:
     try:
         return np.fromstring(data, sep=" ")
     except (ValueError, DeprecationWarning):

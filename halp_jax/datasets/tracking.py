@@ -125,7 +125,7 @@ def _match(
     return pairs
 
 
-def _measure(people: Float[np.ndarray, "people joints 3"]) -> Float[np.ndarray, "people"]:
+def _measure(people: Float[np.ndarray, "people joints 3"]) -> Float[np.ndarray, " people"]:
     """The diagonal of the box around each person's joints, in the unit of the points."""
     unseen = people[..., 2:] <= 0
     points = people[..., :2]

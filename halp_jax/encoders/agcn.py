@@ -144,10 +144,10 @@ class AGCN(nn.Module):
     def __call__(
         self,
         clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, "batch"] | None = None,
+        length: Int[Array, " batch"] | None = None,
         *,
         train: bool,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         drop: Callable[[Array], Array] | None = None,
     ) -> tuple[Float[Array, "batch ..."], ...]:
         batch, time, bodies, joints, xyz = clips.shape

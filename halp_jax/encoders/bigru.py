@@ -38,7 +38,7 @@ class GRULayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "time batch features"], length: Int[Array, "batch"] | None = None
+        self, x: Float[Array, "time batch features"], length: Int[Array, " batch"] | None = None
     ) -> list[Float[Array, "time batch width"]]:
         """`length`: the frames that the second stream takes in reverse order; None: all."""
         # Xavier-uniform on the stacked gate matrices, fan-out 3 * width: the released initialisation.
@@ -65,7 +65,7 @@ class GRULayer(nn.Module):
 
 
 def reverse_frames(
-    x: Float[Array, "time batch features"], length: Int[Array, "batch"] | None = None
+    x: Float[Array, "time batch features"], length: Int[Array, " batch"] | None = None
 ) -> Float[Array, "time batch features"]:
     """The first `length` frames of each clip in reverse order, the others where they are."""
     if length is None:
@@ -123,10 +123,10 @@ class BiGRU(nn.Module):
     def __call__(
         self,
         clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, "batch"] | None = None,
+        length: Int[Array, " batch"] | None = None,
         *,
         train: bool,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         drop: Callable[[Array], Array] | None = None,
     ) -> tuple[Float[Array, "batch ..."], ...]:
         if self.direction not in ("forward", "bidirectional"):
@@ -166,7 +166,7 @@ class BiGRU(nn.Module):
 
 
 def mean_frames(
-    x: Float[Array, "time batch features"], length: Int[Array, "batch"]
+    x: Float[Array, "time batch features"], length: Int[Array, " batch"]
 ) -> Float[Array, "batch features"]:
     """The mean over the first `length` frames of each clip."""
     there = (jnp.arange(len(x))[:, None] < length)[..., None]

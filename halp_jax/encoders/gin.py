@@ -23,18 +23,18 @@ class Graphs(NamedTuple):
     """A shard of a batch, or a view of it: the same arrays under other masks."""
 
     x: Float[Array, "nodes features"]
-    nodes: Bool[Array, "nodes"]  # those that are there
-    loops: Bool[Array, "nodes"]  # those with a self loop
-    edges: Bool[Array, "edges"] | None  # those that are there; None: all between nodes that are
-    graphs: Bool[Array, "graphs"]  # those that are there
-    graph_of_node: Int[Array, "nodes"]  # rising
-    senders: Int[Array, "edges"]
-    receivers: Int[Array, "edges"]  # rising
+    nodes: Bool[Array, " nodes"]  # those that are there
+    loops: Bool[Array, " nodes"]  # those with a self loop
+    edges: Bool[Array, " edges"] | None  # those that are there; None: all between nodes that are
+    graphs: Bool[Array, " graphs"]  # those that are there
+    graph_of_node: Int[Array, " nodes"]  # rising
+    senders: Int[Array, " edges"]
+    receivers: Int[Array, " edges"]  # rising
     sources: Int[Array, "nodes columns"]  # neighbours in and out; no columns: see `sum_neighbours`
     targets: Int[Array, "nodes columns"]
-    first_in: Int[Array, "nodes"]  # where a node's edges begin, in the list ...
-    first_out: Int[Array, "nodes"]
-    by_sender: Int[Array, "edges"]  # ... and in this order of it
+    first_in: Int[Array, " nodes"]  # where a node's edges begin, in the list ...
+    first_out: Int[Array, " nodes"]
+    by_sender: Int[Array, " edges"]  # ... and in this order of it
 
 
 def sum_neighbours(g: Graphs, x: Float[Array, "nodes width"]) -> Float[Array, "nodes width"]:

@@ -30,7 +30,7 @@ def cell(projected, recurrent, hidden):
 def scan_gru_reference(
     projected: Float[Array, "time batch gates"],
     w_hh: Float[Array, "width gates"],
-    b_hh: Float[Array, "gates"],
+    b_hh: Float[Array, " gates"],
 ) -> Float[Array, "time batch width"]:
     """The recurrence with automatic gradients; `projected` is W_i x + b_i for all frames."""
 
@@ -46,7 +46,7 @@ def scan_gru_reference(
 def scan_gru(
     projected: Float[Array, "time batch gates"],
     w_hh: Float[Array, "width gates"],
-    b_hh: Float[Array, "gates"],
+    b_hh: Float[Array, " gates"],
     precision: Precision = "float32",
     start: Float[Array, "batch width"] | None = None,
 ) -> Float[Array, "time batch width"]:

@@ -52,10 +52,10 @@ class LSTM(nn.Module):
     def __call__(
         self,
         clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, "batch"] | None = None,
+        length: Int[Array, " batch"] | None = None,
         *,
         train: bool,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         drop: Callable[[Array], Array] | None = None,
     ) -> tuple[Float[Array, "batch ..."], ...]:
         x = jnp.swapaxes(flatten_clips(clips), 0, 1)

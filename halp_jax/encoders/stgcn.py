@@ -53,7 +53,7 @@ def make_adjacency(
 
 
 def draw_kept(
-    keys: Key[Array, "batch"], shape: tuple[int, ...], rate: float
+    keys: Key[Array, " batch"], shape: tuple[int, ...], rate: float
 ) -> Bool[Array, "batch ..."]:
     """For each clip a mask of `shape`: False with probability `rate`, to 1/256.
 
@@ -68,7 +68,7 @@ def draw_kept(
     return jax.vmap(draw)(keys) >= round(256 * rate)
 
 
-def drop_out(x: Map, keys: Key[Array, "batch"], rate: float) -> Map:
+def drop_out(x: Map, keys: Key[Array, " batch"], rate: float) -> Map:
     """Dropout. Each clip has a key: its draws do not depend on how a batch is split over devices."""
     joints, rows, *rest = x.shape
     kept = draw_kept(keys, (rows // len(keys), joints, *rest), rate)
@@ -94,7 +94,7 @@ class Block(nn.Module):
         self,
         x: Map,
         adjacency: Float[Array, "parts source target"],
-        keys: Key[Array, "batch"] | None,
+        keys: Key[Array, " batch"] | None,
         train: bool,
     ) -> Float[Array, "joints rows new_time outputs"]:
         parts, inputs = len(adjacency), x.shape[-1]
@@ -226,10 +226,10 @@ class STGCN(nn.Module):
     def __call__(
         self,
         clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, "batch"] | None = None,
+        length: Int[Array, " batch"] | None = None,
         *,
         train: bool,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         drop: Callable[[Array], Array] | None = None,
     ) -> tuple[Float[Array, "batch ..."], ...]:
         batch, time, bodies, joints, xyz = clips.shape

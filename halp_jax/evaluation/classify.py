@@ -125,7 +125,7 @@ def make_scorer(
     return score
 
 
-def format_best(scores: Float[np.ndarray, "classes"], names: Sequence[str], count: int = 3) -> str:
+def format_best(scores: Float[np.ndarray, " classes"], names: Sequence[str], count: int = 3) -> str:
     """A line with probability and name of each of the most probable classes, the best first."""
     best = np.argsort(-scores, kind="stable")[:count]
     return "\n".join(f"  {100 * scores[place]:5.1f} %  {names[place]}" for place in best)

@@ -44,8 +44,8 @@ class Features(NamedTuple):
     """Features of clips in the order of the batches; `index` is a clip's place in its data set."""
 
     values: Float[np.ndarray, "crops clips features"]
-    labels: Int[np.ndarray, "clips"]
-    index: Int[np.ndarray, "clips"]
+    labels: Int[np.ndarray, " clips"]
+    index: Int[np.ndarray, " clips"]
 
 
 def raw_features(

@@ -30,8 +30,8 @@ DRAWS = ("plain", "balanced")
 
 
 def sample_subset(
-    labels: Int[np.ndarray, "clips"], fraction: float, draw: str, seed: int
-) -> Int[np.ndarray, "chosen"]:
+    labels: Int[np.ndarray, " clips"], fraction: float, draw: str, seed: int
+) -> Int[np.ndarray, " chosen"]:
     """Places of the clips that keep their labels, in rising order.
 
     "plain" draws round(fraction * clips) of them all (the released code); "balanced" draws

@@ -108,7 +108,7 @@ def make_encode(method: Method, layout: GraphLayout) -> Callable[[Any, Any], Arr
 def extract(
     config: ml_collections.ConfigDict,
     dataset: GraphDataset,
-    numbers: Int[np.ndarray, "graphs"],
+    numbers: Int[np.ndarray, " graphs"],
     encode: Callable[[Any, Any], Array],
     variables: Any,
 ) -> Float[np.ndarray, "graphs features"]:
@@ -122,9 +122,9 @@ def predict(
     config: ml_collections.ConfigDict,
     protocol: str,
     values: Float[np.ndarray, "graphs features"],
-    labels: Int[np.ndarray, "graphs"],
+    labels: Int[np.ndarray, " graphs"],
     num_classes: int,
-) -> list[Int[np.ndarray, "graphs"]]:
+) -> list[Int[np.ndarray, " graphs"]]:
     """What each graph is taken for when it is in the fold that is tested; one array a fold draw."""
     seeds = draw_seeds(config, protocol)
     if protocol == "svm":
@@ -156,8 +156,8 @@ def draw_seeds(config: ml_collections.ConfigDict, protocol: str = "svm") -> list
 
 
 def summarize(
-    predictions: Sequence[Int[np.ndarray, "graphs"]],
-    labels: Int[np.ndarray, "graphs"],
+    predictions: Sequence[Int[np.ndarray, " graphs"]],
+    labels: Int[np.ndarray, " graphs"],
     num_classes: int,
     config: ml_collections.ConfigDict,
 ) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def summarize(
 
 
 def fold_accuracy(
-    predictions: Int[np.ndarray, "graphs"], labels: Int[np.ndarray, "graphs"], seed: int
+    predictions: Int[np.ndarray, " graphs"], labels: Int[np.ndarray, " graphs"], seed: int
 ) -> float:
     """The mean over the folds of one draw of the share that is right in each."""
     folds = svm.make_folds(labels, seed)

@@ -92,9 +92,9 @@ def rank(votes: Float[Array, "queries classes"]) -> Int[Array, "queries classes"
 
 def score(
     train: Float[np.ndarray, "clips features"],
-    train_labels: Int[np.ndarray, "clips"],
+    train_labels: Int[np.ndarray, " clips"],
     test: Float[np.ndarray, "queries features"],
-    test_labels: Int[np.ndarray, "queries"],
+    test_labels: Int[np.ndarray, " queries"],
     *,
     num_classes: int,
     ks: Sequence[int] = (1,),

@@ -31,8 +31,8 @@ _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
 class Scaling(NamedTuple):
     """The probe applies to (features - mean) / scale; 0 and 1 without `linear.standardize`."""
 
-    mean: Float[Array, "features"]
-    scale: Float[Array, "features"]
+    mean: Float[Array, " features"]
+    scale: Float[Array, " features"]
 
 
 def check_config(config: ml_collections.ConfigDict, section: str = "linear") -> None:
@@ -74,7 +74,7 @@ def train_probe(
     settings: ml_collections.ConfigDict,
     key: Key[Array, ""],
     train: Float[Array, "crops clips features"],
-    train_labels: Int[Array, "clips"],
+    train_labels: Int[Array, " clips"],
     test: Float[Array, "queries features"],
     num_classes: int,
 ) -> tuple[Probe, Scaling, Float[Array, "evals queries classes"]]:
@@ -141,7 +141,7 @@ def train_logits(
     settings: ml_collections.ConfigDict,
     seed: int,
     train: Float[np.ndarray, "crops clips features"],
-    train_labels: Int[np.ndarray, "clips"],
+    train_labels: Int[np.ndarray, " clips"],
     test: Float[np.ndarray, "queries features"],
     *,
     num_classes: int,
@@ -170,7 +170,7 @@ def train_logits(
 
 def score(
     logits: Float[np.ndarray, "evals queries classes"],
-    labels: Int[np.ndarray, "queries"],
+    labels: Int[np.ndarray, " queries"],
     epochs: Sequence[int],
 ) -> dict[str, Any]:
     """Test logits after each of `epochs` -> the metrics of `result_files.summarize`, best_top1, history.

@@ -24,8 +24,8 @@ ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pr
 
 
 def summarize(
-    predictions: Int[np.ndarray, "clips"],
-    labels: Int[np.ndarray, "clips"],
+    predictions: Int[np.ndarray, " clips"],
+    labels: Int[np.ndarray, " clips"],
     num_classes: int,
     *,
     top5: float,

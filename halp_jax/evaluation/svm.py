@@ -25,7 +25,7 @@ MANY = 1000  # graphs, from which on it takes minutes
 Fold = tuple[np.ndarray, np.ndarray]  # (training rows, test rows)
 
 
-def make_folds(labels: Int[np.ndarray, "graphs"], seed: int, folds: int = FOLDS) -> list[Fold]:
+def make_folds(labels: Int[np.ndarray, " graphs"], seed: int, folds: int = FOLDS) -> list[Fold]:
     """Stratified folds, shuffled.
 
     Raises:
@@ -49,7 +49,7 @@ def squared_distances(values: Float[np.ndarray, "graphs dim"]) -> np.ndarray:
 def predict_fold(
     values: Float[np.ndarray, "graphs dim"],
     distances: Float[np.ndarray, "graphs graphs"],
-    labels: Int[np.ndarray, "graphs"],
+    labels: Int[np.ndarray, " graphs"],
     fold: Fold,
 ) -> tuple[np.ndarray, float, list[float]]:
     """One fold -> (predicted classes of its test rows, C, mean inner accuracy of each of GRID)."""
@@ -81,9 +81,9 @@ def predict_fold(
 
 def cross_validate(
     values: Float[np.ndarray, "graphs dim"],
-    labels: Int[np.ndarray, "graphs"],
+    labels: Int[np.ndarray, " graphs"],
     seeds: Sequence[int],
-) -> list[Int[np.ndarray, "graphs"]]:
+) -> list[Int[np.ndarray, " graphs"]]:
     """What each graph is taken for when its fold is tested; one array for each draw of folds.
 
     The folds of all draws are done side by side, on the cores that there are.

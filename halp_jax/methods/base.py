@@ -111,7 +111,7 @@ def make_update(
     return update
 
 
-def sample_keys(key: Key[Array, ""], batch: int) -> Key[Array, "batch"]:
+def sample_keys(key: Key[Array, ""], batch: int) -> Key[Array, " batch"]:
     """A key for each local sample, by its place in the global batch."""
     place = jax.lax.axis_index(AXIS) * batch + jnp.arange(batch)
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(place)

@@ -109,7 +109,7 @@ def forward(
     return *found, new.get("batch_stats", {})
 
 
-def dropout_keys(key: Key[Array, ""], count: int) -> Key[Array, "count"]:
+def dropout_keys(key: Key[Array, ""], count: int) -> Key[Array, " count"]:
     """Keys that share no random number with `sample_keys(key, ...)`."""
     return jax.random.split(jax.random.fold_in(key, 2**31), count)
 

@@ -96,8 +96,8 @@ EDGE_DRAW, LOOP_DRAW, MASK_DRAW, GROW_DRAW = 1, 2, 3, 4  # which bits of a graph
 
 
 def draw_bits(
-    keys: Key[Array, "graphs"], number: Any, owner: Int[Array, "n"], place: Int[Array, "n"]
-) -> UInt32[Array, "n"]:
+    keys: Key[Array, " graphs"], number: Any, owner: Int[Array, " n"], place: Int[Array, " n"]
+) -> UInt32[Array, " n"]:
     """Random bits for nodes or edges: of their graph's key, `number` and their place in the graph.
 
     So neither padding nor the number of devices changes a draw.
@@ -109,11 +109,11 @@ def draw_bits(
 
 
 def rank(
-    bits: UInt32[Array, "n"],
-    eligible: Bool[Array, "n"],
-    owner: Int[Array, "n"],
-    first: Int[Array, "graphs"],
-) -> Int[Array, "n"]:
+    bits: UInt32[Array, " n"],
+    eligible: Bool[Array, " n"],
+    owner: Int[Array, " n"],
+    first: Int[Array, " graphs"],
+) -> Int[Array, " n"]:
     """The place of each among those of its graph in the order of `bits`, the eligible ones first."""
     numbers = jnp.arange(len(bits), dtype=jnp.int32)
     _, _, order = jax.lax.sort((2 * owner + ~eligible, bits, numbers), num_keys=2)
@@ -121,8 +121,8 @@ def rank(
 
 
 def reached(
-    g: Graphs, nodes: Bool[Array, "nodes"]
-) -> tuple[Bool[Array, "nodes"], Bool[Array, "nodes"]]:
+    g: Graphs, nodes: Bool[Array, " nodes"]
+) -> tuple[Bool[Array, " nodes"], Bool[Array, " nodes"]]:
     """(nodes with an edge from `nodes`, nodes with an edge to them), over edges that are there."""
     if not g.sources.shape[1]:
         there = True if g.edges is None else g.edges
@@ -137,8 +137,8 @@ def reached(
 
 
 def grow(
-    keys: Key[Array, "graphs"], shard: Batch, g: Graphs, start: Bool[Array, "nodes"]
-) -> Bool[Array, "nodes"]:
+    keys: Key[Array, " graphs"], shard: Batch, g: Graphs, start: Bool[Array, " nodes"]
+) -> Bool[Array, " nodes"]:
     """What joins `start`: a fifth of the nodes, one by one, each a random neighbour of all so far."""
     owner, place = g.graph_of_node, shard["place_in_graph"]
     last = jnp.uint32(2**32 - 1)
@@ -159,8 +159,8 @@ def grow(
 
 
 def permute_edges(
-    keys: Key[Array, "graphs"], shard: Batch, g: Graphs, mine: Bool[Array, "graphs"]
-) -> tuple[Bool[Array, "edges"], Bool[Array, "nodes"]]:
+    keys: Key[Array, " graphs"], shard: Batch, g: Graphs, mine: Bool[Array, " graphs"]
+) -> tuple[Bool[Array, " edges"], Bool[Array, " nodes"]]:
     """(edges, loops) that stay: of the graphs `mine` all but a tenth of both together."""
     owner = g.graph_of_node[g.receivers]
     counts = shard["num_edges"]
@@ -181,9 +181,9 @@ def permute_edges(
 def keep(
     g: Graphs,
     x: Float[Array, "nodes features"],
-    nodes: Bool[Array, "nodes"],
-    edges: Bool[Array, "edges"] | None,
-    looped: Bool[Array, "nodes"],
+    nodes: Bool[Array, " nodes"],
+    edges: Bool[Array, " edges"] | None,
+    looped: Bool[Array, " nodes"],
     loops: str,
 ) -> Graphs:
     """The view that holds these nodes, and of the edges between them those in `edges` (None: all)."""

@@ -12,7 +12,7 @@ class Probe(NamedTuple):
     """logits = features @ weight + bias."""
 
     weight: Float[Array, "features classes"]
-    bias: Float[Array, "classes"]
+    bias: Float[Array, " classes"]
 
 
 def init_probe(
@@ -33,8 +33,8 @@ def apply_probe(
 def probe_loss(
     probe: Probe,
     features: Float[Array, "batch features"],
-    labels: Int[Array, "batch"],
-    valid: Float[Array, "batch"],
+    labels: Int[Array, " batch"],
+    valid: Float[Array, " batch"],
 ) -> Float[Array, ""]:
     """Softmax cross entropy, mean over the rows of which `valid` is 1."""
     losses = optax.softmax_cross_entropy_with_integer_labels(apply_probe(probe, features), labels)

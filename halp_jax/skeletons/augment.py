@@ -95,7 +95,7 @@ def random_shear(key: Key[Array, ""], size: float) -> Float[Array, "3 3"]:
     return jnp.where(jnp.eye(3, dtype=bool), 1.0, matrix)
 
 
-def random_joints(key: Key[Array, ""], num_joints: int, count: int) -> Float[Array, "joints"]:
+def random_joints(key: Key[Array, ""], num_joints: int, count: int) -> Float[Array, " joints"]:
     """A mask [joints] of `count` joints drawn without replacement: 1 where drawn."""
     rank = jnp.argsort(jax.random.uniform(key, (num_joints,)))
     return jnp.zeros(num_joints).at[rank[: min(count, num_joints)]].set(1.0)
@@ -137,7 +137,7 @@ def hide_end(
 def permute_segments(
     frames: Float[Array, "time bodies joints xyz"],
     length: Int[Array, ""] | int,
-    order: Int[Array, "segments"],
+    order: Int[Array, " segments"],
 ) -> Float[Array, "time bodies joints xyz"]:
     """The valid frames cut into equally long segments, of which `order` says which comes where.
 

@@ -91,7 +91,7 @@ def convert_clip(
 
 def choose_bodies(
     frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout, count: int
-) -> Int[np.ndarray, "chosen"]:
+) -> Int[np.ndarray, " chosen"]:
     """The `count` bodies of most motion energy, the first most.
 
     In a normalised clip the first body is centred and the others are not, so energies say nothing:

@@ -82,5 +82,5 @@ def stride_frames(
     return keep_first(clip[place], jnp.minimum(length, num_frames))
 
 
-def _unit(vector: Float[Array, "xyz"]) -> Float[Array, "xyz"]:
+def _unit(vector: Float[Array, " xyz"]) -> Float[Array, " xyz"]:
     return vector / jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(vector))), _TINY)

@@ -39,12 +39,12 @@ def minus_joint(clip: Clip, joint: int) -> Clip:
     return clip - clip[:, :, joint : joint + 1]
 
 
-def cut_out(clip: Clip, joints: Bool[Array, "joints"], frames: Bool[Array, "time"]) -> Clip:
+def cut_out(clip: Clip, joints: Bool[Array, " joints"], frames: Bool[Array, " time"]) -> Clip:
     """Some joints set to 0 in some frames."""
     return jnp.where(frames[:, None, None, None] & joints[:, None], 0.0, clip)
 
 
-def random_subset(key: Key[Array, ""], size: int, least: int, most: int) -> Bool[Array, "size"]:
+def random_subset(key: Key[Array, ""], size: int, least: int, most: int) -> Bool[Array, " size"]:
     """Where of `size` places `least` to `most`, all as likely, are drawn without replacement."""
     key_count, key_places = jax.random.split(key)
     count = jax.random.randint(key_count, (), least, most + 1)

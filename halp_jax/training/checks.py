@@ -53,7 +53,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def check_dataset(
-    config: ml_collections.ConfigDict, dataset: Any, indices: Int[np.ndarray, "clips"]
+    config: ml_collections.ConfigDict, dataset: Any, indices: Int[np.ndarray, " clips"]
 ) -> None:
     """Refuses a data set, or these clips of it, that this config cannot train on."""
     count, method = len(indices), methods.find_method(config)
@@ -83,7 +83,7 @@ def lacks_labels(dataset: Any, benchmark: str) -> bool:
 
 
 def fingerprint(
-    dataset: Any, indices: Int[np.ndarray, "clips"], normalize: str | None = None
+    dataset: Any, indices: Int[np.ndarray, " clips"], normalize: str | None = None
 ) -> str:
     """Tells whether a run that resumes has the clips that it had: their names, lengths and order.
 

@@ -228,7 +228,7 @@ def broadcast_scalar(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def local_shard(rows: Shaped[np.ndarray, "rows"]) -> Shaped[np.ndarray, "share"]:
+def local_shard(rows: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " share"]:
     """This process's part of `rows`: blocks of equal size, filled up with the last row."""
     size = -(-len(rows) // jax.process_count())
     places = jax.process_index() * size + np.arange(size)
@@ -236,8 +236,8 @@ def local_shard(rows: Shaped[np.ndarray, "rows"]) -> Shaped[np.ndarray, "share"]
 
 
 def gather(
-    part: Shaped[np.ndarray, "share *shape"], count: int
-) -> Shaped[np.ndarray, "rows *shape"]:
+    part: Shaped[np.ndarray, " share *shape"], count: int
+) -> Shaped[np.ndarray, " rows *shape"]:
     """The values of all `count` rows, of which every process has those of its `local_shard`."""
     if jax.process_count() == 1:
         return part

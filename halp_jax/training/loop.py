@@ -44,7 +44,7 @@ def train(
     dataset: Any,
     evaluators: Sequence[Evaluator] = (),
     stream: io.TextIOBase | None = None,
-    indices: Int[np.ndarray, "clips"] | None = None,
+    indices: Int[np.ndarray, " clips"] | None = None,
     prepare: Callable[[Any], Any] | None = None,
     title: str = "train",
     local: bool = False,
