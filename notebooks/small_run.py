@@ -41,11 +41,16 @@ def settings(**changes) -> list[str]:
     return [f"--config.{name}={value}" for name, value in (SETTINGS | changes).items()]
 
 
-def make() -> Path:
-    """The workdir of the small run; trains it where it is not there yet, and resumes where it stopped."""
+def make_data() -> None:
+    """Packs the clips into DATA, once."""
     if not DATA.exists():
         DATA.parent.mkdir(parents=True, exist_ok=True)
         datasets.pack(make_clips(), DATA)
+
+
+def make() -> Path:
+    """The workdir of the small run; trains it where it is not there yet, and resumes where it stopped."""
+    make_data()
     if train.main(["--config=configs/demo.py", f"--workdir={RUN}", *settings()]):
         raise SystemExit("the small run did not train; see the message above")
     return RUN

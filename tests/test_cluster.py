@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from _cluster_worker import MEMBERS, STREAMS, make_run
+from _cluster_worker import STREAMS, choose_members, make_run
 from _runs import prepare, small_config
 from test_parallel import by_vmap
 
@@ -116,7 +116,7 @@ def check_steps(seen, num_steps, tolerance):
     for method in STREAMS:
         losses, prototypes = reference(method, num_steps)
         assert len(losses) == num_steps and losses[0] != losses[-1]
-        for driver in (driver for name, driver in MEMBERS if name == method):
+        for driver in (driver for name, driver in choose_members(num_steps) if name == method):
             runs = [process[f"{method} {driver}"] for process in seen]
             assert all(run["losses"] == runs[0]["losses"] for run in runs)
             assert len({held for run in runs for held in run["held"]}) == 1, "prototypes differ"
@@ -197,7 +197,7 @@ def run_here(data, workdir, num_devices, config):
 def test_run_of_two_stopped_in_one_process_goes_on_in_one(data, tmp_path):
     """SIGTERM to one of them; both save the same step; one process with other devices ends it."""
     config = command_config()
-    config.train.epochs, config.knn.every_epochs, config.checkpoint.every_epochs = 100, 50, 50
+    config.train.epochs, config.knn.every_epochs, config.checkpoint.every_epochs = 50, 25, 25
     write_config(tmp_path / "config.py", config)
     workdir = tmp_path / "broken"
     processes = start(
@@ -213,11 +213,11 @@ def test_run_of_two_stopped_in_one_process_goes_on_in_one(data, tmp_path):
     step = max(metrics(workdir))
     assert [status for status, _ in ends] == [143, 143], ends
     assert all(f"SIGTERM: saved step {step} in {workdir}" in said for _, said in ends)
-    assert 10 <= step < 300 and (workdir / "checkpoints" / str(step)).is_dir()
+    assert 10 <= step < 150 and (workdir / "checkpoints" / str(step)).is_dir()
 
     run_here(data, workdir, 1, config)
     run_here(data, tmp_path / "whole", 4, config)
-    check_same_run(metrics(workdir), metrics(tmp_path / "whole"), 300)
+    check_same_run(metrics(workdir), metrics(tmp_path / "whole"), 150)
 
 
 def check_same_run(found, expected, last_step):
