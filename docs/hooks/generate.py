@@ -306,7 +306,7 @@ def make_notebooks() -> dict[str, str]:
     lines = [
         "# Notebooks",
         "",
-        "They call `halp_jax.inspect`, start from a run on synthetic clips that they train themselves "
+        "They call `halp_jax.inspect`, start from a run on synthetic data that they train themselves "
         "(two minutes the first time), and lie in `notebooks/` as `.ipynb` and as plain Python.",
         "",
     ]

@@ -34,6 +34,8 @@ from halp_jax.methods.halp import default_config
 from halp_jax.training import checkpoint
 
 _find_targets = jax.jit(halp.walk_targets, static_argnums=1)
+_find_reach = jax.jit(halp.reach, static_argnums=3)
+_hallucinate = jax.jit(halp.hallucinate, static_argnames=("num_positives", "solver", "draw", "lam"))
 SOLVERS = ("pairwise", "geodesic", "sphere")
 
 
@@ -113,9 +115,8 @@ def open_run(
         data: the prepared data set, where it has moved since.
         max_clips: at most so many, evenly spaced.
 
-    Prototypes are those of the checkpoint. A run that has none (MoCo alone, HaLP not yet on, or GraphCL,
-    which makes them anew of each batch) gets as many as its config asks for, clustered from the clips
-    themselves; `origin` says so.
+    Prototypes are those of the checkpoint. A run that has none (MoCo alone, HaLP not yet on, GraphCL) gets
+    as many as its config asks for, clustered from the clips themselves; `origin` says so.
     """
     config = checkpoint.load_config(workdir)
     stream = stream or config.streams[0]
@@ -231,7 +232,7 @@ def plot_positives(
     solver, draw, lam = _choose(run, solver, draw, lam)
     _check_clip(run, clip)
     reach, targets, s, v, c = _reach(run, clip, solver)
-    _, z = halp.hallucinate(
+    _, z = _hallucinate(
         jax.random.key(seed), s, v, c, num_positives=count, solver=solver, draw=draw, lam=lam
     )
     anchor = jnp.asarray(run.anchors[clip])
@@ -279,7 +280,7 @@ def _reach(run: Inspected, clip: int, solver: str):
     anchor = jnp.asarray(run.anchors[clip])[None]
     s, v = similarities(anchor, prototypes)[0], similarities(anchor, targets)[0]
     c = similarities(targets, prototypes)
-    return halp.reach(s, v, c, solver), targets, s, v, c
+    return _find_reach(s, v, c, solver), targets, s, v, c
 
 
 def _choose(run: Inspected, solver, draw, lam):
