@@ -1,5 +1,6 @@
 # make demo   sets up .venv, pre-trains HaLP on the embedded data set, evaluates, draws: runs/demo
 #             (make demo VARIANT=halp_cmd: joint, motion and bone together, into runs/demo_halp_cmd)
+#             (make demo VARIANT=graphs: GraphCL and HaLP on the embedded graphs, into runs/demo_graphs)
 # make test   sets up .venv, runs all tests
 # make lint   ruff
 # make notebooks   sets up .venv, runs all notebooks from their first cell to their last

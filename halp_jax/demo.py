@@ -1,9 +1,11 @@
 """The main job on the embedded data set: prepare, pre-train, evaluate, draw. `make demo` runs it.
 
     python -m halp_jax.demo --workdir=runs/demo [--variant=halp_cmd] [--config.train.epochs=40 ...]
+    python -m halp_jax.demo --workdir=runs/mutag --variant=graphs [--source=MUTAG.zip]
 
 It types the commands that a user types (shown as it goes), so started again it resumes where
-it stopped. Ends with a table, `clips.png` and `positives.png` in the workdir.
+it stopped. Ends with a table and pictures in the workdir: clips.png or graphs.png, positives.png, walk.png
+and map.png. The variant graphs is GraphCL and HaLP on it.
 """
 
 import importlib.util
@@ -13,19 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from halp_jax import datasets, evaluate, table, train
-from halp_jax.core import hallucinate
-from halp_jax.datasets import pipeline
+from halp_jax import datasets, evaluate, prepare, table, train
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features
 from halp_jax.evaluation.result_files import ENCODERS
-from halp_jax.inspect.anchors import find_anchors
+from halp_jax.inspect import anchors, graph_plots, maps, page, plots
 from halp_jax.options import make_parser, run_command
-from halp_jax.skeletons import augment, plot, plot_sphere
+from halp_jax.skeletons import plot, plot_sphere
 from halp_jax.training import checkpoint
 
 NUM_CLIPS = 1200
@@ -35,10 +32,14 @@ The same on NTU RGB+D 60 and eight GPUs (ask its authors for the skeletons):
         --normalize=released --bodies=slot
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \\
         --config.data.dir=data/ntu60"""
+NEXT_GRAPHS = """
+One seed differs from another by a point or more: benchmarks/graph_table.py has many. The same on other
+graphs (archives: chrsmrrs.github.io/datasets):
+    python -m halp_jax.demo --workdir=runs/mutag --variant=graphs --source=MUTAG.zip"""
 
 
-def prepare_data(out: Path) -> None:
-    """The embedded data set, once."""
+def prepare_clips(out: Path) -> None:
+    """The embedded clips, once."""
     if datasets.is_dataset(out):
         return
     command = ["-m", "halp_jax.prepare", "--format=synthetic", f"--clips={NUM_CLIPS}"]
@@ -59,59 +60,37 @@ def type_command(module, name: str, *arguments: str) -> None:
         sys.exit(status)
 
 
-def plot_pictures(workdir: Path) -> list[Path]:
-    """clips.png: some test clips. positives.png, walk.png: what HaLP hallucinates from them."""
-    config = checkpoint.load_config(workdir)
-    dataset = datasets.open_dataset(config.data.dir)
-    state, _ = checkpoint.restore_state(workdir)
-    test = dataset.indices(config.data.split, "test")
-    by_class = [test[dataset.labels[test] == label] for label in range(dataset.num_classes)]
-    chosen = np.array([group[0] for group in by_class if len(group)][:12], np.int32)
-    batch = next(
-        pipeline.eval_batches(
-            dataset, chosen, batch_size=len(chosen), max_frames=config.data.max_frames
-        )
+def plot_pictures(workdir: Path, part: str) -> list[Path]:
+    """Twelve clips or graphs, their positives, the walk of the first, and a map of all embeddings."""
+    run = anchors.open_run(workdir, part=part)
+    chosen = anchors.choose_clips(run, 12)
+    drawn = [anchors.plot_positives(run, c, "geodesic", count=8, seed=c) for c in chosen]
+    points, kept, selected = (
+        np.stack([getattr(each, name) for each in drawn]) for name in ("points", "kept", "selected")
     )
-    clips = [f[:n] for f, n in zip(batch["frames"], batch["length"], strict=True)]
-    names = [dataset.class_names[label] for label in batch["label"]]
-    paths = [workdir / name for name in ("clips.png", "positives.png", "walk.png")]
-    rate = float(dataset.metadata.get("fps") or 0)
-    plot.save_figure(plot.plot_grid(clips, names, dataset.layout, rate=rate), paths[0])
-
-    views = jax.vmap(lambda f, n: augment.centre_crop(f, n, 0.95, config.views.num_frames))(
-        batch["frames"], batch["length"]
-    )
-    embed = features.make_embedding("trained", config, dataset.layout, points=True)
-    anchors = embed(find_anchors(state), views)[:, -config.encoder.dim :]
-    prototypes, h = state.extra["prototypes"][0], config.halp
-    s, c = anchors @ prototypes.T, prototypes @ prototypes.T
-    keys = jax.random.split(jax.random.key(config.seed), len(anchors))
-
-    def one(key, s):
-        return hallucinate.hallucinate(
-            key, s, s, c, num_positives=8, solver="geodesic", draw=h.draw, lam=h.lam
-        )
-
-    r, z = jax.vmap(one)(keys, s)
-    figure = plot_sphere.plot_sphere(
-        *map(np.asarray, (anchors, prototypes)),
-        *map(np.asarray, (hallucinate.materialize(z, anchors, prototypes), z.kept, z.selected)),
-        title="hallucinated positives of twelve test clips",
-    )
-    plot.save_figure(figure, paths[1])
-    farthest = int(jnp.argmax(r.t_star[0] * (r.chance[0] > 0)))
-    t_star = float(r.t_star[0, farthest])
-    low, high = hallucinate.sample_range(h.draw, h.lam)
-    figure = plot_sphere.plot_great_circle(
-        np.asarray(anchors[0]),
-        np.asarray(prototypes),
-        farthest,
-        t_star,
-        (low * t_star, high * t_star),
-        title=f"the walk of one clip ({names[0]})",
-    )
-    plot.save_figure(figure, paths[2])
-    return paths
+    path = anchors.walk(run, chosen[0], solver="geodesic")
+    if run.unit == "graph":
+        samples = graph_plots.plot_graphs(run.dataset, run.clips[chosen].tolist())
+        walk = plots.plot_walk(run, path)
+    else:
+        clips, names = anchors.read_clips(run, chosen), [run.names[c] for c in chosen]
+        rate = float(run.dataset.metadata.get("fps") or 0)
+        samples = plot.plot_grid(clips, names, run.dataset.layout, rate=rate)
+        walk = plot_sphere.plot_great_circle(
+            run.anchors[chosen[0]], run.prototypes, path.selected, path.t_star, path.drawn,
+            title=f"the walk of one clip ({names[0]})",
+        )  # fmt: skip
+    sphere = plot_sphere.plot_sphere(
+        run.anchors[chosen], run.prototypes, points, kept, selected,
+        title=f"hallucinated positives of {len(chosen)} {run.unit}s",
+    )  # fmt: skip
+    figures = {
+        f"{run.unit}s": samples,
+        "positives": sphere,
+        "walk": walk,
+        "map": maps.plot_map(run),
+    }
+    return [page.save(figure, workdir / f"{name}.png")[0] for name, figure in figures.items()]
 
 
 def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
@@ -127,18 +106,11 @@ def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
     type_command(train, "train", "--config=configs/demo.py", *options)
 
 
-def demo(argv: Sequence[str]) -> None:
-    """Types the commands one after the other."""
-    parser = make_parser("demo", __doc__, epilog="--config.field=value changes a setting")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--variant", default="halp", choices=("halp", "halp_cmd"))
-    args, overrides = parser.parse_known_args(argv)
-    if unknown := [each for each in overrides if not each.startswith("--config.")]:
-        raise UserError(f"unknown argument {unknown[0]!r}; --help lists the options")
-    workdir, variant = args.workdir, args.variant
+def run_clips(workdir: Path, variant: str, overrides: Sequence[str]) -> None:
+    """Prepares the embedded clips, trains, and evaluates."""
     found = importlib.util.find_spec("tensorflow_datasets")
     clips = workdir / ("data" if found else "data.npz")
-    prepare_data(clips)
+    prepare_clips(clips)
     where = f"--workdir={workdir}"
     data = f"--config.data.dir={clips}"
     if variant == "halp":
@@ -160,12 +132,52 @@ def demo(argv: Sequence[str]) -> None:
             if variant == "halp_cmd" and encoder == "trained":
                 options.append(f"--stream={fused[protocol]}")
             type_command(evaluate, "evaluate", *options)
-    paths = plot_pictures(workdir)
-    print("\nAccuracy on unseen subjects:")
+
+
+def run_graphs(workdir: Path, source: str, overrides: Sequence[str]) -> None:
+    """Prepares graphs, trains GraphCL and GraphCL+HaLP from one start, and evaluates in folds."""
+    data = workdir / (Path(source).stem if source else "molecules")
+    if not datasets.is_dataset(data):
+        kind = ("--format=tu", f"--source={source}") if source else ("--format=synthetic_graphs",)
+        type_command(prepare, "prepare", *kind, f"--out={data}")
+    runs = {workdir / "graphcl": "own", workdir: "own+halp"}
+    for folder, variant in runs.items():
+        options = (f"--config=configs/graphcl.py:{variant}", f"--workdir={folder}")
+        type_command(train, "train", *options, f"--config.data.dir={data}", *overrides)
+    for protocol in ("knn", "svm"):
+        for folder, encoder in (
+            (workdir / "graphcl", "trained"),
+            *((workdir, e) for e in ENCODERS),
+        ):
+            options = (f"--workdir={folder}", f"--protocol={protocol}", f"--encoder={encoder}")
+            type_command(evaluate, "evaluate", *options)
+
+
+def demo(argv: Sequence[str]) -> None:
+    """Types the commands one after the other."""
+    parser = make_parser("demo", __doc__, epilog="--config.field=value changes a setting")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--variant", default="halp", choices=("halp", "halp_cmd", "graphs"))
+    about = "graphs: an archive or folder of the TU collection instead of the embedded graphs"
+    parser.add_argument("--source", default="", help=about)
+    args, overrides = parser.parse_known_args(argv)
+    if unknown := [each for each in overrides if not each.startswith("--config.")]:
+        raise UserError(f"unknown argument {unknown[0]!r}; --help lists the options")
+    workdir, of_graphs = args.workdir, args.variant == "graphs"
+    if args.source and not of_graphs:
+        raise UserError("--source is of --variant=graphs; leave it out")
+    if of_graphs:
+        run_graphs(workdir, args.source, overrides)
+        accuracy, after = "Accuracy in ten folds", NEXT_GRAPHS
+    else:
+        run_clips(workdir, args.variant, overrides)
+        accuracy, after = "Accuracy on unseen subjects", NEXT
+    paths = plot_pictures(workdir, "train" if of_graphs else "test")
+    print(f"\n{accuracy}, one seed:")
     type_command(table, "table", str(workdir), f"--out={workdir / 'table.md'}")
     type_command(table, "table", str(workdir))
     print("\nPictures: " + ", ".join(map(str, paths)))
-    print(NEXT)
+    print(after)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

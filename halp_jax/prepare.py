@@ -44,6 +44,7 @@ from typing import Any
 import ml_collections
 
 from halp_jax.datasets import (
+    EMBEDDED,
     GRAPH_READERS,
     READERS,
     check_options,
@@ -105,7 +106,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     about = "ntu: without ghosts, by default; by tracking id; by slot, as the released code"
     add("--bodies", choices=ntu.BODIES, help=about)
     add("--clips", type=_between(int, 1), help="synthetic: how many clips")
-    about = "synthetic: another seed is another data set; folder: another split"
+    about = "synthetic, synthetic_graphs: another seed is another data set; folder: another split"
     add("--seed", type=_between(int, 0), help=about)
     about = "the skeleton of the files, a name or a .json file; mostly found out"
     add("--layout", help=about)
@@ -145,9 +146,9 @@ def run(argv: Sequence[str]) -> None:
 def prepare(args: argparse.Namespace) -> Dataset:
     """What the options ask for."""
     if (form := find_format(args)) in GRAPH_READERS:
-        if not args.source:
+        if not args.source and form not in EMBEDDED:
             raise UserError(f"format {form} needs its files; give --source=PATH")
-        found = GRAPH_READERS[form](args.source, **reader_options(args))
+        found = GRAPH_READERS[form](args.source or "", **reader_options(args))
         return open_dataset(graphs.save(found, args.out, overwrite=args.overwrite))
     layout = find_layout(args.as_layout, "--as-layout") if args.as_layout else None
     source = open_source(form, args.source, **reader_options(args))

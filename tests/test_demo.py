@@ -1,11 +1,13 @@
 """The demo from end to end, on few clips: the commands it types, its table and its pictures."""
 
+import contextlib
 import json
 
 import jax
 import pytest
 
 from halp_jax import demo
+from halp_jax.datasets import synthetic_graphs
 
 SMALL = {
     "train.epochs": 3, "train.batch_size": 20, "encoder.width": 8, "encoder.num_layers": 1,
@@ -17,11 +19,17 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def compile_fast():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("compile_fast")
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 @pytest.mark.parametrize("variant", ["halp", "halp_cmd"])
-def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys, request, variant):
-    request.addfinalizer(lambda: jax.config.update("jax_disable_most_optimizations", False))
-    jax.config.update("jax_disable_most_optimizations", True)
+def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys, variant):
     monkeypatch.setattr(demo, "NUM_CLIPS", 120)
     arguments = [f"--config.{name}={value}" for name, value in SMALL.items()]
     assert demo.main([f"--workdir={tmp_path}", f"--variant={variant}", *arguments]) == 0
@@ -47,6 +55,39 @@ def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys,
     assert "data xsub, raw coordinates |" in (tmp_path / "table.md").read_text()
 
 
-def test_demo_refuses_what_it_does_not_know(capsys):
-    assert demo.main(["--clips=5"]) == 1
-    assert "unknown argument '--clips=5'" in capsys.readouterr().err
+OF_GRAPHS = {
+    "train.epochs": 2, "encoder.num_layers": 1, "encoder.width": 8, "svm.draws": 1,
+    "halp.num_prototypes": 5, "train.num_devices": 1, "train.batch_size": 30,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("compile_fast")
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_demo_of_graphs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic_graphs, "COUNT", 60)
+    arguments = [f"--config.{name}={value}" for name, value in OF_GRAPHS.items()]
+    assert demo.main([f"--workdir={tmp_path}", "--variant=graphs", *arguments]) == 0
+    shown = capsys.readouterr().out
+    untrained = ["molecules all, sums of node features", "molecules all, random encoder"]
+    trained = [f"{name}, molecules all, pre-trained" for name in ("graphcl", "graphcl+HaLP")]
+    for row in untrained + trained:
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"{row}  ")]
+        seeds, *values = map(float, line.removeprefix(row).split())
+        assert seeds == 1 and len(values) == 2 and all(0 <= value <= 100 for value in values)
+    for picture in ("graphs.png", "positives.png", "walk.png", "map.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+    assert "--source=MUTAG.zip" in shown  # what to do next
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--clips=5"], "unknown argument '--clips=5'"),
+        (["--source=MUTAG.zip"], "--source is of --variant=graphs"),
+        (["--variant=graphs", "--source=none.zip"], "none.zip is no archive"),
+    ],
+)
+def test_demo_refuses_what_it_does_not_know(arguments, line, capsys, tmp_path):
+    with pytest.raises(SystemExit) if "none.zip" in line else contextlib.nullcontext():
+        assert demo.main([f"--workdir={tmp_path}", *arguments]) == 1
+    assert line in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_settings_are_those_of_the_config():
 
 def test_commands_and_notebooks_are_found():
     commands = generate.find_commands()
-    assert {"train", "evaluate", "prepare", "table"} <= set(commands)
+    assert {"train", "evaluate", "inspect", "prepare", "table"} <= set(commands)
     for name, said in generate.ask_for_help(commands).items():
         assert said.startswith(f"usage: halp_jax.{name}")
     pages = generate.make_notebooks()

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from _graphs import SHARED, config
 
-from halp_jax import datasets, evaluate
-from halp_jax.datasets import graph_batches, graphs, tu
+from halp_jax import datasets, evaluate, methods, prepare
+from halp_jax.datasets import graph_batches, graphs, synthetic_graphs, tu
 from halp_jax.errors import UserError
 from halp_jax.evaluation import svm
+from halp_jax.inspect import __main__ as inspect
+from halp_jax.inspect import anchors, graph_plots, history, maps, plots, plots3d, samples
+from halp_jax.methods.base import Spec
 from halp_jax.training import checkpoint, loop, report
 
 TINY = Path(__file__).parent / "golden" / "graphcl" / "tiny_tu"
@@ -156,6 +159,36 @@ def test_graphs_of_networkx():
     assert dataset.edges.tolist() == [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]]
 
 
+def find_rings(edges, count):
+    """(how many rings, atoms of rings): what is left when leaves are taken off again and again."""
+    left = np.ones(count, bool)
+    while True:
+        own = edges[left[edges].all(1)]
+        degrees = np.bincount(own[:, 0], minlength=count)
+        if not (left & (degrees < 2)).any():
+            return len(own) // 2 - int(left.sum()) + 1, int(left.sum())
+        left &= degrees >= 2
+
+
+def test_embedded_molecules_are_active_by_their_rule(tmp_path, capsys):
+    assert (
+        prepare.main(["--format=synthetic_graphs", f"--out={tmp_path / 'data'}", "--seed=3"]) == 0
+    )
+    assert f"{synthetic_graphs.COUNT} graphs of 2 classes" in capsys.readouterr().out
+    dataset = datasets.open_dataset(tmp_path / "data")
+    np.testing.assert_array_equal(dataset.edges, synthetic_graphs.read(seed=3).edges)
+    for i, (first, count) in enumerate(zip(dataset.first_node, dataset.lengths, strict=False)):
+        edges, atoms = dataset.edges_of(i), dataset.node_labels[first : first + count, 0]
+        rings, members = find_rings(edges, count)
+        degrees = np.bincount(edges[:, 0])
+        assert 1 <= rings <= 4 and degrees.max() <= 3
+        ends = edges[(atoms[edges[:, 1]] == synthetic_graphs.OXYGEN) & (degrees[edges[:, 1]] == 1)]
+        oxygens = np.bincount(ends[:, 0], minlength=count)
+        has_nitro = ((atoms == synthetic_graphs.NITROGEN) & (oxygens == 2)).any()
+        assert dataset.labels[i] == (has_nitro and members < 6 * rings)
+    assert 0.2 < dataset.labels.mean() < 0.5
+
+
 def test_batches_have_one_size_and_every_graph_once():
     dataset = rings(11)
     options = {"batch_size": 4, "seed": 3, "num_devices": 2}
@@ -245,6 +278,84 @@ def test_a_checkpoint_tells_what_it_is_of(run):
     workdir, *_ = run
     assert checkpoint.load_info(workdir)["layout"] == {"graphs": {"labels": [3], "attributes": 0}}
     assert int(checkpoint.restore_state(workdir)[0].step) == 9
+
+
+# --- what is seen of a run --------------------------------------------------------------------------
+
+
+def test_drawn_edges_are_of_one_length():
+    hexagon = np.array([(i, (i + 1) % 6) for i in range(6)])
+    path = np.array([(i, i + 1) for i in range(5)])
+    for edges, count, far in ((hexagon, 6, 2), (path, 6, 5)):
+        places = graph_plots.place_nodes(edges, count)
+        apart = np.linalg.norm(places[:, None] - places, axis=2)
+        np.testing.assert_allclose(apart[tuple(edges.T)], apart[tuple(edges.T)].mean(), rtol=0.1)
+        assert apart.max() / apart[tuple(edges.T)].mean() == pytest.approx(far, rel=0.1)
+    hops = graph_plots.count_hops(path[:2], 4)  # the fourth is a part of its own
+    np.testing.assert_array_equal(hops[0], [0, 1, 2, 3])
+    assert np.isfinite(graph_plots.place_nodes(path[:0], 1)).all()
+
+
+def test_graphs_are_drawn_node_by_node():
+    dataset = rings(4)
+    figure = graph_plots.plot_graphs(dataset, range(4))
+    for number, axes in enumerate(figure.axes):
+        assert axes.get_title() == dataset.class_names[dataset.labels[number]]
+        assert sum(len(line.get_xdata()) for line in axes.lines) == dataset.lengths[number]
+        assert len(axes.collections[0].get_segments()) == len(dataset.edges_of(number))
+    (axes,) = graph_plots.plot_graphs(graphs.from_arrays([[(0, 150)]], [0]), [0]).axes
+    assert [text.get_text() for text in axes.texts] == ["151 nodes"] and not axes.lines
+
+
+def test_a_run_is_inspected(run, tmp_path, capsys):
+    workdir, c, dataset, state = run
+    opened = anchors.open_run(workdir)
+    assert opened.unit == "graph" and opened.origin == "10 clustered from the graphs"
+    [batch] = graph_batches.make_batches(dataset, np.arange(40), 40)
+    method = methods.make_method(c, Spec(dataset.layout))
+    wanted = jax.jit(method.embed)(state.params, state.extra, batch)[0]
+    np.testing.assert_allclose(opened.anchors, wanted, atol=1e-4)
+    np.testing.assert_array_equal(opened.names, [dataset.class_names[x] for x in dataset.labels])
+
+    assert inspect.main([f"--workdir={workdir}", "--anchor=7", f"--out={tmp_path}"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    walk = anchors.walk(opened, 7)
+    assert shown[0] == "step 9, 40 graphs, prototypes: 10 clustered from the graphs"
+    assert f"of prototype {walk.nearest}: toward prototype {walk.selected}, " in shown[1]
+    near = [line.split(" nearest to graph ")[1].split(" ")[0] for line in shown[2:-1]]
+    changed = np.flatnonzero(np.diff(walk.neighbour, prepend=-1))
+    assert near == [str(walk.neighbour[i]) for i in changed]
+    for name in ("walk_7", "positives_7", "sphere", "map"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+
+    _, curves, *drawn = plots.plot_walk(opened, walk).axes
+    assert "the nearest real graph" in [t.get_text() for t in curves.get_legend().get_texts()]
+    for axes, stop in zip(drawn, np.linspace(0, 100, 7).round().astype(int), strict=True):
+        nodes = sum(len(line.get_xdata()) for line in axes.lines)
+        assert nodes == dataset.lengths[walk.neighbour[stop]]
+    assert maps.plot_map(opened).axes[0].get_title() == "40 graphs, step 9"
+    assert "length of graphs and" in plots3d.describe(plots3d.project_sphere(opened, [0], count=2))
+
+
+def test_what_graphs_have_not_is_said_in_a_line(run, capsys):
+    workdir, *_, state = run
+    for option, line in (
+        ("--stream=bone", "no stream 'bone'; use graph"),
+        ("--part=test", "has 0 test graphs"),
+        ("--anchor=40", "there is no graph 40; give 0 to 39"),
+    ):
+        assert inspect.main([f"--workdir={workdir}", option]) == 1
+        assert line in capsys.readouterr().err
+    opened = anchors.open_run(workdir)
+    with pytest.raises(UserError, match="no frames or poses: draw them with graph_plots"):
+        anchors.read_clips(opened, [0])
+    with pytest.raises(UserError, match="keeps no prototypes from step to step"):
+        history.read_moves(workdir)
+    found = plots.plot_history(history.read_history(workdir))
+    unsaid = [axes.get_title() for axes in found.axes if axes.texts]
+    assert unsaid == ["alignment (squared distance)", "uniformity (log)"]
+    bank = state.replace(extra={"prototypes": np.ones((3, 24), np.float32)})
+    assert samples.read_prototypes(bank, 0).shape == (3, 24)
 
 
 def test_svm_folds_of_scikit_learn():

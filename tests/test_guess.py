@@ -21,7 +21,7 @@ from _formats import (
     write_nwucla,
 )
 
-from halp_jax.datasets import READERS, guess_format, open_source
+from halp_jax.datasets import EMBEDDED, READERS, guess_format, open_source
 from halp_jax.datasets.guess import LOOKS
 from halp_jax.errors import UserError
 
@@ -83,9 +83,9 @@ def test_every_folder_and_file_of_our_own_readers_is_told(tmp_path):
     assert {name: guess_format(tmp_path / name) for name in files} == files
     np.save(tmp_path / "landmarks.npy", np.ones((5, 33, 3)))
     assert guess_format(tmp_path / "landmarks.npy") == "mediapipe"
-    assert set(READERS) - {"synthetic"} <= set(LOOKS)
+    assert set(READERS) - {*EMBEDDED} <= set(LOOKS)
     rows = re.findall(r"^\| `(\w+)`", (ROOT / "docs" / "formats.md").read_text(), re.MULTILINE)
-    assert set(rows) == {*LOOKS, "synthetic"}
+    assert set(rows) == {*LOOKS, *EMBEDDED}
 
 
 def test_a_readme_does_not_make_a_folder_text(tmp_path):

@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from configs import default
 from halp_jax import datasets
 from halp_jax.errors import UserError
+from halp_jax.inspect import __main__ as command
 from halp_jax.inspect import anchors, classes, history, maps, page, plots, plots3d, strips
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import KINECT20, NTU25
@@ -214,6 +215,14 @@ def test_history_is_silent_about_halp_before_it(trained):
     with pytest.raises(UserError, match="no line of training yet"):
         history.read_history(trained)
     (trained / "aside").rename(trained / "metrics.jsonl")
+
+
+def test_the_command_draws_a_run_of_clips(trained, capsys):
+    assert command.main([f"--workdir={trained}", "--anchor=2", "--part=test", "--step=3"]) == 0
+    shown = capsys.readouterr().out
+    assert "6 clips, 4 prototypes of the run" in shown and "clip 2 (" in shown
+    names = sorted(path.name for path in (trained / "inspect").iterdir())
+    assert names == ["map.png", "positives_2.png", "sphere.png", "walk_2.png"]
 
 
 @pytest.mark.parametrize("solver", anchors.SOLVERS)

@@ -115,10 +115,12 @@ def _is_section(item: dict) -> bool:
     return isinstance(next(iter(item.values())), list)
 
 
-def find_commands() -> list[str]:
-    """The modules of the package that `python -m` runs."""
-    paths = sorted(PACKAGE.glob("*.py"))
-    return [path.stem for path in paths if 'if __name__ == "__main__"' in path.read_text()]
+def find_commands() -> dict[str, Path]:
+    """The modules of the package that `python -m` runs, with the file of each."""
+    found = {path.stem: path for path in PACKAGE.glob("*.py")}
+    found |= {path.parent.name: path for path in PACKAGE.glob("*/__main__.py")}
+    runs = {n: p for n, p in found.items() if 'if __name__ == "__main__"' in p.read_text()}
+    return dict(sorted(runs.items()))
 
 
 def make_commands() -> str:
@@ -127,8 +129,9 @@ def make_commands() -> str:
         "# Commands",
         "An error is one line that says what is wrong, where, and what to do; the exit status is then 1.",
     ]
-    for name, said in ask_for_help(find_commands()).items():
-        about = _docstring(PACKAGE / f"{name}.py")
+    commands = find_commands()
+    for name, said in ask_for_help(commands).items():
+        about = _docstring(commands[name])
         options = said.replace(about.strip() + "\n\n", "")
         parts += [
             f"## {name}",
@@ -303,7 +306,7 @@ def make_notebooks() -> dict[str, str]:
     lines = [
         "# Notebooks",
         "",
-        "They call `halp_jax.inspect`, start from a run on synthetic clips that they train themselves "
+        "They call `halp_jax.inspect`, start from a run on synthetic data that they train themselves "
         "(two minutes the first time), and lie in `notebooks/` as `.ipynb` and as plain Python.",
         "",
     ]

@@ -28,6 +28,7 @@ from halp_jax.datasets import (
     pku,
     pyskl,
     synthetic,
+    synthetic_graphs,
     text,
     trc,
     tu,
@@ -63,14 +64,17 @@ READERS: dict[str, Callable[..., Source]] = {
     "text": text.open_source,
 }
 # The same for graphs, which are few and small: a reader gives the whole data set.
-GRAPH_READERS: dict[str, Callable[..., GraphDataset]] = {"tu": tu.read}
+GRAPH_READERS: dict[str, Callable[..., GraphDataset]] = {
+    "tu": tu.read, "synthetic_graphs": synthetic_graphs.read,
+}  # fmt: skip
+EMBEDDED = ("synthetic", "synthetic_graphs")  # formats that need no files
 
 
 def open_source(format: str, path: str | os.PathLike[str] | None = None, **options: Any) -> Source:
     """The files under `path`, in the given format; the options are those of its reader."""
     if format not in READERS:
         raise UserError(f"format {format!r} is not known; use one of {', '.join(sorted(READERS))}")
-    if not path and format != "synthetic":
+    if not path and format not in EMBEDDED:
         raise UserError(f"format {format} needs the path of its files; give it as --source=PATH")
     check_options(format, options)
     return READERS[format](os.fspath(path or ""), **options)
@@ -85,7 +89,7 @@ def check_options(format: str, options: Iterable[str]) -> None:
 
 
 __all__ = [
-    "GRAPH_READERS", "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip", "Dataset",
-    "GraphDataset", "Item", "PreparedDataset", "Source", "check_clip", "check_options", "from_arrays",
-    "guess_format", "is_dataset", "open_dataset", "open_source", "pack",
+    "EMBEDDED", "GRAPH_READERS", "READERS", "ArrayDataset", "Clip", "ClipInfo", "DamagedClip",
+    "Dataset", "GraphDataset", "Item", "PreparedDataset", "Source", "check_clip", "check_options",
+    "from_arrays", "guess_format", "is_dataset", "open_dataset", "open_source", "pack",
 ]  # fmt: skip

@@ -82,23 +82,37 @@ def load_variables(
         state = methods.create_state(config, Spec(dataset.layout))
         return features.get_variables(state), 0
     features.check_same_encoder(config, checkpoint.load_config(workdir))
+    check_nodes(dataset, workdir, step)
+    state, step = checkpoint.restore_state(workdir, step)
+    return features.get_variables(state), step
+
+
+def check_nodes(
+    dataset: GraphDataset, workdir: str | os.PathLike[str], step: int | None = None
+) -> None:
+    """Raises UserError when nodes of the data set are not like those that a run was trained on."""
     trained = checkpoint.load_info(workdir, step)["layout"]
     if trained != dataset.describe():
         raise UserError(
             f"the encoder of {workdir} was trained on nodes with {trained}, those of {dataset.path} "
             f"have {dataset.describe()}: evaluate it on the data set of its training"
         )
-    state, step = checkpoint.restore_state(workdir, step)
-    return features.get_variables(state), step
 
 
-def make_encode(method: Method, layout: GraphLayout) -> Callable[[Any, Any], Array]:
-    """Compiles (variables, batch) -> features; without variables the sums of nodes' own features."""
+def make_encode(
+    method: Method, layout: GraphLayout, *, points: bool = False
+) -> Callable[[Any, Any], Array]:
+    """Compiles (variables, batch) -> features; without variables the sums of nodes' own features.
+
+    Args:
+        points: on the sphere, instead of features.
+    """
+    infer = method.embed if points else method.encode
 
     def encode(variables, batch):
         if variables is not None:
             params, batch_stats = variables
-            return method.encode(params, {"batch_stats": batch_stats}, batch)[0]
+            return infer(params, {"batch_stats": batch_stats}, batch)[0]
         g = graph_views.whole(jax.tree.map(lambda leaf: leaf[0], batch), layout, "none")
         return jax.ops.segment_sum(g.x * g.nodes[:, None], g.graph_of_node, len(g.graphs))
 

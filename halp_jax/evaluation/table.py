@@ -83,7 +83,7 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
         own = json.loads(run.read_text(encoding="utf-8"))  # what it was trained on, its own seed
     method = name_method(config) if encoder == "trained" else ""
     data = dict.fromkeys(data_name(each["data"]) for each in (own, config))
-    stream = f", {result['stream']}" if result["stream"] != "joint" else ""
+    stream = f", {result['stream']}" if result["stream"] not in ("joint", "graph") else ""
     draws = result.get("top1_sd") is not None and measure == "top1"
     order = {"knn": result["config"]["knn"]["k"]}.get(result["protocol"], result.get("fraction", 0))
     if not isinstance(order, int | float) or not isinstance(result["stream"], str):
@@ -112,9 +112,9 @@ def name_method(config: Mapping[str, Any]) -> str:
 
 
 def name_streams(method: str, streams: Sequence[str]) -> str:
-    """ " of bone", and nothing for the paper's: joint alone, or all three under CMD."""
+    """ " of bone", and nothing for the usual: joint alone, or all three under CMD; graphs."""
     usual = ["joint", "motion", "bone"][: 3 if "CMD" in method else 1]
-    return "" if not method or list(streams) == usual else f" of {'+'.join(streams)}"
+    return "" if not method or list(streams) in (usual, ["graph"]) else f" of {'+'.join(streams)}"
 
 
 def data_name(data: Mapping[str, Any]) -> str:

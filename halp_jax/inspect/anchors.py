@@ -6,7 +6,8 @@
 
 Anchors are what training calls keys: the clip's centre crop through the momentum encoder, in
 evaluation mode. A clip is given by its place in `run.anchors`. "Nearest real clip" always means
-another clip than the anchor itself, which a short walk would otherwise never leave.
+another clip than the anchor itself, which a short walk would otherwise never leave. Of a run of graphs
+a "clip" is a graph, taken as it is.
 """
 
 import dataclasses
@@ -27,12 +28,14 @@ from halp_jax.core.kmeans import spherical_kmeans
 from halp_jax.core.sphere import similarities, slerp_weights
 from halp_jax.datasets import pipeline
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, load
+from halp_jax.evaluation import features
+from halp_jax.inspect import samples
 from halp_jax.methods.halp import default_config
-from halp_jax.methods.prepare import make_prepare
-from halp_jax.training import checkpoint, normalization
+from halp_jax.training import checkpoint
 
 _find_targets = jax.jit(halp.walk_targets, static_argnums=1)
+_find_reach = jax.jit(halp.reach, static_argnums=3)
+_hallucinate = jax.jit(halp.hallucinate, static_argnames=("num_positives", "solver", "draw", "lam"))
 SOLVERS = ("pairwise", "geodesic", "sphere")
 
 
@@ -54,6 +57,11 @@ class Inspected(NamedTuple):
     def names(self) -> list[str]:
         """The class of each clip, in words."""
         return [self.dataset.class_names[label] for label in self.labels]
+
+    @property
+    def unit(self) -> str:
+        """What it is of: "clip" or "graph"."""
+        return self.dataset.unit[:-1]
 
 
 class Walk(NamedTuple):
@@ -107,7 +115,7 @@ def open_run(
         data: the prepared data set, where it has moved since.
         max_clips: at most so many, evenly spaced.
 
-    Prototypes are those of the checkpoint. A run that has none (MoCo alone, or HaLP not yet on) gets
+    Prototypes are those of the checkpoint. A run that has none (MoCo alone, HaLP not yet on, GraphCL) gets
     as many as its config asks for, clustered from the clips themselves; `origin` says so.
     """
     config = checkpoint.load_config(workdir)
@@ -116,8 +124,7 @@ def open_run(
         raise UserError(f"{workdir} has no stream {stream!r}; use {', '.join(config.streams)}")
     dataset = datasets.open_dataset(data or config.data.dir)
     state, step = checkpoint.restore_state(workdir, step)
-    normalized = normalization.of_dataset(dataset.metadata)
-    load.check_clips(dataset.layout, normalized, dataset.path, workdir, step)
+    samples.check(dataset, workdir, step)
     place = tuple(config.streams).index(stream)
     numbers = dataset.labelled(config.data.split, part)
     if not len(numbers):  # nobody knows a class: then all clips are of one
@@ -127,13 +134,13 @@ def open_run(
     if max_clips is not None and max_clips < len(numbers):
         numbers = numbers[np.linspace(0, len(numbers) - 1, max_clips).round().astype(int)]
     if len(numbers) < 2:
-        raise UserError(f"{dataset.path} has {len(numbers)} {part} clips; it takes 2 or more")
-    found = _embed(config, stream, dataset, numbers, find_anchors(state))
-    prototypes = state.extra.get("prototypes")
+        raise UserError(
+            f"{dataset.path} has {len(numbers)} {part} {dataset.unit}; it takes 2 or more"
+        )
+    points = samples.embed(config, stream, dataset, numbers, find_anchors(state))
     run = Inspected(
-        Path(workdir), config, dataset, step, stream, found.index, found.labels,
-        found.values[0], np.zeros((0, 0)) if prototypes is None else np.asarray(prototypes[place]),
-        "the run",
+        Path(workdir), config, dataset, step, stream, numbers, dataset.labels[numbers], points,
+        samples.read_prototypes(state, place), "the run",
     )  # fmt: skip
     if run.prototypes.any():
         return run
@@ -155,10 +162,10 @@ def read_halp(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def cluster_prototypes(run: Inspected, count: int, seed: int = 0) -> Inspected:
     """The run with `count` other prototypes: k-means over all its embedded clips."""
     if not 1 <= count <= len(run.anchors):
-        raise UserError(f"{count} prototypes of {len(run.anchors)} clips; give 1 to as many")
+        raise UserError(f"{count} prototypes of {len(run.anchors)} {run.unit}s; give 1 to as many")
     result = spherical_kmeans(jax.random.key(seed), jnp.asarray(run.anchors), count)
     return run._replace(
-        prototypes=np.asarray(result.centroids), origin=f"{count} clustered from the clips"
+        prototypes=np.asarray(result.centroids), origin=f"{count} clustered from the {run.unit}s"
     )
 
 
@@ -225,7 +232,7 @@ def plot_positives(
     solver, draw, lam = _choose(run, solver, draw, lam)
     _check_clip(run, clip)
     reach, targets, s, v, c = _reach(run, clip, solver)
-    _, z = halp.hallucinate(
+    _, z = _hallucinate(
         jax.random.key(seed), s, v, c, num_positives=count, solver=solver, draw=draw, lam=lam
     )
     anchor = jnp.asarray(run.anchors[clip])
@@ -253,6 +260,8 @@ def find_neighbours(
 
 def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
     """Their frames [time, bodies, joints, 3], as the data set holds them."""
+    if run.unit == "graph":
+        raise UserError("graphs have no frames or poses: draw them with graph_plots.plot_graphs")
     different = sorted(set(clips))
     batch = next(
         pipeline.eval_batches(
@@ -264,20 +273,6 @@ def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
     return [frames[different.index(clip)] for clip in clips]
 
 
-def _embed(config, stream, dataset, numbers, variables) -> features.Features:
-    embed = features.make_embedding("trained", config, dataset.layout, (stream,), points=True)
-    extract = features.make_extractor(
-        embed, crop=config.knn.crop, num_frames=config.views.num_frames,
-        prepare=make_prepare(config, dataset.layout),
-    )  # fmt: skip
-    batches = pipeline.eval_batches(
-        dataset, numbers,
-        batch_size=min(config.knn.batch_size, len(numbers)), max_frames=config.data.max_frames,
-    )  # fmt: skip
-    found = extract(variables, batches, len(numbers))
-    return found._replace(values=found.values[..., -config.encoder.dim :])
-
-
 def _reach(run: Inspected, clip: int, solver: str):
     """(reach of one anchor, targets, and the three tables that `hallucinate` takes)."""
     prototypes = jnp.asarray(run.prototypes)
@@ -285,7 +280,7 @@ def _reach(run: Inspected, clip: int, solver: str):
     anchor = jnp.asarray(run.anchors[clip])[None]
     s, v = similarities(anchor, prototypes)[0], similarities(anchor, targets)[0]
     c = similarities(targets, prototypes)
-    return halp.reach(s, v, c, solver), targets, s, v, c
+    return _find_reach(s, v, c, solver), targets, s, v, c
 
 
 def _choose(run: Inspected, solver, draw, lam):
@@ -301,4 +296,4 @@ def _choose(run: Inspected, solver, draw, lam):
 
 def _check_clip(run: Inspected, clip: int) -> None:
     if not 0 <= clip < len(run.anchors):
-        raise UserError(f"there is no clip {clip}; give 0 to {len(run.anchors) - 1}")
+        raise UserError(f"there is no {run.unit} {clip}; give 0 to {len(run.anchors) - 1}")

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.errors import UserError
+from halp_jax.inspect import samples
 from halp_jax.training import checkpoint, checkpoint_io, report
 
 # Figures of HaLP itself mean nothing until it is on.
@@ -61,19 +62,23 @@ def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
 
     Prototypes are clustered anew every few steps and their order means nothing, so it is the nearest
     that counts, not the one of the same number. `checkpoint.keep_every_epochs` keeps more of them.
+
+    Raises:
+        UserError: the run's method keeps none, as GraphCL, which makes them anew of each batch.
     """
     steps = list_steps(workdir)
-    kept = [checkpoint.restore_state(workdir, step)[0].extra.get("prototypes") for step in steps]
-    found = [np.asarray(prototypes[stream]) for prototypes in kept if prototypes is not None]
+    states = (checkpoint.restore_state(workdir, step)[0] for step in steps)
+    found = [samples.read_prototypes(state, stream) for state in states]
+    if not any(map(len, found)):
+        raise UserError(f"{workdir} keeps no prototypes from step to step, so none of them moves")
     pairs = [
         (step, np.degrees(np.arccos(np.clip((old @ new.T).max(1), -1, 1))))
         for step, old, new in zip(steps[1:], found, found[1:], strict=False)
         if old.any() and new.any()
     ]
-    count = found[0].shape[0] if found else 0
     return Moves(
         np.array([step for step, _ in pairs], int),
-        np.array([degrees for _, degrees in pairs], float).reshape(-1, count),
+        np.array([degrees for _, degrees in pairs], float).reshape(-1, len(found[0])),
     )
 
 

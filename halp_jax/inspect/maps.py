@@ -57,7 +57,8 @@ def plot_map(run: Inspected, method: str = "pca", seed: int = 0) -> Figure:
         name = page.shorten(run.dataset.class_names[label], 28)
         axes.plot(*own.T, marker, ls="none", ms=4.5, mew=0, alpha=0.75, color=colour, label=name)
     axes.set(xticks=[], yticks=[], xlabel=words)
-    axes.set_title(f"{len(places)} clips, {run.stream} stream, step {run.step}", fontsize=10)
+    stream = f" {run.stream} stream," if run.unit == "clip" else ""
+    axes.set_title(f"{len(places)} {run.unit}s,{stream} step {run.step}", fontsize=10)
     figure.legend(loc="outside right center", fontsize=7.5, frameon=False)
     return figure
 

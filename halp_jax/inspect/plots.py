@@ -1,16 +1,16 @@
-"""The pictures of HaLP in matplotlib: a walk and the clips along it, positives, classes, history.
+"""The pictures of HaLP in matplotlib: a walk and the clips or graphs along it, positives, classes, history.
 
 Each takes what `anchors`, `classes` or `history` returned and gives a figure; `page` says how it looks
 and saves it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from halp_jax.inspect import page
+from halp_jax.inspect import graph_plots, page
 from halp_jax.inspect.anchors import Drawn, Inspected, Walk, cluster_prototypes, read_clips
 from halp_jax.inspect.anchors import walk as take_walk
 from halp_jax.inspect.classes import KeepClass
@@ -32,19 +32,19 @@ def explore(
 
 
 def plot_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
-    """What a hallucinated positive is: sim(z(t), P_j) along t, and below it the nearest real clips.
+    """What a hallucinated positive is: sim(z(t), P_j) along t, and below it the nearest real clips, or graphs.
 
     The bar under the curves and the frames of the clips say whether that clip has the anchor's class.
     `at`: one t to say more of.
     """
     stops = np.linspace(0, len(walk.t) - 1, _STOPS).round().astype(int)
     near = [int(place) for place in walk.neighbour[stops]]
-    clips = read_clips(run, [walk.clip, *near])
+    draw = _make_drawing(run, [walk.clip, *near])
     label = run.labels[walk.clip]
     figure = page.make_figure(9.0, 6.6)
     grid = figure.add_gridspec(3, _STOPS, height_ratios=(0.8, 2.6, 0.7))
     top = figure.add_subplot(grid[0, :])
-    add_poses(top, clips[0], run.dataset.layout, 10, up=run.dataset.up)
+    draw(top, 0, 10)
     top.set_anchor("W")
     top.set_title(f"the anchor: {run.names[walk.clip]}", loc="left", fontsize=10)
     curves = figure.add_subplot(grid[1, :])
@@ -55,9 +55,7 @@ def plot_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
         figure.suptitle(_describe(run, walk, step), fontsize=10)
     for column, (stop, place) in enumerate(zip(stops, near, strict=True)):
         axes = figure.add_subplot(grid[2, column])
-        two = clips[1 + column].any((0, 2, 3)).sum() > 1
-        count, up = 2 if two else 3, run.dataset.up
-        add_poses(axes, clips[1 + column], run.dataset.layout, count, up=up, width=0.8)
+        draw(axes, 1 + column)
         same = run.labels[place] == label
         axes.set_axis_on()
         axes.set(xticks=[], yticks=[], adjustable="datalim")
@@ -69,6 +67,24 @@ def plot_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
     return figure
 
 
+def _make_drawing(run: Inspected, places: Sequence[int]) -> Callable[..., None]:
+    """-> draw(axes, i, count=0): clip i of these as `count` poses, by default few; or graph i."""
+    if run.unit == "graph":
+
+        def draw_graph(axes, i, count=0):
+            graph_plots.add_graph(axes, run.dataset, int(run.clips[places[i]]))
+
+        return draw_graph
+    clips, layout, up = read_clips(run, places), run.dataset.layout, run.dataset.up
+
+    def draw_clip(axes, i, count=0):
+        two = clips[i].any((0, 2, 3)).sum() > 1
+        few, width = 2 if two else 3, 1.0 if count else 0.8
+        add_poses(axes, clips[i], layout, count or few, up=up, width=width)
+
+    return draw_clip
+
+
 def _describe(run: Inspected, walk: Walk, step: int) -> str:
     """One t in words."""
     similar = walk.similarities[step]
@@ -76,7 +92,7 @@ def _describe(run: Inspected, walk: Walk, step: int) -> str:
     given_up = walk.similarities[0, walk.nearest] - similar[walk.nearest]
     return (
         f"t = {walk.t[step]:.2f}, {np.degrees(walk.t[step] * walk.omega):.0f}° from the anchor: P* is "
-        f"number {rank}\n{given_up:.2f} of its similarity given up; nearest clip: "
+        f"number {rank}\n{given_up:.2f} of its similarity given up; nearest {run.unit}: "
         f"{page.shorten(run.names[walk.neighbour[step]])} ({walk.closeness[step]:.2f})"
     )
 
@@ -99,7 +115,9 @@ def _add_curves(axes, run: Inspected, walk: Walk) -> None:
         walk.t, at[:, walk.nearest], color=page.BLUE, lw=2.4,
         label=f"P* (prototype {walk.nearest})",
     )  # fmt: skip
-    axes.plot(walk.t, walk.closeness, ":", color=page.ink(), lw=1.6, label="the nearest real clip")
+    axes.plot(
+        walk.t, walk.closeness, ":", color=page.ink(), lw=1.6, label=f"the nearest real {run.unit}"
+    )
     axes.axvspan(*walk.drawn, color=page.mute(0.85), lw=0, zorder=0, label="positives drawn here")
     axes.axvline(walk.t_star, color=page.ink(), lw=1, label=f"t* = {walk.t_star:.2f}")
     same = run.labels[walk.neighbour] == run.labels[walk.clip]
@@ -114,7 +132,7 @@ def _add_curves(axes, run: Inspected, walk: Walk) -> None:
         )  # fmt: skip
     axes.text(
         -step / 2 + 0.005, floor + bar * 1.15,
-        "class of the nearest clip: the anchor's (plain) or another (hatched)",
+        f"class of the nearest {run.unit}: the anchor's (plain) or another (hatched)",
         fontsize=7.5, va="bottom", zorder=6,
         bbox={"fc": page.mute(1.0), "ec": "none", "alpha": 0.8, "pad": 1},
     )  # fmt: skip
@@ -160,7 +178,7 @@ def plot_solvers(run: Inspected, drawn: Sequence[Drawn]) -> Figure:
     )  # fmt: skip
     right.legend(fontsize=8, frameon=False)
     name = run.names[drawn[0].clip]
-    figure.suptitle(f"{len(drawn[0].t)} positives of one clip ({name})", fontsize=11)
+    figure.suptitle(f"{len(drawn[0].t)} positives of one {run.unit} ({name})", fontsize=11)
     return figure
 
 
@@ -207,7 +225,7 @@ def plot_classes(run: Inspected, kept: KeepClass) -> Figure:
     )
     return plot_matrix(
         kept.matrix, run.dataset.class_names,
-        rows="class of the anchor", columns="class of the real clip nearest to the positive",
+        rows="class of the anchor", columns=f"class of the real {run.unit} nearest to the positive",
         title=title,
     )  # fmt: skip
 
@@ -254,6 +272,8 @@ def plot_history(history: History) -> Figure:
             axes.plot(
                 history.epoch, row, page.DASHES[order], color=colours[order], lw=1.6, label=stream
             )
+        if np.isnan(history.figures[name]).all():
+            axes.text(0.5, 0.5, "not reported", ha="center", transform=axes.transAxes, fontsize=8)
         if history.halp_from is not None:
             axes.axvline(history.halp_from, color=page.mute(0.4), lw=0.9)
         axes.set_xlim(0, np.nanmax(history.epoch))
@@ -265,6 +285,6 @@ def plot_history(history: History) -> Figure:
         if place == 0 and len(history.streams) > 1:
             axes.legend(fontsize=7.5, frameon=False)
     since = history.halp_from
-    note = "MoCo alone" if since is None else f"the line: HaLP comes on at epoch {since:.0f}"
+    note = "HaLP is not on" if since is None else f"the line: HaLP comes on at epoch {since:.0f}"
     figure.suptitle(f"over training ({note})", fontsize=11)
     return figure

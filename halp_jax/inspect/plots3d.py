@@ -30,6 +30,7 @@ class Scene(NamedTuple):
     """What is drawn, in the three dimensions shown; the sphere has radius 1 about the origin."""
 
     title: str
+    unit: str  # "clip" or "graph", here called clips
     share: float  # of the squared length of clips and prototypes, mean
     class_names: tuple[str, ...]
     clips: Float[np.ndarray, "n 3"]  # all real clips, in the background
@@ -78,7 +79,7 @@ def cut_sphere(
     spanning = np.stack([run.anchors[clip], run.prototypes[home], run.prototypes[selected]])
     basis = np.linalg.qr(spanning.T)[0].T
     basis = basis * np.where((basis * spanning).sum(1) < 0, -1, 1)[:, None]
-    what = f"the sphere through one clip, P* ({home}) and P_sel ({selected})"
+    what = f"the sphere through one {run.unit}, P* ({home}) and P_sel ({selected})"
     return _make_scene(run, [clip], basis, solver, count, what, (home, selected), draw)
 
 
@@ -100,7 +101,7 @@ def _make_scene(run, clips, basis, solver, count, what, through, draw) -> Scene:
     if through is not None:
         exact[list(through)] = True
     return Scene(
-        what, share, tuple(run.dataset.class_names), run.anchors @ basis.T, run.labels,
+        what, run.unit, share, tuple(run.dataset.class_names), run.anchors @ basis.T, run.labels,
         run.anchors[list(clips)] @ basis.T, run.labels[list(clips)], run.prototypes @ basis.T,
         exact, np.array(arcs, np.float32).reshape(-1, _ARC, 3), points @ basis.T,
         run.labels[owners], kept,
@@ -110,7 +111,7 @@ def _make_scene(run, clips, basis, solver, count, what, through, draw) -> Scene:
 def describe(scene: Scene) -> str:
     """Two lines for above the picture, with the share that keeps it honest."""
     kept = f"{int(scene.kept.sum())} of {scene.kept.size} positives kept"
-    seen = f"{scene.share:.0%} of the squared length of clips and prototypes"
+    seen = f"{scene.share:.0%} of the squared length of {scene.unit}s and prototypes"
     if scene.exact.any():
         return f"{scene.title}: exact angles; {kept}\n(the faint rest is projected: {seen} is seen)"
     return f"{scene.title}: {seen} is seen\n{kept}"
@@ -193,7 +194,8 @@ def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
     add(globe, "unit sphere", "lines", line={"color": "#c8c8c8", "width": 1})
     colours = [styles.get(int(label), ("#a0a0a0", ""))[0] for label in scene.clip_labels]
     words = [scene.class_names[label] for label in scene.clip_labels]
-    add(scene.clips, "real clips", marker={"size": 2, "color": colours, "opacity": 0.5}, text=words)
+    look = {"size": 2, "color": colours, "opacity": 0.5}
+    add(scene.clips, f"real {scene.unit}s", marker=look, text=words)
     if len(scene.arcs):
         arcs = np.concatenate([part for arc in scene.arcs for part in (arc, gap)])
         add(arcs, "geodesics", "lines", line={"color": "#707070", "width": 2})
@@ -278,5 +280,7 @@ def _make_legend(scene: Scene, styles) -> list[Line2D]:
         Line2D([], [], marker="o", ms=4, mew=0, ls="none", color=ink, label="positive, kept"),
         Line2D([], [], marker="x", ms=5, ls="none", color=ink, label="positive, refused"),
         Line2D([], [], color=page.mute(0.45), lw=1, label="geodesic"),
-        Line2D([], [], marker=".", ms=4, ls="none", color=page.mute(0.6), label="real clip"),
+        Line2D(
+            [], [], marker=".", ms=4, ls="none", color=page.mute(0.6), label=f"real {scene.unit}"
+        ),
     ]

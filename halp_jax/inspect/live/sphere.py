@@ -114,8 +114,9 @@ def plot_sphere(workdir: Path, stream: str, step: int) -> Sphere:
     except UserError as error:
         raise UserError(f"{error} (paths of a run hold where its train was started)") from None
     scene = plots3d.project_sphere(run, anchors.choose_clips(run, ANCHORS), count=POSITIVES)
-    about = f"{run.stream}, {len(run.anchors)} clips. "
-    if run.origin == "the run":
+    about = f"{run.stream}, {len(run.anchors)} {run.unit}s. "
+    # GraphCL keeps no prototypes: those shown are clustered like its own.
+    if run.origin == "the run" or (run.unit == "graph" and run.config.halp.mu):
         title = about + plots3d.describe(scene).replace("\n", "; ")
     else:
         made = ("prototypes", "exact", "arcs", "positives", "positive_labels", "kept")

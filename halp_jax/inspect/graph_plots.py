@@ -1,0 +1,95 @@
+"""Graphs as drawings: on given axes, or many on a page.
+
+Nodes lie so that distances on the page are like numbers of edges between them: stress majorization
+(Gansner, Koren and North, Graph Drawing 2004) from the two main directions of classical scaling. A node's
+colour is its label.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from halp_jax.datasets.graphs import GraphDataset
+from halp_jax.inspect import page
+
+MAX_NODES = 100  # of more neither nodes nor edges could be told apart
+_STEPS, _TRIES = 60, 6
+
+
+def count_hops(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarray, "count count"]:
+    """Edges between any two of `count` nodes; for parts of their own, one more than any path has."""
+    step = np.eye(count, dtype=np.float32)
+    step[edges[:, 0], edges[:, 1]] = step[edges[:, 1], edges[:, 0]] = 1
+    reached, hops = np.eye(count, dtype=bool), np.zeros((count, count))
+    while True:
+        hops += ~reached
+        further = reached @ step > 0
+        if (further == reached).all():
+            return hops
+        reached = further
+
+
+def place_nodes(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarray, "count 2"]:
+    """Where to draw each node, an edge being about 1 long; the same every time."""
+    hops = count_hops(edges, count)
+    centre = np.eye(count) - 1 / count
+    sizes, directions = np.linalg.eigh(-0.5 * centre @ hops**2 @ centre)
+    start = np.zeros((count, 2))
+    found = (directions * np.sqrt(np.maximum(sizes, 0)))[:, ::-1][:, :2]
+    start[:, : found.shape[1]] = found
+    weights = 1 / np.maximum(hops, 1) ** 2 * (hops > 0)
+    back = np.linalg.pinv(np.diag(weights.sum(1)) - weights)
+    # The noise parts nodes that are alike to all others, and turns over what lies folded.
+    noise = np.random.default_rng(0).normal(size=(_TRIES, count, 2))
+    places = start + np.linspace(0.01, 1, _TRIES)[:, None, None] * noise
+    for _ in range(_STEPS):
+        pull = weights * hops / np.maximum(_distances(places), 1e-6)
+        places = back @ (pull.sum(2)[..., None] * places - pull @ places)
+    stress = (weights * (_distances(places) - hops) ** 2).sum((1, 2))
+    return places[stress.argmin()]
+
+
+def _distances(
+    places: Float[np.ndarray, "tries count 2"],
+) -> Float[np.ndarray, "tries count count"]:
+    x, y = (places[:, :, None] - places[:, None]).transpose(3, 0, 1, 2)
+    return np.hypot(x, y)
+
+
+def add_graph(axes: Axes, dataset: GraphDataset, number: int, width: float = 1.0) -> None:
+    """One graph, filling the axes. Of more than MAX_NODES nodes there are words in its place."""
+    count, edges = int(dataset.lengths[number]), dataset.edges_of(number)
+    axes.set_axis_off()
+    if count > MAX_NODES:
+        axes.text(0.5, 0.5, f"{count} nodes", ha="center", va="center", transform=axes.transAxes)
+        return
+    places = place_nodes(edges, count)
+    size = width * 5.0 * min(1.0, (20 / count) ** 0.5)
+    axes.add_collection(LineCollection(places[edges], colors=[page.mute(0.45)], linewidths=width))
+    first = dataset.first_node[number]
+    labels = dataset.node_labels[first : first + count, 0]
+    styles = page.style_classes(range(dataset.layout.labels[0]))
+    for label in np.unique(labels):
+        axes.plot(*places[labels == label].T, "o", ms=size, mew=0, color=styles[int(label)][0])
+    low, high = places.min(0) - 0.6, places.max(0) + 0.6
+    axes.update_datalim([low, high])
+    axes.autoscale_view()
+    axes.set_aspect("equal")
+
+
+def plot_graphs(dataset: GraphDataset, numbers: Sequence[int], columns: int = 6) -> Figure:
+    """These graphs, row by row, their classes above them."""
+    columns = min(columns, len(numbers))
+    rows = -(-len(numbers) // columns)
+    figure = page.make_figure(1.7 * columns, 1.8 * rows)
+    for place, number in enumerate(numbers):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        add_graph(axes, dataset, int(number))
+        label = int(dataset.labels[number])
+        name = dataset.class_names[label] if label >= 0 else ""
+        axes.set_title(page.shorten(name, 18), fontsize=9)
+    return figure
