@@ -22,8 +22,8 @@ def read_cells(script):
     ]
 
 
-def test_there_are_five():
-    assert [script.stem[:2] for script in SCRIPTS] == ["01", "02", "03", "04", "05"]
+def test_there_are_six():
+    assert [script.stem[:2] for script in SCRIPTS] == ["01", "02", "03", "04", "05", "06"]
 
 
 @names
