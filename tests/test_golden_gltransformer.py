@@ -153,6 +153,18 @@ def test_the_state_after_the_step_is_that_of_adamw(recorded, step):
             assert is_step_of_adam(g[name], *kept, rate, nudge=1e-7), place.name
 
 
+def test_dropout_draws_for_each_clip_and_call_and_keeps_the_mean():
+    keys, x = jax.random.split(jax.random.key(0), 2), jnp.ones((2, 4, 500))
+    thin = transformer.make_thin(keys)
+    first, second, paths = thin(x, 0.2), thin(x, 0.2), thin(x, 0.5, 4, 1)
+    assert set(np.unique(first)) == {0.0, 1.25} and np.isclose(first.mean(), 1.0, atol=0.05)
+    assert np.any(first != second) and np.any(first[0] != first[1])
+    assert np.all(paths == paths[..., :1]) and np.any(paths != paths[:, :1])
+    alone = transformer.make_thin(keys[1:])(x[1:], 0.2)
+    assert np.array_equal(alone[0], first[1])  # on a device of its own
+    assert transformer.make_thin(None)(x, 0.2) is x and thin(x, 0.0) is x
+
+
 def test_a_clip_is_relative_to_the_root_and_turned():
     """Against plain loops over bodies and frames."""
     rng = np.random.default_rng(0)

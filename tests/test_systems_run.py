@@ -236,7 +236,12 @@ def test_full_sizes_are_the_released_ones(name, encoder, heads):
         ("isc", "isc.graph", "gcn", "use one of bigru"),
         ("isc", "isc.feature", "all", "use one of sequence, graph, both"),
         ("isc", "encoder.agcn.width", 6, "make it a multiple of 4"),
-        ("gltransformer", "encoder.transformer.heads", 0, "must be at least 1"),
+        (
+            "gltransformer",
+            "encoder.transformer.heads",
+            3,
+            "must divide encoder.transformer.width=2",
+        ),
         ("gltransformer", "encoder.transformer.drop_path", 1.0, "must lie in"),
         ("gltransformer", "encoder.name", "bigru", "use one of transformer"),
         ("gltransformer", "gltransformer.intervals", (5, 1), "in rising order"),

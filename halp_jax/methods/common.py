@@ -226,11 +226,10 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     for field in ("stgcn.dropout", "transformer.dropout", "transformer.drop_path"):
         if not 0 <= check.get(config, f"encoder.{field}") < 1:
             check.refuse(config, f"encoder.{field}", "it must lie in [0, 1)")
-    if config.encoder.transformer.width % config.encoder.transformer.heads:
-        advice = (
-            f"make it a multiple of encoder.transformer.heads={config.encoder.transformer.heads}"
-        )
-        check.refuse(config, "encoder.transformer.width", advice)
+    width = config.encoder.transformer.width
+    if width % config.encoder.transformer.heads:
+        advice = f"it must divide encoder.transformer.width={width}"
+        check.refuse(config, "encoder.transformer.heads", advice)
     if config.encoder.agcn.width % agcn.MATCHED:
         check.refuse(config, "encoder.agcn.width", f"make it a multiple of {agcn.MATCHED}")
     if config.encoder.name == "lstm" and not config.encoder.lstm.head:
