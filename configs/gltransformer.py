@@ -39,5 +39,5 @@ def get_config(variant: str = "full"):
         config.gltransformer.intervals = (1, 5)
         config.optim.update(learning_rate=1e-3, milestones=(60,), factor=0.1)
         predict["set_pace"](config)
-        config.train.batch_size = 32
+        config.train.batch_size = 24
     return config
