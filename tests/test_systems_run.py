@@ -159,8 +159,8 @@ def test_its_encoder_can_be_fine_tuned(name):
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
-@pytest.mark.parametrize("encoder", ["agcn", "lstm"])
-def test_moco_takes_the_encoders_of_isc_and_ascal(encoder):
+@pytest.mark.parametrize("encoder", ["agcn", "lstm", "transformer"])
+def test_moco_takes_the_encoders_of_the_others(encoder):
     """Traced, not compiled."""
     c, spec = tiny("isc:small"), Spec(NTU25, 1)
     c.method, c.encoder.name = "moco", encoder
