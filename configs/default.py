@@ -40,7 +40,9 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     views.num_corrupted_joints = 15  # joints that are zeroed or shaken (25-joint layouts)
 
     config.encoder = encoder = ml_collections.ConfigDict()
-    encoder.name = "bigru"  # or "stgcn", "agcn", "lstm"; the next seven are the BiGRU's
+    encoder.name = (
+        "bigru"  # or "stgcn", "agcn", "lstm", "transformer"; the next seven are the BiGRU's
+    )
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
     encoder.direction = (
@@ -66,6 +68,14 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     encoder.lstm = lstm = ml_collections.ConfigDict()  # of the encoder lstm alone
     lstm.width = 256  # of the state: the size of the feature
     lstm.head = True  # without one the feature is the embedding, and encoder.dim its size
+    encoder.transformer = transformer = (
+        ml_collections.ConfigDict()
+    )  # of the encoder transformer alone
+    transformer.width = 48  # numbers of a joint of a body; a feature has those of all of them
+    transformer.heads = 8  # of either attention
+    transformer.blocks = 4
+    transformer.dropout = 0.1
+    transformer.drop_path = 0.1  # parts of the last block left out at random; of the first none
 
     config.optim = optim = ml_collections.ConfigDict()  # SGD as torch.optim.SGD
     optim.learning_rate = 0.01

@@ -1,4 +1,7 @@
-"""P&C, MS2L, ISC and AS-CAL as runs: the same on several devices, resumed, evaluated; sizes, refusals."""
+"""P&C, MS2L, ISC, AS-CAL and GL-Transformer as runs.
+
+The same on several devices, resumed, evaluated; sizes, refusals.
+"""
 
 import io
 import json
@@ -23,7 +26,10 @@ from halp_jax.training import checkpoint
 from halp_jax.training.loop import train
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = ("predict:small", "ms2l:small", "isc:small+halp", "ascal:small+normalized+halp")
+NAMES = (
+    "predict:small", "ms2l:small", "isc:small+halp", "ascal:small+normalized+halp",
+    "gltransformer:small",
+)  # fmt: skip
 
 
 def load(name):
@@ -36,6 +42,7 @@ def tiny(name):
     c.data.dir, c.data.max_frames, c.views.num_frames = "memory", 12, 8
     c.views.min_frames = 4
     c.encoder.width, c.encoder.num_layers, c.encoder.agcn.width = 8, 1, 4
+    c.encoder.transformer.blocks = 1
     if "moco" in c:  # one with a queue
         c.encoder.dim = c.encoder.lstm.width = 8
         c.moco.queue_size = c.halp.queue_entries = 8
@@ -138,7 +145,7 @@ def test_frames_behind_the_end_change_no_feature():
     np.testing.assert_allclose(padded, alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["predict:small", "ascal:small"])
+@pytest.mark.parametrize("name", ["predict:small", "ascal:small", "gltransformer:small"])
 def test_its_encoder_can_be_fine_tuned(name):
     """Traced, not compiled."""
     c, spec = tiny(name), Spec(NTU25, 1, num_classes=3)
@@ -154,8 +161,8 @@ def test_its_encoder_can_be_fine_tuned(name):
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
-@pytest.mark.parametrize("encoder", ["agcn", "lstm"])
-def test_moco_takes_the_encoders_of_isc_and_ascal(encoder):
+@pytest.mark.parametrize("encoder", ["agcn", "lstm", "transformer"])
+def test_moco_takes_the_encoders_of_the_others(encoder):
     """Traced, not compiled."""
     c, spec = tiny("isc:small"), Spec(NTU25, 1)
     c.method, c.encoder.name = "moco", encoder
@@ -195,8 +202,12 @@ def count(tree):
 
 @pytest.mark.parametrize(
     ("name", "encoder", "heads"),
-    [("predict:full", 44_537_856, 13_209_675), ("ms2l:full", 2_437_200, 8_997_708)],
-)
+    [
+        ("predict:full", 44_537_856, 13_209_675), ("ms2l:full", 2_437_200, 8_997_708),
+        # Released: 2400 more, a token that nothing reads.
+        ("gltransformer:full", 198_883_200, 15_486_450),
+    ],
+)  # fmt: skip
 def test_full_sizes_are_the_released_ones(name, encoder, heads):
     c = load(name)
     method = methods.make_method(c, Spec(NTU25, 1))
@@ -227,6 +238,18 @@ def test_full_sizes_are_the_released_ones(name, encoder, heads):
         ("isc", "isc.graph", "gcn", "use one of bigru"),
         ("isc", "isc.feature", "all", "use one of sequence, graph, both"),
         ("isc", "encoder.agcn.width", 6, "make it a multiple of 4"),
+        (
+            "gltransformer",
+            "encoder.transformer.heads",
+            3,
+            "must divide encoder.transformer.width=2",
+        ),
+        ("gltransformer", "encoder.transformer.drop_path", 1.0, "must lie in"),
+        ("gltransformer", "encoder.name", "bigru", "use one of transformer"),
+        ("gltransformer", "gltransformer.intervals", (5, 1), "in rising order"),
+        ("gltransformer", "gltransformer.step", 0.0, "must be above 0"),
+        ("gltransformer", "relative_view.up", "x", "use one of y, z"),
+        ("gltransformer", "streams", ("bone",), "give"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(name, field, value, message):

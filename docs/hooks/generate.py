@@ -177,6 +177,8 @@ OTHERS = [  # sections that only the configs of other methods have
         "isc",
         "ascal",
         "ascal_view",
+        "gltransformer",
+        "relative_view",
     )  # fmt: skip
 ]
 

@@ -35,7 +35,7 @@ OWN_TO = {
     "bigru": (
         "width", "num_layers", "direction", "pooling", "input_norm", "bodies", "padding",
     ),
-    "stgcn": ("stgcn",), "agcn": ("agcn",), "lstm": ("lstm",),
+    "stgcn": ("stgcn",), "agcn": ("agcn",), "lstm": ("lstm",), "transformer": ("transformer",),
 }  # fmt: skip
 UNTRAINED = {
     "raw": RAW,

@@ -15,6 +15,7 @@ from halp_jax.methods import (
     ascal,
     base,
     crossclr,
+    gltransformer,
     graphcl,
     isc,
     moco,
@@ -28,6 +29,7 @@ METHODS = {
     "moco": moco, "supervised": supervised, "aimclr": aimclr, "crossclr": crossclr,
     "graphcl": graphcl,
     "predict": predict, "ms2l": ms2l, "isc": isc, "ascal": ascal,
+    "gltransformer": gltransformer,
 }  # fmt: skip
 
 

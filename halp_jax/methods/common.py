@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Key
 
 from halp_jax.core.sphere import normalize
-from halp_jax.encoders import agcn, bigru, lstm, stgcn
+from halp_jax.encoders import agcn, bigru, lstm, stgcn, transformer
 from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
@@ -21,7 +21,7 @@ from halp_jax.skeletons.augment import find_length, random_view
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.streams import STREAMS
 
-ENCODERS = ("bigru", "stgcn", "agcn", "lstm")
+ENCODERS = ("bigru", "stgcn", "agcn", "lstm", "transformer")
 MAX_FRAMES = 2**16  # half an hour of video
 CHOICES = {
     "encoder.name": ENCODERS,
@@ -63,7 +63,7 @@ def find_lengths(frames: Array) -> Array:
 
 def make_encoder(
     config: ml_collections.ConfigDict, layout: Layout, axis_name: str | None = None
-) -> bigru.BiGRU | stgcn.STGCN | agcn.AGCN | lstm.LSTM:
+) -> bigru.BiGRU | stgcn.STGCN | agcn.AGCN | lstm.LSTM | transformer.MotionTransformer:
     """The encoder that config.encoder names; any serves any method.
 
     Args:
@@ -75,6 +75,8 @@ def make_encoder(
         return agcn.make_encoder(config, layout.parents, axis_name)
     if config.encoder.name == "lstm":
         return lstm.make_encoder(config)
+    if config.encoder.name == "transformer":
+        return transformer.make_encoder(config, layout.bodies * layout.num_joints, layout.root)
     return bigru.make_encoder(config, axis_name)
 
 
@@ -209,7 +211,8 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.at_least(
         config, 1, "data.max_frames", "views.num_frames", "views.min_frames", "encoder.width",
         "encoder.num_layers", "encoder.stgcn.width", "encoder.stgcn.last_width",
-        "encoder.agcn.width", "encoder.lstm.width",
+        "encoder.agcn.width", "encoder.lstm.width", "encoder.transformer.width",
+        "encoder.transformer.heads", "encoder.transformer.blocks",
     )  # fmt: skip
     for field in ("data.max_frames", "views.num_frames", "views.min_frames"):
         if check.get(config, field) > MAX_FRAMES:
@@ -220,8 +223,13 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     )  # fmt: skip
     check.shares(config, "views.shear_probability", "optim.momentum")
     check.share_above_zero(config, "knn.crop")
-    if not 0 <= config.encoder.stgcn.dropout < 1:
-        check.refuse(config, "encoder.stgcn.dropout", "it must lie in [0, 1)")
+    for field in ("stgcn.dropout", "transformer.dropout", "transformer.drop_path"):
+        if not 0 <= check.get(config, f"encoder.{field}") < 1:
+            check.refuse(config, f"encoder.{field}", "it must lie in [0, 1)")
+    width = config.encoder.transformer.width
+    if width % config.encoder.transformer.heads:
+        advice = f"it must divide encoder.transformer.width={width}"
+        check.refuse(config, "encoder.transformer.heads", advice)
     if config.encoder.agcn.width % agcn.MATCHED:
         check.refuse(config, "encoder.agcn.width", f"make it a multiple of {agcn.MATCHED}")
     if config.encoder.name == "lstm" and not config.encoder.lstm.head:

@@ -2,11 +2,12 @@
 
 import ml_collections
 
-from halp_jax.methods import ascal_view, normal_view, whole_view
+from halp_jax.methods import ascal_view, normal_view, relative_view, whole_view
 from halp_jax.skeletons.layout import Layout
 
 SECTIONS = {  # of a config, that say it
     "normal_view": normal_view, "whole_view": whole_view, "ascal_view": ascal_view,
+    "relative_view": relative_view,
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ SETTINGS = {
 ENCODERS = {
     "input_norm": True, "bodies": 0, "padding": "none", "agcn": {"width": 64},
     "lstm": {"width": 256, "head": True},
+    "transformer": {"width": 48, "heads": 8, "blocks": 4, "dropout": 0.1, "drop_path": 0.1},
 }  # fmt: skip
 # Fields that changed nothing a run computes.
 GONE = ("train.recurrence",)

@@ -51,6 +51,11 @@ class Layout:
         return len(self.joints)
 
     @property
+    def root(self) -> int:
+        """The first joint that no bone leads to."""
+        return next(joint for joint, parent in enumerate(self.parents) if joint == parent)
+
+    @property
     def num_given(self) -> int:
         """How many joints files of other people hold: all but the means."""
         return len(self.joints) - len(self.means)

@@ -26,8 +26,7 @@ def count_frames(clip: Clip) -> Int[Array, ""]:
 
 def centre_bodies(clip: Clip, layout: Layout) -> Clip:
     """Each body around the root of the bones, in every frame: where it stood is lost."""
-    root = next(joint for joint, parent in enumerate(layout.parents) if joint == parent)
-    return clip - clip[:, :, root, None]
+    return clip - clip[:, :, layout.root, None]
 
 
 def turn_bodies(clip: Clip, layout: Layout, up: str = "y") -> Clip:
