@@ -36,7 +36,7 @@ class Linear(nn.Module):
         return matmul(x, kernel, self.precision) + bias
 
 
-def make_thin(keys: Key[Array, "batch"] | None) -> Callable[..., Array]:
+def make_thin(keys: Key[Array, " batch"] | None) -> Callable[..., Array]:
     """-> thin(x, rate, *shape): dropout of x [batch, ...], with draws of its own in every call.
 
     `shape`: that of one sample's draws, where one is for many numbers. Without keys x stays as it is.
@@ -157,10 +157,10 @@ class MotionTransformer(nn.Module):
     def __call__(
         self,
         clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, "batch"] | None = None,
+        length: Int[Array, " batch"] | None = None,
         *,
         train: bool,
-        keys: Key[Array, "batch"] | None = None,
+        keys: Key[Array, " batch"] | None = None,
         drop: Callable[[Array], Array] | None = None,
     ) -> tuple[Float[Array, "batch ..."], ...]:
         batch, time, bodies, joints, _ = clips.shape
