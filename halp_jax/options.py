@@ -79,6 +79,11 @@ def run_command(
         sigterm: False where `work` takes care of SIGTERM itself.
     """
     quiet_tensorflow()
+    with contextlib.suppress(OSError):
+        while (
+            os.open(os.devnull, os.O_RDWR) <= 2
+        ):  # a closed stream's number goes to no file of ours
+            pass
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

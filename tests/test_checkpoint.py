@@ -205,6 +205,19 @@ def test_any_name_of_a_workdir_will_do(tmp_path, name):
     assert_bitwise(state, make_state(20))
 
 
+def test_a_name_that_is_not_in_utf8_is_refused_and_the_checkpoints_stay(tmp_path):
+    write(tmp_path / "run", [10])
+    renamed = tmp_path / os.fsdecode(b"gepr\xfcft")
+    (tmp_path / "run").rename(renamed)
+    before = sorted((path, path.stat().st_mtime_ns) for path in renamed.rglob("*"))
+    for look in (latest, checkpoint.load_info):
+        with pytest.raises(UserError, match="is no name in UTF-8.*: rename the folder"):
+            look(renamed)
+    assert sorted((path, path.stat().st_mtime_ns) for path in renamed.rglob("*")) == before
+    renamed.rename(tmp_path / "run")
+    assert latest(tmp_path / "run")[1] == 10
+
+
 def test_another_architecture_names_the_leaf_and_harms_nothing(tmp_path):
     write(tmp_path, [10])
     with pytest.raises(UserError, match=r"params/gru/0/half of bfloat16\[300, 7\].*\[300, 9\]"):

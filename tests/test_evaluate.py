@@ -1,6 +1,7 @@
 """The evaluate command and the tables, on an untrained run and a data set in memory."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -151,6 +152,19 @@ def test_clips_that_are_cut_are_counted_at_the_start(tmp_path, monkeypatch, capl
     for part, line in zip(("train", "test"), caplog.messages, strict=True):
         lengths = FakeDataset().lengths[FakeDataset().indices("xsub", part)]
         assert line.startswith(f"{(lengths > 8).sum()} of {len(lengths)} {part} clips are longer")
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(protocols.PROTOCOLS, "finetune", lambda *_, **__: pytest.fail("it trains"))
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "eval").touch()
+    for name in ("file/run", "run"):
+        with pytest.raises(UserError, match="cannot write to .*: make it writable, or choose"):
+            protocols.run(tiny_config(), tmp_path / name, "finetune", encoder="random")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path}: make it"):
+        protocols.run(tiny_config(), tmp_path / "new", "finetune", encoder="random")
 
 
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):

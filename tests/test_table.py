@@ -1,6 +1,7 @@
 """The table command: which runs become one row, what stands in a cell, and how it is written."""
 
 import csv
+import io
 import json
 
 import pytest
@@ -394,6 +395,18 @@ def test_latex_and_markdown_escape_what_they_must(tmp_path):
     assert body[5] == r"\midrule" and body[-2] == r"\bottomrule"
     markdown = command.format_markdown(found, []).splitlines()
     assert markdown[2].startswith(r"| HaLP, a_b & 50% #1\|{x} xsub")
+
+
+def test_a_terminal_of_ascii_and_one_that_is_closed_end_no_command(tmp_path, monkeypatch):
+    write_seeds(tmp_path, (0.7, 0.8))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    assert command.main([str(tmp_path)]) == 0
+    assert b"75.0 \\xb1 7.1 [79.7]" in out.buffer.getvalue()
+    monkeypatch.setattr("sys.stdout", None)  # as Python has it after >&-
+    assert command.main([str(tmp_path)]) == 0
+    assert command.main([str(tmp_path), f"--out={tmp_path / 'table.md'}"]) == 0
+    assert "75.0 ± 7.1" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_out_is_written_whole_in_the_format_of_its_ending(tmp_path, capsys):

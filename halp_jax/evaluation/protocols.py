@@ -75,7 +75,7 @@ def run(
     check.seed(config)
     place = Path(workdir).expanduser().absolute() / "eval"
     there = next(folder for folder in (place, *place.parents) if folder.exists())
-    if not os.access(there, os.W_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UserError(f"cannot write to {there}: make it writable, or choose another --workdir")
     dataset = datasets.open_dataset(config.data.dir)
     if dataset.unit == "graphs":

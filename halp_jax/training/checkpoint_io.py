@@ -44,7 +44,7 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
         os.fspath(directory).encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(
-            f"{directory!r} is no name in UTF-8, so no checkpoint can be read or written there: "
+            f"{directory} is no name in UTF-8, so no checkpoint can be read or written there: "
             "rename the folder"
         ) from None
     for step in list_steps(directory):
