@@ -89,8 +89,8 @@ def damage(workdir, step, how):
         data[len(data) // 2] ^= 1
     elif how == "cut short":
         data = data[:100]
-    elif how == "info gone":
-        file, data = folder / "info" / "metadata", b"{"
+    elif how.startswith("info"):
+        file, data = folder / "info" / "metadata", b"[]" if how == "info of no run" else b"{"
         assert file.exists()
     file.write_bytes(data)
 
@@ -131,7 +131,7 @@ def test_a_step_that_is_there_is_not_written_again(tmp_path):
 
 @ignore_lost
 @pytest.mark.usefixtures("lost_failures")
-@pytest.mark.parametrize("how", ["flipped bit", "cut short", "info gone"])
+@pytest.mark.parametrize("how", ["flipped bit", "cut short", "info gone", "info of no run"])
 def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, how, caplog):
     write(tmp_path, [10, 20])
     damage(tmp_path, 20, how)
@@ -290,8 +290,9 @@ def test_config_comes_back_with_its_types(tmp_path):
     checkpoint.save_config(tmp_path, config)
     assert checkpoint.load_config(tmp_path).to_dict() == config.to_dict()
     assert checkpoint.load_config(tmp_path).views.crop == (0.1, 1.0)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="config.json is damaged"):
-        checkpoint.load_config(tmp_path)
+    for text in ("{", "[]", "{}", '{"data": 3}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match="config.json is damaged"):
+            checkpoint.load_config(tmp_path)
     with pytest.raises(UserError, match="is it the workdir of a training run"):
         checkpoint.load_config(tmp_path / "nowhere")

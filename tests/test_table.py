@@ -171,6 +171,28 @@ def test_splits_data_sets_and_their_sizes_are_rows_of_their_own(tmp_path):
     ]
 
 
+def test_looks_at_one_run_with_another_k_split_step_or_data_set_are_told_apart(tmp_path):
+    own = make_config()
+    k5 = make_result(own, protocol="knn")
+    k5["config"]["knn"]["k"] = 5
+    write_run(
+        tmp_path / "run", own, make_result(own, protocol="knn"), k5, make_result(own, step=50),
+        make_result(make_config(data__split="xview")), make_result(make_config(data__dir="data/pku2")),
+        make_result(make_config(linear__epochs=9)),
+    )  # fmt: skip
+    result_files.write_result(tmp_path / "run", make_result(own, step=40), older=True)
+    cells = tabulate(tmp_path)
+    begin, end = "HaLP, ntu60 xsub", ", pre-trained"
+    assert sorted(zip(cells.row, cells.protocol, strict=True)) == [
+        (f"{begin} to ntu60 xview{end}", "linear"), (f"{begin} to pku2 xsub{end}", "linear"),
+        (begin + end, "1-NN"), (begin + end, "5-NN"),
+        (f"{begin}{end}, linear.epochs=80, step=40", "linear"),
+        (f"{begin}{end}, linear.epochs=80, step=50", "linear"),
+        (f"{begin}{end}, linear.epochs=9, step=100", "linear"),
+    ]  # fmt: skip
+    assert cells["count"].eq(1).all()
+
+
 def test_one_seed_twice_is_refused(tmp_path, capsys):
     write_seeds(tmp_path / "a", (0.7, 0.8))
     write_seeds(tmp_path / "b", (0.6,))
