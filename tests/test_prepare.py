@@ -442,10 +442,6 @@ def test_one_bit_that_flips_is_found_and_older_sets_without_checksums_still_open
         ):
             list(pipeline.eval_batches(dataset, np.arange(4), batch_size=2))
     metadata = open_dataset(copy).metadata
-    metadata["shards"][0]["crc32"].pop()
-    (copy / METADATA).write_text(json.dumps(metadata))
-    with pytest.raises(UserError, match="not one checksum a record"):
-        open_dataset(copy)
     del metadata["shards"][0]["crc32"]
     (copy / METADATA).write_text(json.dumps(metadata))
     file.write_bytes(whole)
