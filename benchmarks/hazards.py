@@ -45,18 +45,24 @@ class Missing(Exception):
     """The machine cannot provoke this."""
 
 
-def run_once(run: Run, *options: str, **environment: str) -> Said:
+def run_once(run: Run, *options: str, stderr: Any = subprocess.PIPE, **environment: str) -> Said:
+    return call([*run.command, *options], stderr, environment)
+
+
+def call(command: list[str], stderr: Any, environment: dict[str, str]) -> Said:
     done = subprocess.run(
-        [*run.command, *options], cwd=ROOT, env=make_environment(2) | environment,
-        capture_output=True, text=True, timeout=600,
+        command, cwd=ROOT, env=make_environment(2) | environment, stdout=subprocess.DEVNULL,
+        stderr=stderr, text=True, timeout=600,
     )  # fmt: skip
-    if "Traceback" in done.stderr:
+    lines = (done.stderr or "").splitlines()
+    errors = [line for line in lines if line.startswith("error")]
+    if (
+        "Traceback" in (done.stderr or "") and not errors
+    ):  # before a line of ours libraries may show theirs
         print(done.stderr)
         return Said(done.returncode, "TRACEBACK")
-    lines = done.stderr.splitlines()
-    errors = [line for line in lines if line.startswith("error")]
     damaged = [line for line in lines if "damaged" in line]
-    return Said(done.returncode, " / ".join(errors or damaged or ["(nothing: it resumes)"]))
+    return Said(done.returncode, " / ".join(errors or damaged or ["(nothing: it goes on)"]))
 
 
 @contextlib.contextmanager
@@ -78,42 +84,63 @@ def size_of(path: Path) -> int:
 # ------------------------------------------------------------------ a hazard each: -> what was said
 
 
-def disk_full(run: Run, args: Any) -> Said:
-    """the disk is full (a small tmpfs)"""
+@contextlib.contextmanager
+def little_room(run: Run, left: int) -> Iterator[None]:
+    """The workdir is a tmpfs in which `left` bytes are free; what it holds in the end stays."""
     kept = run.workdir.with_name("kept")
     run.workdir.rename(kept)
     room = int(1.3 * size_of(kept)) + 500_000
     with mounted(run.workdir, "-t", "tmpfs", "-o", f"size={room}", "tmpfs"):
         shutil.copytree(kept, run.workdir, dirs_exist_ok=True)
         with open(run.workdir / "filler", "wb") as file, contextlib.suppress(OSError):
-            file.write(bytes(room - size_of(run.workdir) - 150_000))
-            file.flush()
-        said = run_once(run)
+            file.write(bytes(room))
+        os.truncate(run.workdir / "filler", (run.workdir / "filler").stat().st_size - left)
+        yield
         (run.workdir / "filler").unlink()
         shutil.rmtree(kept)
         shutil.copytree(run.workdir, kept)
     shutil.rmtree(run.workdir)
     kept.rename(run.workdir)
-    return said
+
+
+def disk_full(run: Run, args: Any) -> Said:
+    """the disk is full (a small tmpfs)"""
+    with little_room(run, 150_000):
+        return run_once(run)
+
+
+def disk_full_in_evaluate(run: Run, args: Any) -> Said:
+    """the disk is full as `evaluate` writes"""
+    options = [f"--workdir={run.workdir}", "--protocol=knn"]
+    with little_room(run, 0):
+        said = call([sys.executable, "-m", "halp_jax.evaluate", *options], subprocess.PIPE, {})
+        assert not list((run.workdir / "eval").iterdir())
+        return said
+
+
+def log_full(run: Run, args: Any) -> Said:
+    """the log is on a full disk, the workdir is not"""
+    with open("/dev/full", "w") as full:
+        return run_once(run, stderr=full)
+
+
+def truncate(step: Path) -> None:
+    for path in step.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            os.truncate(path, path.stat().st_size // 2)
 
 
 def truncated_checkpoint(run: Run, args: Any) -> Said:
     """the newest checkpoint is truncated"""
-    steps = sorted((run.workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    largest = max(steps[-1].rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
-    os.truncate(largest, largest.stat().st_size // 2)
+    truncate(max((run.workdir / "checkpoints").iterdir(), key=lambda path: int(path.name)))
     return run_once(run)
 
 
 def no_checkpoint_is_whole(run: Run, args: Any) -> Said:
     """all checkpoints are truncated"""
-    steps = sorted((run.workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
     kept = run.workdir.with_name("kept")
     shutil.copytree(run.workdir, kept)
-    for step in steps:
-        for path in step.rglob("*"):
-            if path.is_file() and path.stat().st_size > 1000:
-                os.truncate(path, path.stat().st_size // 2)
+    truncate(run.workdir / "checkpoints")
     said = run_once(run)
     shutil.rmtree(run.workdir)
     kept.rename(run.workdir)
@@ -132,26 +159,58 @@ def read_only(run: Run, args: Any) -> Said:
         return run_once(run)
 
 
+@contextlib.contextmanager
+def other_data(args: Any) -> Iterator[Path]:
+    """The data set is gone; yields where another one may be. Then it is there again."""
+    kept = args.data.with_name("kept_data")
+    args.data.rename(kept)
+    try:
+        yield kept
+    finally:
+        shutil.rmtree(args.data, ignore_errors=True)
+        kept.rename(args.data)
+
+
 def changed_data(run: Run, args: Any) -> Said:
     """the data set has changed under the run"""
-    folder = next(o.split("=")[1] for o in run.command if o.startswith("--config.data.dir="))
-    kept = Path(folder).with_name("kept_data")
-    Path(folder).rename(kept)
-    try:
-        prepare(Path(folder), "--seed=1")
+    with other_data(args):
+        prepare(args.data, "--seed=1")
         return run_once(run)
-    finally:
-        shutil.rmtree(folder)
-        kept.rename(folder)
 
 
 def lost_data(run: Run, args: Any) -> Said:
     """the data set is gone"""
-    folder = next(o.split("=")[1] for o in run.command if o.startswith("--config.data.dir="))
-    kept = Path(folder).with_name("kept_data")
-    Path(folder).rename(kept)
+    with other_data(args):
+        return run_once(run)
+
+
+def flipped_bit(run: Run, args: Any, names: str, place: Callable[[bytes], int]) -> Said:
+    with other_data(args) as kept:
+        shutil.copytree(kept, args.data)
+        path = next(args.data.glob(names))
+        data = bytearray(path.read_bytes())
+        data[place(data)] ^= 1
+        path.write_bytes(data)
+        return run_once(run)
+
+
+def flipped_record(run: Run, args: Any) -> Said:
+    """a bit of a record of the data set has flipped"""
+    return flipped_bit(run, args, "*.tfrecord-*", lambda data: len(data) // 3)
+
+
+def flipped_label(run: Run, args: Any) -> Said:
+    """a bit of a label in the data set's halp_dataset.json has flipped"""
+    label = b'"labels": ['
+    return flipped_bit(run, args, "halp_*.json", lambda data: data.index(label) + len(label))
+
+
+def foreign_checkpoint(run: Run, args: Any) -> Said:
+    """another program's checkpoint, a newer one, lies beside the run's"""
+    foreign = run.workdir / "checkpoints" / "999999"
+    (foreign / "default").mkdir(parents=True)
     said = run_once(run)
-    kept.rename(folder)
+    shutil.rmtree(foreign)  # it has stayed
     return said
 
 
@@ -169,14 +228,23 @@ def second_run(run: Run, args: Any) -> Said:
     return said
 
 
-def sigterm(run: Run, args: Any) -> Said:
-    """SIGTERM (preemption)"""
+def ask_to_stop(run: Run, signum: int) -> Said:
     before = run.last_step()
     run.start()
     wait_for(run, lambda: run.last_step() > before, 0.01)
-    run.running[0].terminate()
+    run.running[0].send_signal(signum)
     status = run.running[0].wait(60)
     return Said(status, run.log.read_text().splitlines()[-1])
+
+
+def sigterm(run: Run, args: Any) -> Said:
+    """SIGTERM (preemption)"""
+    return ask_to_stop(run, signal.SIGTERM)
+
+
+def sighup(run: Run, args: Any) -> Said:
+    """SIGHUP (the terminal is closed)"""
+    return ask_to_stop(run, signal.SIGHUP)
 
 
 def clock_jumps(run: Run, args: Any) -> Said:
@@ -205,8 +273,9 @@ def as_member(number: int, count: int, port: int) -> dict[str, str]:
 
 
 HAZARDS: tuple[Callable[[Run, Any], Said], ...] = (
-    disk_full, truncated_checkpoint, no_checkpoint_is_whole, other_config, read_only, changed_data,
-    lost_data, second_run, sigterm, clock_jumps, too_few_processes, wrong_number,
+    disk_full, disk_full_in_evaluate, log_full, truncated_checkpoint, no_checkpoint_is_whole,
+    foreign_checkpoint, other_config, read_only, changed_data, lost_data, flipped_record,
+    flipped_label, second_run, sigterm, sighup, clock_jumps, too_few_processes, wrong_number,
 )  # fmt: skip
 
 

@@ -12,13 +12,15 @@ the encoder's, joint by joint. Clips are normalised as those of the run's traini
 --normalize=none taken as they are; data sets have to be. The .npz holds names [clips], features [clips,
 features] of the last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and,
 with neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
-features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir,
-scores [clips, classes] (probabilities) and class_names. Of several streams --stream takes one (the
-first), their mean, or concat, or ensemble for a classifier of that kind, with the features of concat;
-it, --join, --step and --config.field=value are those of `evaluate`.
+features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir
+(--classifier=linear, or the name of another of its files, as linear_1a2b3c), scores [clips, classes]
+(probabilities) and class_names. Of several streams --stream takes one (the first), their mean, or
+concat, or ensemble for a classifier of that kind, with the features of concat; it, --join, --step and
+--config.field=value are those of `evaluate`.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,8 +65,7 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     about = "of clips that are no data set; default: that of the run's training"
     parser.add_argument("--normalize", choices=tuple(NORMALIZERS), help=about)
     about = "that evaluate has made; default: the linear one, if it is there and fits"
-    known = (*classifier.PROTOCOLS, "none")
-    parser.add_argument("--classifier", choices=known, help=about)
+    parser.add_argument("--classifier", metavar="NAME", help=about)
     args, rest = parser.parse_known_args(argv)
     # The rest is what `evaluate` knows; the protocol only has to be one that takes any stream.
     known, config = evaluate.parse_args([*rest, f"--workdir={args.workdir}", "--protocol=knn"])
@@ -72,6 +73,11 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
         raise UserError("only trained encoders embed; leave out --encoder")
     if args.neighbours < 0:
         raise UserError(f"--neighbours={args.neighbours}; give 0 or more")
+    choices = (*classifier.PROTOCOLS, "none")
+    if args.classifier and not re.fullmatch(rf"({'|'.join(choices)})(_[^/]*)?", args.classifier):
+        raise UserError(
+            f"--classifier={args.classifier}; give {', '.join(choices)}, or a file's name"
+        )
     if args.out and not args.out.endswith(".npz"):
         raise UserError(f"--out={args.out} does not end in .npz")
     return argparse.Namespace(**(vars(known) | vars(args))), config
@@ -131,6 +137,9 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         args.encoder, config, layout, args.workdir, step=args.step, joined=args.join,
         normalized=own if args.neighbours else trained,
     )  # fmt: skip
+    lengths = np.concatenate([clips.lengths for clips in inputs])
+    if cut := pipeline.describe_cut(lengths, config.data.max_frames, "input"):
+        print(cut, file=sys.stderr)
     fusions = streams.parse_fusions(args.stream, config.streams)
     if len(fusions) > 1:
         raise UserError("give --stream one stream, mean, concat or ensemble")
@@ -170,8 +179,9 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         "embeddings": streams.select(parts[0][:, -end:], fusion, needed),
     }
     if layers:
-        views = (config.knn.crop, config.views.num_frames)
-        if layers.variables is None and (layers.crop, layers.num_frames) == views:
+        looks = streams.find_needed([part.fusion for part in layers.parts], layers.streams)
+        views = (needed, config.knn.crop, config.views.num_frames)
+        if layers.variables is None and (looks, layers.crop, layers.num_frames) == views:
             scores = classify.classify(layers, parts[0][:, :-end], needed)
         else:
             score = classify.make_scorer(layers, config, layout, variables)

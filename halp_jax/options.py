@@ -79,6 +79,11 @@ def run_command(
         sigterm: False where `work` takes care of SIGTERM itself.
     """
     quiet_tensorflow()
+    for number in range(3):  # that of a closed stream is given to no file of ours
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,11 +1,24 @@
-"""Tiny files in the formats that the readers read, made from nothing."""
+"""Tiny files in the formats that the readers read, made from nothing; and a disk without room."""
 
+import contextlib
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@contextlib.contextmanager
+def little_room(size):
+    """No file of this process may become larger than `size` bytes: writes fail as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def poses(seed: int, time: int, bodies: int, joints: int = 25) -> np.ndarray:

@@ -89,8 +89,8 @@ def damage(workdir, step, how):
         data[len(data) // 2] ^= 1
     elif how == "cut short":
         data = data[:100]
-    elif how == "info gone":
-        file, data = folder / "info" / "metadata", b"{"
+    elif how.startswith("info"):
+        file, data = folder / "info" / "metadata", b"[]" if how == "info of no run" else b"{"
         assert file.exists()
     file.write_bytes(data)
 
@@ -131,7 +131,7 @@ def test_a_step_that_is_there_is_not_written_again(tmp_path):
 
 @ignore_lost
 @pytest.mark.usefixtures("lost_failures")
-@pytest.mark.parametrize("how", ["flipped bit", "cut short", "info gone"])
+@pytest.mark.parametrize("how", ["flipped bit", "cut short", "info gone", "info of no run"])
 def test_damaged_newest_is_set_aside_for_the_one_before(tmp_path, how, caplog):
     write(tmp_path, [10, 20])
     damage(tmp_path, 20, how)
@@ -203,6 +203,19 @@ def test_any_name_of_a_workdir_will_do(tmp_path, name):
     assert_bitwise(state, make_state(20))
     state, _ = checkpoint.warm_start(make_state(5), tmp_path / name / "run")
     assert_bitwise(state, make_state(20))
+
+
+def test_a_name_that_is_not_in_utf8_is_refused_and_the_checkpoints_stay(tmp_path):
+    write(tmp_path / "run", [10])
+    renamed = tmp_path / os.fsdecode(b"gepr\xfcft")
+    (tmp_path / "run").rename(renamed)
+    before = sorted((path, path.stat().st_mtime_ns) for path in renamed.rglob("*"))
+    for look in (latest, checkpoint.load_info):
+        with pytest.raises(UserError, match="is no name in UTF-8.*: rename the folder"):
+            look(renamed)
+    assert sorted((path, path.stat().st_mtime_ns) for path in renamed.rglob("*")) == before
+    renamed.rename(tmp_path / "run")
+    assert latest(tmp_path / "run")[1] == 10
 
 
 def test_another_architecture_names_the_leaf_and_harms_nothing(tmp_path):
@@ -277,8 +290,9 @@ def test_config_comes_back_with_its_types(tmp_path):
     checkpoint.save_config(tmp_path, config)
     assert checkpoint.load_config(tmp_path).to_dict() == config.to_dict()
     assert checkpoint.load_config(tmp_path).views.crop == (0.1, 1.0)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="config.json is damaged"):
-        checkpoint.load_config(tmp_path)
+    for text in ("{", "[]", "{}", '{"data": 3}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(UserError, match="config.json is damaged"):
+            checkpoint.load_config(tmp_path)
     with pytest.raises(UserError, match="is it the workdir of a training run"):
         checkpoint.load_config(tmp_path / "nowhere")

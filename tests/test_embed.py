@@ -1,5 +1,6 @@
 """The embed command: one's own clips in every form, their neighbours, and what classifiers say."""
 
+import io
 import json
 import pickle
 import shutil
@@ -77,6 +78,15 @@ def test_a_data_set_is_embedded_as_it_is_and_streams_side_by_side(place, tmp_pat
     np.testing.assert_allclose(features[0], features[5], atol=1e-5)  # four.npy is clip 4
 
 
+def test_clips_that_are_cut_are_counted(place, capsys):
+    files, cut = [place / name for name in ("four.npy", "data.npz")], "--config.data.max_frames=8"
+    assert run(place, "--input", *files, "--neighbours=0", cut) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "10 of 10 input clips are longer than data.max_frames=8 and cut to their start"
+    )
+
+
 def test_without_a_data_set_clips_are_normalised_as_usual(place, tmp_path):
     options = ("--neighbours=0", "--config.data.dir=", "--input", place / "four.npy")
     found = []
@@ -130,6 +140,11 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
         ("--input", four, "--neighbours=-1"): "--neighbours=-1",
         ("--input", four, "--stream=joint,bone"): "one stream",
         ("--input", four, "--stream=motion"): "motion",
+        (
+            "--input",
+            four,
+            "--classifier=../linear",
+        ): "--classifier=../linear; give linear, finetune",
         ("--input", four, "--config.data.dir="): "--neighbours=0",
         ("--input", place / "data.npz", "--normalize=none"): "normalised by upright",
         ("--input", four, "--encoder=raw"): "--encoder",
@@ -199,6 +214,18 @@ def test_the_linear_classifier_is_used_where_it_is(classified, place, capsys):
     found = scores_of(folder, place, "--config.knn.crop=0.5")
     np.testing.assert_allclose(found["scores"][[0, 8]], wanted[0], atol=1e-5)
     assert "scores" not in scores_of(folder, place, "--classifier=none")
+    # Another file of the protocol, as other settings make it, has a name that can be given.
+    file = folder / "run" / "eval" / "linear.npz"
+    file.rename(file.with_stem("linear_1a2b3c"))
+    for options in ((), ("--stream=bone",)):  # whose features are not those of the layer
+        found = scores_of(folder, place, "--classifier=linear_1a2b3c", *options)
+        np.testing.assert_allclose(found["scores"][[0, 8]], wanted[0], atol=1e-5)
+    capsys.readouterr()
+    for options, begin in ((["--classifier=linear"], "error: "), ([], "no scores: ")):
+        run(folder, "--input", place / "four.npy", "--neighbours=0", *options)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{begin}there is no {file}: run evaluate --workdir=")
+        assert "or give --classifier=linear_1a2b3c" in line
 
 
 def test_a_classifier_that_does_not_fit_is_refused(classified, place, capsys):
@@ -207,31 +234,39 @@ def test_a_classifier_that_does_not_fit_is_refused(classified, place, capsys):
     file = folder / "run" / "eval" / "linear.npz"
     whole = file.read_bytes()
 
-    def refused(message, *options):
+    def refused(message):
         capsys.readouterr()
-        given = ("--input", place / "four.npy", "--neighbours=0", *options)
+        given = ("--input", place / "four.npy", "--neighbours=0")
         assert run(folder, *given, "--classifier=linear") == 1
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1 and message in lines[0], lines
         return lines[0].removeprefix("error: ")
 
-    def rewrite(**changes):
-        with np.load(file) as arrays:
-            table = dict(arrays)
+    def rewrite(arrays=(), **changes):
+        with np.load(io.BytesIO(whole)) as there:
+            table = dict(there) | dict(arrays)
         table["info"] = np.array(json.dumps(json.loads(str(table["info"])) | changes))
         np.savez(file, **table)
 
     rewrite(normalize="released")
     refused("normalised by released, these are by upright: run evaluate")
-    rewrite(normalize="upright")
     rewrite(step=2)
     refused("was made from checkpoint 2, this is 3")
-    rewrite(step=3, encoder_id="0")
+    rewrite(encoder_id="0")
     refused("other weights of step 3")
     rewrite(streams=["joint"])
     refused("streams joint, this has joint, bone")
-    rewrite(format=9)
-    refused("its format is 9")
+    for changes in (
+        {"format": 9},
+        {"crop": "x"},
+        {"crop": 0},
+        {"parts": []},
+        {"parts": [["no", 1]]},
+    ):
+        rewrite(**changes)
+        refused("linear.npz cannot be read (")
+    rewrite(arrays={"encoder/7/head": np.zeros(3)})
+    refused("linear.npz cannot be read (tuple index")
     file.write_bytes(whole[:1000])
     line = refused("cannot be read")
     # Not asked for: said, and left out.

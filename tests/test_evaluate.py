@@ -1,13 +1,16 @@
 """The evaluate command and the tables, on an untrained run and a data set in memory."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
+from _files import little_room
 
 from halp_jax import datasets, evaluate
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 from halp_jax.evaluation import load, protocols, result_files
 from halp_jax.skeletons.layout import NTU25
@@ -85,6 +88,13 @@ def test_clips_without_a_label_are_left_out_with_their_count(workdir, capsys, mo
     assert "7 test clips of xsub, 3 without a label left out" in capsys.readouterr().out
 
 
+def test_clips_that_are_in_both_parts_are_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(protocols.PROTOCOLS, "knn", lambda *_: {})
+    monkeypatch.setattr(FakeDataset, "indices", lambda *_: np.arange(7))
+    assert protocols.run(tiny_config(), tmp_path, "knn", encoder="raw") == []
+    assert caplog.messages == ["7 clips are in train and in test: accuracies will be too high"]
+
+
 def test_another_part_than_test(workdir, capsys, monkeypatch):
     def test_on(dataset, benchmark, part):
         assert (benchmark, part) == ("xsub", "val")
@@ -153,6 +163,19 @@ def test_clips_that_are_cut_are_counted_at_the_start(tmp_path, monkeypatch, capl
         assert line.startswith(f"{(lengths > 8).sum()} of {len(lengths)} {part} clips are longer")
 
 
+def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(protocols.PROTOCOLS, "finetune", lambda *_, **__: pytest.fail("it trains"))
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "eval").touch()
+    for name in ("file/run", "run"):
+        with pytest.raises(UserError, match="cannot write to .*: make it writable, or choose"):
+            protocols.run(tiny_config(), tmp_path / name, "finetune", encoder="random")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"cannot write to {tmp_path}: make it"):
+        protocols.run(tiny_config(), tmp_path / "new", "finetune", encoder="random")
+
+
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     assert run(tmp_path, "--protocol=knn") == 1
     assert str(tmp_path) in capsys.readouterr().err
@@ -171,6 +194,31 @@ def test_an_interrupted_write_leaves_the_old_result(tmp_path):
     with pytest.raises(TypeError):
         result_files.write_result(tmp_path, result(object()))
     assert read(tmp_path, "knn")["top1"] == 0.5
+
+
+def test_where_there_is_no_room_the_older_result_stays_with_what_is_beside_it(tmp_path):
+    def beside(text, room=True):
+        def write(path):
+            with atomic_write(path, "make room") as stream:
+                stream.write(text if room else bytes(10**7))
+
+        return write
+
+    result_files.write_result(tmp_path, result(0.5), False, beside(b"of 0.5"))
+    (tmp_path / "eval/history.jsonl").write_text("{}\n" * 300)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "eval").iterdir()}
+    for size, named in ((0, "knn.json"), (len(before["history.jsonl"]) + 9, "history.jsonl")):
+        with (
+            little_room(size),
+            pytest.raises(UserError, match=f"{named} .File too large.; make room"),
+        ):
+            result_files.write_result(tmp_path, result(0.7), False, beside(b"of 0.7"))
+        assert before == {path.name: path.read_bytes() for path in (tmp_path / "eval").iterdir()}
+    with little_room(10**6), pytest.raises(UserError, match="knn.npz .File too large.; make room"):
+        result_files.write_result(tmp_path, result(0.7), False, beside(b"of 0.7", room=False))
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == sorted(before)
+    assert read(tmp_path, "knn")["top1"] == 0.5
+    assert (tmp_path / "eval/knn.npz").read_bytes() == b"of 0.5"
 
 
 def test_results_of_other_settings_have_names_of_their_own(tmp_path):

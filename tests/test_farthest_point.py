@@ -163,3 +163,12 @@ def test_under_vmap_as_alone():
     stack = np.stack([make_prototypes(seed, 12, 3) for seed in range(3)])
     each = np.stack([solve(prototypes)[0] for prototypes in stack])
     np.testing.assert_allclose(jax.vmap(farthest_feasible)(stack), each, atol=1e-4)
+
+
+def test_double_precision_switched_on_for_all_of_jax_changes_nothing():
+    prototypes = make_prototypes(0, 6, 4)
+    points = np.asarray(farthest_feasible(prototypes))
+    with jax.enable_x64(True):
+        found = farthest_feasible(prototypes.astype(np.float64))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, points, atol=1e-5)

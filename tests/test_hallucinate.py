@@ -115,9 +115,9 @@ def test_pairwise_t_star_is_a_tie_and_positives_are_on_the_sphere(size):
     z, p, r = np.asarray(z), np.asarray(p), jax.tree.map(np.asarray, r)
     to_nearest = np.einsum("bmd,bd->bm", z, p[r.nearest])
     to_selected = np.einsum("bmd,md->bm", z, p)
-    # Opposite the anchor there is no one geodesic; float32 cosines see that within a milliradian.
-    usual = r.omega < np.pi - 1e-2
-    np.testing.assert_allclose(np.linalg.norm(z, axis=-1)[usual], 1.0, atol=1e-3)
+    # Opposite the anchor there is no one geodesic, and the walk stays at the anchor.
+    usual = r.omega < np.pi - 0.1
+    np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, atol=1e-4)
     np.testing.assert_allclose(to_nearest[usual], to_selected[usual], atol=2e-4)
     assert np.all((r.t_star >= 0) & (r.t_star <= 1))
     np.testing.assert_allclose(np.sum(r.chance, axis=1), 1.0, atol=1e-5)
@@ -241,7 +241,7 @@ def test_expected_weights_equal_quadrature():
     assert float(b) == pytest.approx(np.mean(np.sin(middle * omega)) / np.sin(omega), rel=1e-6)
 
 
-@pytest.mark.parametrize("gap", [0.0, 1e-4, 1e-3, 3e-3, 9e-3, 0.1, 0.5])
+@pytest.mark.parametrize("gap", [0.0, 1e-6, 1e-4, 1e-3, 1e-2, 0.03, 0.0999, 0.1001, 0.11, 0.5])
 def test_walks_toward_the_opposite_side_stay_on_the_sphere(gap):
     """Of points pi - gap apart, of which float32 holds the cosine; near pi the walk stays at x."""
     x, y = np.array([1.0, 0.0]), np.array([-np.cos(gap), np.sin(gap)])

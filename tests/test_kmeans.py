@@ -327,3 +327,14 @@ def test_works_under_vmap_and_in_cond_of_a_jitted_step():
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(UserError, match="spherical_kmeans"):
         spherical_kmeans(KEY, make_points(0), 5, **settings)
+
+
+def test_double_precision_switched_on_for_all_of_jax_changes_nothing():
+    points = make_points(3)
+    given = run(points, centroids=points[:5])
+    with jax.enable_x64(True):
+        for dtype in (np.float32, np.float64):
+            found = run(points.astype(dtype), centroids=points[:5])
+            np.testing.assert_array_equal(found.labels, given.labels)
+            np.testing.assert_allclose(found.centroids, given.centroids, atol=1e-6)
+            assert found.centroids.dtype == np.float32

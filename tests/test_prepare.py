@@ -6,6 +6,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -440,11 +441,7 @@ def test_one_bit_that_flips_is_found_and_older_sets_without_checksums_still_open
             UserError, match=f"{file} is damaged at byte {first}: run prepare again"
         ):
             list(pipeline.eval_batches(dataset, np.arange(4), batch_size=2))
-    metadata = json.loads((copy / METADATA).read_text())
-    metadata["shards"][0]["crc32"].pop()
-    (copy / METADATA).write_text(json.dumps(metadata))
-    with pytest.raises(UserError, match="not one checksum a record"):
-        open_dataset(copy)
+    metadata = open_dataset(copy).metadata
     del metadata["shards"][0]["crc32"]
     (copy / METADATA).write_text(json.dumps(metadata))
     file.write_bytes(whole)
@@ -465,9 +462,19 @@ def test_one_bit_that_flips_is_found_and_older_sets_without_checksums_still_open
     ],
 )
 def test_wrong_metadata_is_refused(copy, change, message):
-    metadata = json.loads((copy / METADATA).read_text()) | change
+    metadata = open_dataset(copy).metadata | change
     (copy / METADATA).write_text(json.dumps(metadata))
     with pytest.raises(UserError, match=message):
+        open_dataset(copy)
+
+
+@pytest.mark.parametrize("field", ["labels", "lengths", "splits"])
+def test_a_digit_of_the_metadata_that_flips_is_found(copy, small, field):
+    text = (copy / METADATA).read_text()
+    assert open_dataset(copy).metadata == small.metadata
+    place = re.compile(r"\d").search(text, text.index(f'"{field}"')).start()
+    (copy / METADATA).write_text(f"{text[:place]}{int(text[place]) ^ 1}{text[place + 1 :]}")
+    with pytest.raises(UserError, match="json is damaged .its checksum is wrong; take this last"):
         open_dataset(copy)
 
 
@@ -631,6 +638,20 @@ def test_names_move_no_cursor_where_a_bar_may(monkeypatch, stream_type):
     assert first == r"damaged \x9b2J" and last == r"error: no \x1b]0;owned\x07 or \x0d"
     assert r"note \x1b[A" in errors.getvalue()
     assert ("\r" in errors.getvalue()) == isinstance(errors, Terminal)
+
+
+def test_the_number_of_a_closed_stream_is_given_to_no_file(tmp_path):
+    """As after <&- or 2>&-: what a library writes to it would land in a checkpoint."""
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        given = []
+        assert run_command("test", lambda _: given.append(os.open(tmp_path, os.O_RDONLY)), []) == 0
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+    os.close(given[0])
+    assert given[0] > 2
 
 
 @pytest.mark.parametrize(

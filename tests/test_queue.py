@@ -23,6 +23,13 @@ def test_oldest_keys_are_overwritten_first():
     assert int(queue.pushed) == 20 and int(queue.head) == 4
 
 
+def test_double_precision_switched_on_for_all_of_jax_changes_nothing():
+    with jax.enable_x64(True):
+        queue = push(create_queue(jax.random.key(0), 8, 3), rows(0, 4).astype(jnp.float64))
+        assert queue.keys.dtype == jnp.float32 and queue.head.dtype == jnp.int32
+        np.testing.assert_array_equal(newest(queue, 4), rows(0, 4))
+
+
 @pytest.mark.parametrize("pushes", [1, 2, 3, 5])
 def test_newest_come_in_order_also_across_the_seam(pushes):
     queue = create_queue(jax.random.key(0), 12, 3)

@@ -217,6 +217,18 @@ def test_commands_are_typed_logged_and_stopped(tmp_path):
     assert record == {"done": [], "failed": None}
 
 
+@pytest.mark.parametrize("place", ["file", "full"])
+def test_a_run_that_cannot_be_written_is_one_line(tmp_path, capsys, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "full" / "small_0").mkdir(parents=True)
+    (tmp_path / "full" / "small_0" / sweeping.LOG).symlink_to("/dev/full")
+    assert call(tmp_path / place) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"error: cannot write {tmp_path / place}/small_0 (N"
+    )  # no folder, no space
+
+
 def test_plan_says_what_is_wrong_with_user_errors(tmp_path):
     with pytest.raises(UserError, match="add it there"):
         plan(tmp_path, "--variants=halp", "--start=moco")

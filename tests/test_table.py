@@ -1,6 +1,7 @@
 """The table command: which runs become one row, what stands in a cell, and how it is written."""
 
 import csv
+import io
 import json
 
 import pytest
@@ -168,6 +169,28 @@ def test_splits_data_sets_and_their_sizes_are_rows_of_their_own(tmp_path):
         "HaLP, ntu60 xsub, pre-trained, num_test=16487",
         "HaLP, ntu60 xview, pre-trained",
     ]
+
+
+def test_looks_at_one_run_with_another_k_split_step_or_data_set_are_told_apart(tmp_path):
+    own = make_config()
+    k5 = make_result(own, protocol="knn")
+    k5["config"]["knn"]["k"] = 5
+    write_run(
+        tmp_path / "run", own, make_result(own, protocol="knn"), k5, make_result(own, step=50),
+        make_result(make_config(data__split="xview")), make_result(make_config(data__dir="data/pku2")),
+        make_result(make_config(linear__epochs=9)),
+    )  # fmt: skip
+    result_files.write_result(tmp_path / "run", make_result(own, step=40), older=True)
+    cells = tabulate(tmp_path)
+    begin, end = "HaLP, ntu60 xsub", ", pre-trained"
+    assert sorted(zip(cells.row, cells.protocol, strict=True)) == [
+        (f"{begin} to ntu60 xview{end}", "linear"), (f"{begin} to pku2 xsub{end}", "linear"),
+        (begin + end, "1-NN"), (begin + end, "5-NN"),
+        (f"{begin}{end}, linear.epochs=80, step=40", "linear"),
+        (f"{begin}{end}, linear.epochs=80, step=50", "linear"),
+        (f"{begin}{end}, linear.epochs=9, step=100", "linear"),
+    ]  # fmt: skip
+    assert cells["count"].eq(1).all()
 
 
 def test_one_seed_twice_is_refused(tmp_path, capsys):
@@ -394,6 +417,18 @@ def test_latex_and_markdown_escape_what_they_must(tmp_path):
     assert body[5] == r"\midrule" and body[-2] == r"\bottomrule"
     markdown = command.format_markdown(found, []).splitlines()
     assert markdown[2].startswith(r"| HaLP, a_b & 50% #1\|{x} xsub")
+
+
+def test_a_terminal_of_ascii_and_one_that_is_closed_end_no_command(tmp_path, monkeypatch):
+    write_seeds(tmp_path, (0.7, 0.8))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    assert command.main([str(tmp_path)]) == 0
+    assert b"75.0 \\xb1 7.1 [79.7]" in out.buffer.getvalue()
+    monkeypatch.setattr("sys.stdout", None)  # as Python has it after >&-
+    assert command.main([str(tmp_path)]) == 0
+    assert command.main([str(tmp_path), f"--out={tmp_path / 'table.md'}"]) == 0
+    assert "75.0 ± 7.1" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_out_is_written_whole_in_the_format_of_its_ending(tmp_path, capsys):

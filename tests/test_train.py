@@ -317,6 +317,13 @@ def test_second_signal_acts_at_once(request):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_the_data_set_of_a_run_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    typed = ["--config=small", "--workdir=run", "--config.data.dir=data/set"]
+    assert train.parse_args(typed)[1].data.dir == str(tmp_path / "data/set")
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_run_killed_with_sigkill_goes_on_bitwise(tmp_path, capfd, request):
     """The command itself: a whole run; another process that is killed, and its run ended here."""
     request.addfinalizer(lambda: jax.config.update("jax_disable_most_optimizations", False))

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 # about 3e-4 near the poles; a tenth of that only ever catches exact cases.
 _TINY = 3e-5
 # Above this angle two points are taken to be antipodal: what float32's rounding of cos W does to |z(t)|
-# grows as 1 / sin^2 W, to 5e-4 here and to 2 % a milliradian from pi.
-_OPPOSITE = jnp.pi - 1e-2
+# grows as 1 / sin^2 W, to 1e-5 here, to 5e-4 at a tenth of this distance from pi.
+_OPPOSITE = jnp.pi - 0.1
 
 
 def normalize(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:

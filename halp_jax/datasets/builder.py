@@ -6,8 +6,9 @@ and are whole or do not open (`claim`): so it is for a run that is stopped or ki
 """
 
 import contextlib
-import json
 import os
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,11 +22,12 @@ from halp_jax.datasets.claim import claim_folder
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.pipeline import import_tensorflow
 from halp_jax.datasets.prepared import (
+    FOOTER,
     FORMAT_VERSION,
-    METADATA,
+    HEADER,
     Dataset,
-    describe_records,
     open_dataset,
+    save_metadata,
 )
 from halp_jax.datasets.preview import PICTURE, check_skeleton, choose_clips, save_picture
 from halp_jax.datasets.read_pool import (
@@ -156,12 +158,34 @@ def prepare_source(
             packed.save(place, metadata, np.concatenate(frames))
         else:
             metadata["shards"] = [
-                describe_records(file) for file in sorted(place.glob(f"{RECORDS}*"))
+                _describe_records(file) for file in sorted(place.glob(f"{RECORDS}*"))
             ]
-            (place / METADATA).write_text(json.dumps(metadata), encoding="utf-8")
+            save_metadata(place, metadata)
             dataset = open_dataset(place)
             save_picture(dataset, choose_clips(dataset), place / PICTURE)
     return packed.open_dataset(out)
+
+
+def _describe_records(file: Path) -> dict[str, Any]:
+    """The name of a TFRecord file, and bytes and CRC-32 of each record's data.
+
+    TFRecords have a checksum of their own, a CRC-32C, which takes TensorFlow to look at.
+
+    Raises:
+        UserError: the last record does not end where the file does.
+    """
+    sizes, checksums, position, end = [], [], 0, file.stat().st_size
+    with open(file, "rb") as stream:
+        while position < end:
+            header = stream.read(HEADER)
+            size = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else end
+            position += HEADER + size + FOOTER
+            if position > end:
+                raise UserError(f"{file} is truncated at byte {end}: run prepare again")
+            sizes.append(size)
+            checksums.append(zlib.crc32(stream.read(size)))
+            stream.seek(position)
+    return {"file": file.name, "records": sizes, "crc32": checksums}
 
 
 def _write_clips(

@@ -27,6 +27,7 @@ from halp_jax.skeletons.layout_file import restore_layout
 
 METADATA = "halp_dataset.json"
 FORMAT_VERSION = 1
+_CHECKSUM = ', "checksum": '
 # A TFRecord is a length (8 bytes, little endian), its checksum (4), the data, their checksum (4).
 HEADER, FOOTER = 12, 4
 USED = ("frames", "length", "label")  # leaves of a batch that a training step may read
@@ -190,11 +191,11 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset:
     """Opens what `prepare` wrote, after a check that it is whole. Needs no TensorFlow.
 
     Raises:
-        UserError: the folder is missing, unfinished, of another version, or a file is cut short.
+        UserError: the folder is missing, unfinished, of another version, or a file is damaged.
     """
     path = Path(data_dir).expanduser()
     try:
-        metadata = json.loads((path / METADATA).read_text(encoding="utf-8"))
+        metadata = _load(path / METADATA)
     except OSError as error:
         what = "is no prepared data set" if path.is_dir() else "does not exist"
         raise UserError(
@@ -210,8 +211,6 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset:
         )
     try:
         count = sum(len(shard["records"]) for shard in metadata["shards"])
-        if count != sum(len(shard.get("crc32", shard["records"])) for shard in metadata["shards"]):
-            raise Misfit("has not one checksum a record")
         dataset = PreparedDataset(**read_fields(path, metadata, count))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
@@ -221,6 +220,22 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset:
         raise UserError(f"{path / METADATA} {error}: run prepare again") from error
     _check_whole(dataset)
     return dataset
+
+
+def save_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    """Writes halp_dataset.json; its last field is the CRC-32 of the JSON without it."""
+    text = json.dumps(metadata)
+    text = f"{text[:-1]}{_CHECKSUM}{zlib.crc32(text.encode())}}}"
+    (folder / METADATA).write_text(text, encoding="utf-8")
+
+
+def _load(file: Path) -> Any:
+    """The JSON of `save_metadata`, or of a set from before it had a checksum."""
+    text = file.read_text(encoding="utf-8")
+    body, told, checksum = text.rpartition(_CHECKSUM)
+    if told and checksum != f"{zlib.crc32(f'{body}}}'.encode())}}}":
+        raise ValueError("its checksum is wrong; take this last field out if you changed the file")
+    return json.loads(f"{body}}}" if told else text)
 
 
 class Misfit(Exception):
@@ -274,25 +289,3 @@ def _check_whole(dataset: PreparedDataset) -> None:
         if size != whole:
             found = f"is truncated at byte {size} of" if size < whole else f"has {size} bytes, not"
             raise UserError(f"{file} {found} {whole}: run prepare again")
-
-
-def describe_records(file: Path) -> dict[str, Any]:
-    """The name of a TFRecord file, and bytes and CRC-32 of each record's data.
-
-    TFRecords have a checksum of their own, a CRC-32C, which takes TensorFlow to look at.
-
-    Raises:
-        UserError: the last record does not end where the file does.
-    """
-    sizes, checksums, position, end = [], [], 0, file.stat().st_size
-    with open(file, "rb") as stream:
-        while position < end:
-            header = stream.read(HEADER)
-            size = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else end
-            position += HEADER + size + FOOTER
-            if position > end:
-                raise UserError(f"{file} is truncated at byte {end}: run prepare again")
-            sizes.append(size)
-            checksums.append(zlib.crc32(stream.read(size)))
-            stream.seek(position)
-    return {"file": file.name, "records": sizes, "crc32": checksums}

@@ -18,6 +18,7 @@ import numpy as np
 
 from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
+from halp_jax.evaluation.streams import parse_fusions
 from halp_jax.methods.probe import Probe
 from halp_jax.training.tree import flatten
 
@@ -102,15 +103,19 @@ def load(path: Path, advice: str) -> Classifier:
             )
             if weight.shape != mean.shape + bias.shape or len(bias) != len(info["class_names"]):
                 raise ValueError(f"its layer has shape {weight.shape}")
-            parts.append(Part(fusion, share, Probe(weight, bias), mean, scale))
+            parse_fusions(fusion, info["streams"])
+            parts.append(Part(fusion, float(share), Probe(weight, bias), mean, scale))
+        if not (parts and 0 < info["crop"] <= 1 <= info["num_frames"]):
+            raise ValueError("it has no layer, or looks at no frame")
         text = {name: info[name] for name in _TEXT}
         text |= {name: tuple(info[name]) for name in ("class_names", "streams")}
+        variables = _nest(table)
     except FileNotFoundError:
         raise UserError(f"there is no {path}: {advice}") from None
     except Exception as error:  # of many kinds: zipfile, zlib, json, numpy's header
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} cannot be read ({reason}): {advice}") from error
-    return Classifier(tuple(parts), variables=_nest(table), **text)
+    return Classifier(tuple(parts), variables=variables, **text)
 
 
 def _nest(table: dict[str, np.ndarray]) -> Any:
@@ -129,18 +134,21 @@ def _nest(table: dict[str, np.ndarray]) -> Any:
 
 def find(
     workdir: str | Path,
-    protocol: str,
+    name: str,
     fusion: str,
     names: Sequence[str],
     options: Sequence[str] = (),
 ) -> tuple[Path, str]:
-    """(its file, the advice to make it) of a look at a run with the streams `names`.
+    """(its file, the advice to make it or to take another) of a look at a run with the streams `names`.
 
-    `options`: more of the command that makes it, as --join=DIR.
+    Args:
+        name: a protocol, or the name of one of its files: linear_1a2b3c is of other settings.
+        options: more of the command that makes it, as --join=DIR.
     """
-    ending, options = "", [*options]
-    if fusion != names[0]:
-        ending, options = f"_{fusion}", [*options, f"--stream={fusion}"]
-    path = Path(workdir).expanduser() / "eval" / f"{protocol}{ending}.npz"
+    protocol, options = name.split("_")[0], [*options]
+    if name == protocol and fusion != names[0]:
+        name, options = f"{name}_{fusion}", [*options, f"--stream={fusion}"]
+    path = Path(workdir).expanduser() / "eval" / f"{name}.npz"
     words = [f"run evaluate --workdir={workdir} --protocol={protocol}", *options]
-    return path, " ".join(words)
+    others = sorted(p.stem for p in path.parent.glob(f"{protocol}*.npz") if p != path)
+    return path, " ".join(words) + "".join(f", or give --classifier={other}" for other in others)

@@ -23,7 +23,7 @@ from halp_jax.training.normalization import agree
 
 
 def choose(
-    protocol: str | None,
+    name: str | None,
     workdir: str | Path,
     fusion: str,
     names: Sequence[str],
@@ -32,25 +32,25 @@ def choose(
     normalization: str | None,
     options: Sequence[str] = (),
 ) -> Classifier | None:
-    """The classifier of a protocol for a look at the encoder with the streams `names`.
+    """The classifier of this name (see `classifier.find`) for an encoder with the streams `names`.
 
-    None for "none", and where no protocol is given if the linear one is missing or, which is said,
-    does not fit. `normalization`: of the clips, None if it is not to be checked. `options`: more of
-    the command that would make it.
+    None for "none", and where no name is given if there is no linear one or, which is said, it does
+    not fit. `normalization`: of the clips, None if it is not to be checked. `options`: more of the
+    command that would make it.
 
     Raises:
         UserError: the one that was asked for cannot be used.
     """
-    if protocol == "none":
+    if name == "none":
         return None
-    path, advice = classifier.find(workdir, protocol or "linear", fusion, names, options)
+    path, advice = classifier.find(workdir, name or "linear", fusion, names, options)
     try:
         found = classifier.load(path, advice)
         check_fit(found, path, names, step, variables, normalization, advice)
     except UserError as error:
-        if protocol:
+        if name:
             raise
-        if path.exists():
+        if any(path.parent.glob(f"{path.stem}*.npz")):
             print(f"no scores: {error}", file=sys.stderr)
         return None
     return found

@@ -4,6 +4,7 @@ Results, classifiers and what a stopped command resumes from lie in WORKDIR/eval
 processes each encodes a share of the clips, all come to the same result, and the first one writes.
 """
 
+import functools
 import logging
 import os
 import time
@@ -75,7 +76,7 @@ def run(
     check.seed(config)
     place = Path(workdir).expanduser().absolute() / "eval"
     there = next(folder for folder in (place, *place.parents) if folder.exists())
-    if not os.access(there, os.W_OK):
+    if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UserError(f"cannot write to {there}: make it writable, or choose another --workdir")
     dataset = datasets.open_dataset(config.data.dir)
     if dataset.unit == "graphs":
@@ -89,12 +90,12 @@ def run(
     older = False
     if step is not None and encoder == "trained":
         older = step < max(list_steps(Path(workdir) / CHECKPOINTS), default=step)
+    keeps = protocol in classifier.PROTOCOLS and encoder == "trained"
     for result, own in found:
         path = result_files.result_path(workdir, result, older)
         if cluster.is_first():
-            result_files.write_result(workdir, result, older)
-            if protocol in classifier.PROTOCOLS and encoder == "trained":
-                classifier.replace(path.with_suffix(".npz"), own)
+            beside = [functools.partial(classifier.replace, found=own)] if keeps else []
+            result_files.write_result(workdir, result, older, *beside)
         written.append((result, path))
     return written
 
@@ -121,6 +122,8 @@ def _evaluate(
         cut = pipeline.describe_cut(dataset.lengths[clips], config.data.max_frames, name)
         if cut and cluster.is_first():
             log.warning(cut)
+    if (shared := len(np.intersect1d(*both))) and cluster.is_first():
+        log.warning("%d clips are in train and in %s: accuracies will be too high", shared, part)
     options = {}
     if protocol == "transfer" and encoder == "trained":
         load.check_transfer(config, workdir)

@@ -3,10 +3,11 @@
 Accuracies are shares in [0, 1] in files and functions; tables print them in per cent, as papers do.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,19 +126,30 @@ def _name_others(path: Path, result: Mapping[str, Any]) -> str:
 
 
 def write_result(
-    workdir: str | os.PathLike[str], result: Mapping[str, Any], older: bool = False
+    workdir: str | os.PathLike[str],
+    result: Mapping[str, Any],
+    older: bool = False,
+    write_beside: Callable[[Path], Any] = lambda path: None,
 ) -> Path:
-    """Writes the result to its file, whole or not at all, and as a line of eval/history.jsonl -> its path."""
+    """Writes the result to its file and as a line of eval/history.jsonl -> the file's path.
+
+    `write_beside(path.npz)` writes what belongs to it. Where one of the three finds no room the older
+    result stays with what is beside it.
+    """
     path, advice = result_path(workdir, result, older), "make room, or choose another --workdir"
+    history = path.with_name(HISTORY)
     with atomic_write(path, advice) as stream:
         stream.write((json.dumps(result, indent=1) + "\n").encode())
-    try:
-        with open(path.with_name(HISTORY), "a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path.with_name(HISTORY)} ({error.strerror}); {advice}"
-        ) from error
+        stream.flush()
+        size = history.stat().st_size if history.exists() else 0
+        try:
+            with open(history, "a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(history, size)
+            raise UserError(f"cannot write {history} ({error.strerror}); {advice}") from error
+        write_beside(path.with_suffix(".npz"))
     return path
 
 

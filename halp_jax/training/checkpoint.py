@@ -60,7 +60,10 @@ def parse_config(text: str) -> ml_collections.ConfigDict:
 
     Raises ValueError where it is none.
     """
-    return upgrade_config(ml_collections.ConfigDict(_with_tuples(json.loads(text))))
+    fields = json.loads(text)
+    if not isinstance(fields, dict) or not {"data", "train"} <= fields.keys():
+        raise ValueError("it holds no settings of a run")
+    return upgrade_config(ml_collections.ConfigDict(_with_tuples(fields)))
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:

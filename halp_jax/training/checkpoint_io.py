@@ -44,7 +44,7 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
         os.fspath(directory).encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(
-            f"{directory!r} is no name in UTF-8, so no checkpoint can be read or written there: "
+            f"{directory} is no name in UTF-8, so no checkpoint can be read or written there: "
             "rename the folder"
         ) from None
     for step in list_steps(directory):
@@ -96,7 +96,8 @@ def read_info(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """What was saved beside the state. Raises Damaged."""
     try:
         wanted = ocp.args.Composite(info=ocp.args.JsonRestore())
-        return manager.restore(step, args=wanted)["info"]
+        info = manager.restore(step, args=wanted)["info"]
+        return {**info, "checksums": dict(info["checksums"])}
     except Exception as error:  # of many kinds: orbax, tensorstore, json
         raise _explain(manager, step, error) from error
 
@@ -131,7 +132,7 @@ def read(
         for name, leaf in wanted.items()
         if leaf.size and (fields is None or name.startswith(tuple(f"{field}/" for field in fields)))
     }
-    names = {current_path(name): name for name in info.get("checksums", {})}
+    names = {current_path(name): name for name in info["checksums"]}
     stored = {name: info["checksums"][old] for name, old in names.items()}
     for name in sorted(chosen.keys() | {n for n in stored if fields is None}):
         if name not in stored:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.errors import UserError
 from halp_jax.training.signals import heard
 
 RECORD, LOG = "sweep.json", "sweep.log"
@@ -95,17 +96,23 @@ class Caller:
         name = f"sweep.{self._number}.log" if self._number else LOG
         line = f"$ python -m halp_jax.{shlex.join(command)}"
         print(line if self._show else f"{line}  >> {run.workdir / name}", flush=True)
-        run.workdir.mkdir(parents=True, exist_ok=True)
+        log = Path(os.devnull) if self._show else run.workdir / name
+        try:
+            run.workdir.mkdir(parents=True, exist_ok=True)
+            with open(log, "a") as stream:
+                stream.write(f"{line}\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {run.workdir} ({error.strerror}); make room, or choose another --workdir"
+            ) from error
         environment = dict(os.environ)
         if "," in environment.get("TPU_WORKER_HOSTNAMES", "") and command[0] == "evaluate":
             environment["JAX_PLATFORMS"] = "cpu"  # a slice's TPUs open to all its hosts or to none
-        with open(os.devnull if self._show else run.workdir / name, "a") as log:
-            log.write(f"{line}\n")
-            log.flush()
+        with open(log, "a") as stream:
             # A session of its own: Ctrl-C comes once, from here.
             self._child = subprocess.Popen(
                 typed, env=environment, start_new_session=True,
-                stdout=None if self._show else log, stderr=None if self._show else log,
+                stdout=None if self._show else stream, stderr=None if self._show else stream,
             )  # fmt: skip
             if self.stopped:
                 self._child.terminate()
