@@ -81,6 +81,7 @@ def set_small(config):
     config.views.num_frames = 32
     config.normal_view.up = "z"
     config.encoder.stgcn.width, config.encoder.stgcn.last_width = 4, 64
+    config.encoder.stgcn.start_std = 0.0  # 0.02 is far too little for layers so narrow
     config.moco.queue_size = 1024
     config.moco.momentum = 0.99
     config.moco.temperature = 0.1

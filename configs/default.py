@@ -62,6 +62,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     # equally far away, as the released code's graph does; "distance": by their distance to the root.
     stgcn.graph = "released"
     stgcn.dropout = 0.5
+    stgcn.start_std = 0.02  # of the first weights, as released; 0: by their number of inputs (He)
     stgcn.remat = False  # compute blocks again in the backward pass: less memory, more time
     encoder.agcn = agcn = ml_collections.ConfigDict()  # of the encoder agcn alone
     agcn.width = 64  # channels of the first four blocks; three have 2, three 4 times as many

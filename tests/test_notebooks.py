@@ -82,7 +82,7 @@ def test_notebooks_run(script):
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(script.with_suffix(".ipynb"), as_version=4)
     resources = {"metadata": {"path": str(FOLDER)}}
-    client = nbclient.NotebookClient(notebook, timeout=150, resources=resources)
+    client = nbclient.NotebookClient(notebook, timeout=400, resources=resources)
     # What sliders draw stays with their cell. To keep it in their widget nbclient would write to the
     # socket it waits at, and now and then never see the answer (jupyter/nbclient issue 312).
     client.comm_open_handlers.clear()

@@ -209,3 +209,13 @@ def test_convolution_of_a_clip_shorter_than_its_window(stride):
     padded = jnp.pad(x, ((0, 0), (0, 0), (2, 2), (0, 0)))  # long enough for the other way
     wanted = stgcn.convolve_time(padded, w, 1, "float32")[:, :, 2:9:stride]
     assert relative_error(stgcn.convolve_time(x, w, stride, "float32"), wanted) < 1e-5
+
+
+@pytest.mark.parametrize(("start_std", "graph", "time"), [(0.02, 0.02, 0.02), (0.0, 0.129, 0.0745)])
+def test_first_weights_are_released_or_follow_their_number_of_inputs(start_std, graph, time):
+    """He: sqrt(2 / inputs), of 3 parts and of 9 taps of 40 channels."""
+    block = stgcn.Block(40, start_std=start_std)
+    x, adjacency = jnp.zeros((25, 2, 9, 40)), jnp.asarray(stgcn.make_adjacency(NTU25.parents))
+    params = block.init(jax.random.key(0), x, adjacency, None, False)["params"]
+    found = np.std(params["w_graph"]), np.std(params["w_time"])
+    np.testing.assert_allclose(found, (graph, time), rtol=0.05)

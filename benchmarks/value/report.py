@@ -26,11 +26,15 @@ def report(lines: list[dict]) -> str:
         for (task, row), group in frame.groupby(["task", "row"])
         for name in MEASURES
     }
-    rows = [row for row in ("untrained", *ROWS) if any((row, *cell) in value for cell in cells)]
+    rows = [
+        row for row in ("raw", "untrained", *ROWS) if any((row, *cell) in value for cell in cells)
+    ]
 
     def describe(row: str, cell: tuple[str, str]) -> str:
         x = value.get((row, *cell))
-        return "-" if x is None else f"{x.mean():.1f} ± {x.std():.1f}"
+        if x is None:
+            return "-"
+        return f"{x.mean():.1f}" + (f" ± {x.std():.1f}" if len(x) > 1 else "")
 
     def compare(ours: str, theirs: str, cell: tuple[str, str]) -> str:
         if (ours, *cell) not in value or (theirs, *cell) not in value:

@@ -24,6 +24,7 @@ import optax
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout will do, it need not be installed
 
 from halp_jax.datasets import open_dataset  # noqa: E402
+from halp_jax.evaluation.features import raw_features  # noqa: E402
 from halp_jax.methods import base, moco  # noqa: E402
 from halp_jax.skeletons import augment  # noqa: E402
 
@@ -75,6 +76,12 @@ class Data:
         return np.concatenate(whole)[: STEPS * size].reshape(STEPS, size).astype(np.int32)
 
 
+def centre_crop(config, frames, length):
+    return augment.centre_crop(
+        frames, length, ratio=config.knn.crop, num_frames=config.views.num_frames
+    )
+
+
 def make_runner(config, layout):
     """-> (create, run, encode) for all seeds at once."""
     spec = base.Spec(layout)
@@ -107,10 +114,7 @@ def make_runner(config, layout):
 
     def encode(params, batch_stats, frames, lengths):
         """[streams, clips, features] of centre crops."""
-        crop = functools.partial(
-            augment.centre_crop, ratio=config.knn.crop, num_frames=config.views.num_frames
-        )
-        clips = jax.vmap(crop)(frames, lengths)
+        clips = jax.vmap(functools.partial(centre_crop, config))(frames, lengths)
         batch = {"frames": clips, "length": jnp.full(len(clips), clips.shape[1], jnp.int32)}
         return method.encode(params, {"batch_stats": batch_stats}, batch)
 
@@ -229,14 +233,21 @@ class Task:
         found = self.evaluate(row, encode(state, *data.arrays), metrics)
         return f"{self.name} {row}: {found}; {rate:.2f} ms a step of {args.seeds} seeds"
 
-    def evaluate(self, row: str, features, metrics: dict) -> str:
+    def measure_raw(self) -> str:
+        """Raw coordinates of the centre crops, which know no seed."""
+        config, layout = make_config("moco", self.args.streams), self.data.dataset.layout
+        clips = jax.vmap(functools.partial(centre_crop, config))(*self.data.arrays)
+        raw = jnp.stack(list(raw_features(config, layout, clips)))
+        return f"{self.name} raw: {self.evaluate('raw', raw[None], {}, seeds=(None,))}"
+
+    def evaluate(self, row: str, features, metrics: dict, seeds=None) -> str:
         """Adds a line a seed to results.jsonl; returns the means."""
         y, data = np.asarray(self.data.dataset.labels), self.data
         folds = np.random.default_rng(0).permutation(len(data.train)) % FOLDS
         found = measure(features, y, data.train, data.test, folds, int(y.max()) + 1)
         found = {name: np.asarray(value, float) for name, value in (found | metrics).items()}
         with open(self.args.out / RESULTS, "a") as file:
-            for i, seed in enumerate(self.args.numbers):
+            for i, seed in enumerate(seeds or self.args.numbers):
                 line = {"task": self.name, "row": row, "seed": seed, "steps": self.args.steps}
                 line |= {name: round(float(value[i]), 6) for name, value in found.items()}
                 file.write(json.dumps(line) + "\n")
@@ -256,6 +267,7 @@ def main() -> int:
     parser.add_argument("--tasks", default="pku2p:xperf,nwucla:xview")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--streams", default="joint,motion,bone")
+    parser.add_argument("--raw", action="store_true", help="raw coordinates, and nothing else")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="number of the first seed")
     parser.add_argument("--minutes", type=float, default=1e9, help="no row is begun after these")
@@ -270,6 +282,10 @@ def main() -> int:
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {args.seeds} seeds", flush=True)
     start_at = START if args.steps == STEPS else args.steps // 3 // args.chunk * args.chunk
     tasks = [Task(task, args) for task in args.tasks.split(",")]
+    if args.raw:
+        for task in tasks:
+            print(task.measure_raw(), flush=True)
+        return 0
     with ThreadPoolExecutor(args.threads) as pool:
         jobs = [(row, task) for row in args.rows.split(",") for task in tasks]
         done = {(line["task"], line["row"]) for line in read_results(args.out)}

@@ -23,7 +23,6 @@ from halp_jax.encoders.norm import BatchNorm
 
 GRAPHS = ("released", "distance")
 TAPS = 9  # of the convolution over time
-_START = nn.initializers.normal(0.02)  # of convolutions and linear layers; biases start at 0
 
 Map = Float[Array, "joints rows time channels"]
 
@@ -76,6 +75,15 @@ def drop_out(x: Map, keys: Key[Array, " batch"], rate: float) -> Map:
     return jnp.where(kept, x / (1.0 - rate), 0.0)
 
 
+def draw_weights(std: float) -> Callable[..., Array]:
+    """Initialiser of convolutions and linear layers, whose biases start at 0; `std` 0: He et al. 2015.
+
+    A spread that knows no number of inputs, as released, is far too small for few of them. Batch norm and the
+    unit sphere hide that from the output, but not from the first steps, which then throw weights far off.
+    """
+    return nn.initializers.normal(std) if std else nn.initializers.he_normal()
+
+
 class Block(nn.Module):
     """A sum over neighbours, a convolution over time, and the way around both."""
 
@@ -85,6 +93,7 @@ class Block(nn.Module):
     dropout: float = 0.0
     precision: Precision = "float32"
     axis_name: str | None = None
+    start_std: float = 0.02
 
     def norm(self, name: str) -> BatchNorm:
         return BatchNorm(scale_init=_around_one, axis_name=self.axis_name, name=name)
@@ -97,11 +106,11 @@ class Block(nn.Module):
         keys: Key[Array, " batch"] | None,
         train: bool,
     ) -> Float[Array, "joints rows new_time outputs"]:
-        parts, inputs = len(adjacency), x.shape[-1]
+        parts, inputs, start = len(adjacency), x.shape[-1], draw_weights(self.start_std)
         edges = self.param("edges", nn.initializers.ones, adjacency.shape)
-        w_graph = self.param("w_graph", _START, (parts, inputs, self.width))
+        w_graph = self.param("w_graph", start, (parts, inputs, self.width))
         b_graph = self.param("b_graph", nn.initializers.zeros, (parts, self.width))
-        w_time = self.param("w_time", _START, (TAPS, self.width, self.width))
+        w_time = self.param("w_time", start, (TAPS, self.width, self.width))
         b_time = self.param("b_time", nn.initializers.zeros, (self.width,))
 
         # First the sum over neighbours, then the product: that order has the fewer channels to sum.
@@ -118,7 +127,7 @@ class Block(nn.Module):
         if train and self.dropout and keys is not None:
             y = drop_out(y, keys, self.dropout)
         if self.skip == "project":
-            w = self.param("w_skip", _START, (inputs, self.width))
+            w = self.param("w_skip", start, (inputs, self.width))
             b = self.param("b_skip", nn.initializers.zeros, (self.width,))
             x = matmul(x[:, :, :: self.stride], w, self.precision) + b
             x = self.norm("skip_norm")(x, train)
@@ -187,6 +196,7 @@ class STGCN(nn.Module):
     dim: int = 128
     graph: str = "released"
     dropout: float = 0.5
+    start_std: float = 0.02
     remat: bool = False
     precision: Precision = "float32"
     axis_name: str | None = None
@@ -247,11 +257,11 @@ class STGCN(nn.Module):
                 own = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
             x = block(
                 width, stride, skip if i else "none", self.dropout if i else 0.0, self.precision,
-                self.axis_name, name=f"block{i}",
+                self.axis_name, self.start_std, name=f"block{i}",
             )(x, adjacency, own, train)  # fmt: skip
             self.sow("intermediates", "maps", x)  # for tests and for looking inside
 
-        head = MLPHead(self.dim, name="head", start=_START)
+        head = MLPHead(self.dim, name="head", start=draw_weights(self.start_std))
 
         def pool(x):
             return jnp.mean(jnp.mean(x, (0, 2)).reshape(batch, bodies, -1), 1)

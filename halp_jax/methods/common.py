@@ -220,6 +220,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     check.at_least(
         config, 0, "views.shear", "views.num_corrupted_joints", "optim.learning_rate",
         "optim.weight_decay", "optim.factor", "optim.warmup_epochs", "encoder.dim", "encoder.bodies",
+        "encoder.stgcn.start_std",
     )  # fmt: skip
     check.shares(config, "views.shear_probability", "optim.momentum")
     check.share_above_zero(config, "knn.crop")

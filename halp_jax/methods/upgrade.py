@@ -39,6 +39,7 @@ def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
         if "stgcn" in config.get("encoder", ()):
             for name, value in ENCODERS.items():
                 config.encoder[name] = config.encoder.get(name, value)
+            config.encoder.stgcn.start_std = config.encoder.stgcn.get("start_std", 0.02)
     return config
 
 
