@@ -14,8 +14,9 @@ afford (a slow key encoder, hard views, a small rate, a low temperature) keeps a
 learning: at the released settings the released code needs 140 epochs for what this does in 30.
 
 Variant long is what to take for features: MoCo on joint, motion and bone side by side, the mean over
-frames, 210 epochs (a quarter of an hour for a thousand clips). It passed raw coordinates and the
-untrained encoder on PKU xperf and NW-UCLA xview with ten seeds (RESULTS.md), evaluated as
+frames, 210 epochs (a quarter of an hour for a thousand clips). With ten seeds it passed the untrained
+encoder on PKU xperf and NW-UCLA xview, and raw coordinates but for 1-NN on NW-UCLA (RESULTS.md),
+evaluated as
 
     python -m halp_jax.evaluate --workdir=runs/long --protocol=knn --stream=concat
 """
