@@ -84,8 +84,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention over nodes, attention over frames, an MLP on frames, each added to what it sees.
 
-    Args:
-        drop_path: how often one of the three is left out: the first of a frame, the others of a clip.
+    `drop_path` is how often one of the three is left out: the first of a frame, the others of a clip.
     """
 
     num_frames: int
