@@ -115,7 +115,7 @@ def run(state, rng, mu, steps):
 
 
 def accuracy(features, labelled):
-    place = nearest(features[labelled], features[test], 1)[:, 0]
+    place = nearest(features[labelled], features[test], 1)[0][:, 0]
     return 100 * float((labels[labelled][place] == labels[test]).mean())
 
 
