@@ -6,11 +6,10 @@ import shutil
 import signal
 import tempfile
 
-# LLVM's own optimisation is most of a compilation and changes no result beyond rounding: tests run tiny
-# programs once, so half of their time goes without it.
+# Optimisation is most of a compilation and changes no result beyond rounding. Tests run tiny programs once.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -46,3 +45,10 @@ def golden():
             return {key: arrays[key] for key in arrays.files}
 
     return load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """A worker would end with gigabytes of programs; what a later file needs again is on disk."""
+    yield
+    jax.clear_caches()
