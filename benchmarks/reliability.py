@@ -113,9 +113,10 @@ class Run:
 
 def make_environment(devices: int) -> dict[str, str]:
     """Of a process with so many CPU devices, that compiles quickly."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
     return os.environ | {
         "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def start(count, devices, *program):
     """`count` processes of so many CPU devices each, which find one another."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(count),
     }  # fmt: skip
