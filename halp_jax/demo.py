@@ -98,7 +98,7 @@ def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
     where = f"--workdir={workdir / 'moco'}"
     type_command(train, "train", "--config=configs/demo.py:moco", where, data, *overrides)
     config, info = checkpoint.load_config(workdir / "moco"), checkpoint.load_info(workdir / "moco")
-    start = config.halp.start_epoch * info["steps_per_epoch"]
+    start = config.halp.start_epoch * (config.train.epoch_steps or info["steps_per_epoch"])
     kept = workdir / "moco" / "checkpoints" / str(start)
     options = (f"--workdir={workdir}", data, *overrides)
     if kept.exists():  # not where epochs or saves were changed: HaLP then begins by itself

@@ -15,15 +15,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from _runs import prepare, small_config
+from _runs import pack_clips, prepare, small_config
 
 from halp_jax import progress, train
+from halp_jax.datasets import open_dataset
 from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import find_collapse
 from halp_jax.methods.moco import step_flops
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, checks, meter, report, signals
+from halp_jax.training import checkpoint, checks, loop, meter, report, signals
 
 ROOT = Path(__file__).parents[1]
 HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "baseline.py")
@@ -314,6 +315,37 @@ def test_second_signal_acts_at_once(request):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
+
+
+def test_a_run_told_in_steps_is_as_long_on_any_set_and_resumes(tmp_path):
+    """Epochs of two steps, on clips that make a pass of three: all settings follow them."""
+    dataset = open_dataset(pack_clips(tmp_path / "set.npz"))  # 14 clips to learn from
+    config = small_config("set")
+    config.train.batch_size, config.train.epoch_steps, config.train.log_every = 4, 2, 1
+    config.optim.milestones, config.checkpoint.keep_every_epochs = (3,), 2
+    config.checkpoint.every_epochs = config.checkpoint.keep = 1
+    config.knn.every_epochs, config.halp.start_epoch = 2, 3
+    config.moco.queue_size = config.halp.queue_entries = 8
+    config.halp.update_every = 1
+    heard = {}
+    for name, epochs in (("whole", (4,)), ("parts", (2, 4))):
+        for config.train.epochs in epochs:
+            heard[name] = io.StringIO()
+            options = {"evaluators": [lambda state: {"seen": float(state.step)}]}
+            loop.train(config, tmp_path / name, dataset=dataset, stream=heard[name], **options)
+    records = [report.read_metrics(tmp_path / name) for name in heard]
+    timing = {"clips_per_s", "model_tflops_per_s", "input_wait"}
+    whole, parts = ([{k: r[k] for k in r.keys() - timing} for r in rs] for rs in records)
+    assert parts == whole
+    assert [r["step"] for r in whole] == list(range(9))
+    assert [r["mu"] for r in whole[1:]] == 6 * [0] + 2 * [1]
+    rates = [r["learning_rate"] for r in whole[1:]]
+    np.testing.assert_allclose(rates, 6 * [0.01] + 2 * [0.001], rtol=1e-6)
+    assert [r["step"] for r in whole if "seen" in r] == [0, 4, 8]
+    assert whole[-1]["epoch"] == 4.0
+    kept = sorted(int(path.name) for path in (tmp_path / "whole" / "checkpoints").iterdir())
+    assert kept == [4, 8]
+    assert "8 steps: 2.7 passes over 12 clips" in heard["whole"].getvalue()
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections

@@ -133,7 +133,9 @@ class Dataset:
             "max_frames": config.data.max_frames,
         }  # fmt: skip
         if keeps_rest:
-            batches = pipeline.whole_epochs(self, indices, epochs=config.train.epochs, **common)
+            steps = -(-len(indices) // config.train.batch_size)
+            total = config.train.epochs * (config.train.epoch_steps or steps)
+            batches = pipeline.whole_epochs(self, indices, epochs=-(-total // steps), **common)
         else:
             common |= {"process_index": process[0], "process_count": process[1]}
             batches = pipeline.train_batches(self, indices, **common)

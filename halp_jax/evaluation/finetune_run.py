@@ -53,7 +53,7 @@ def make_config(
             own.optim[name] = s[name]
         own.optim.warmup_epochs = 0
         own.train.update(
-            batch_size=min(s.batch_size, num_clips), epochs=s.epochs, num_devices=0,
+            batch_size=min(s.batch_size, num_clips), epochs=s.epochs, epoch_steps=0, num_devices=0,
             tensorboard=False, wandb=False,
         )  # fmt: skip
         own.checkpoint.update(

@@ -26,6 +26,7 @@ AT_LEAST_ONE = (
 )  # fmt: skip
 AT_LEAST_ZERO = (
     "train.num_devices",
+    "train.epoch_steps",
     "checkpoint.keep_every_epochs",
     "checkpoint.every_minutes",
     "knn.every_epochs",
@@ -68,7 +69,8 @@ def check_dataset(
             f"{where} has {count} training {dataset.unit}, fewer than train.batch_size="
             f"{config.train.batch_size}: lower it with --config.train.batch_size"
         )
-    spec = Spec(dataset.layout, count // config.train.batch_size, dataset.num_classes)
+    steps = config.train.epoch_steps or count // config.train.batch_size
+    spec = Spec(dataset.layout, steps, dataset.num_classes)
     method.check_config(config, spec)
     if config.knn.every_epochs and not lacks_labels(dataset, config.data.split):
         if not len(dataset.indices(config.data.split, "test")):

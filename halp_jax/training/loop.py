@@ -78,14 +78,15 @@ def train(
     batch_size, num_devices = config.train.batch_size, config.train.num_devices
     method = methods.find_method(config)
     clips = len(indices) if method.KEEPS_REST else len(indices) // batch_size * batch_size
-    steps_per_epoch = -(-clips // batch_size)  # and `clips` are those of an epoch
+    steps_per_pass = -(-clips // batch_size)  # over the data, of which `clips` take part
+    steps_per_epoch = config.train.epoch_steps or steps_per_pass  # in all settings
     total = config.train.epochs * steps_per_epoch
     lengths = dataset.lengths[indices]
     spec = Spec(dataset.layout, steps_per_epoch, dataset.num_classes, float(lengths.mean()))
     main = cluster.is_first()  # the process that writes
     alone = jax.process_count() == 1 or local
     info = {
-        "layout": dataset.describe(), "steps_per_epoch": steps_per_epoch,
+        "layout": dataset.describe(), "steps_per_epoch": steps_per_pass,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
         "normalize": normalization.of_dataset(dataset.metadata),
         "num_classes": dataset.num_classes,
@@ -114,11 +115,14 @@ def train(
         state = cluster.broadcast_tree(state)
         step = int(state.step)
         stream = stream if main else stack.enter_context(open(os.devnull, "w"))
-        start = step // steps_per_epoch * clips + step % steps_per_epoch * batch_size
-        progress = Progress(
-            config.train.epochs * clips, title, start=start, unit=dataset.unit, stream=stream
+        start, end = (
+            n // steps_per_pass * clips + n % steps_per_pass * batch_size for n in (step, total)
         )
+        progress = Progress(end, title, start=start, unit=dataset.unit, stream=stream)
         stack.enter_context(progress)
+        if steps_per_epoch != steps_per_pass:
+            passes = total / steps_per_pass
+            progress.note(f"{total:,} steps: {passes:,.1f} passes over {clips:,} {dataset.unit}")
         stop = stack.enter_context(StopRequest(enabled=alone))
         stack.enter_context(cluster.interrupts())
 
@@ -179,7 +183,7 @@ def train(
             state, metrics = run(state, meter.fetch(batches))
             step += 1
             meter.add(metrics)
-            progress.update(min(batch_size, clips - (step - 1) % steps_per_epoch * batch_size))
+            progress.update(min(batch_size, clips - (step - 1) % steps_per_pass * batch_size))
             if step == first + 1:  # has compiled: that is no rate
                 jax.block_until_ready(metrics)
                 meter.pause()
