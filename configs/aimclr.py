@@ -32,7 +32,7 @@ START_EPOCHS, MORE_EPOCHS = 30, 15  # of small_start, and of small after it
 
 
 def get_config(variant: str = ""):
-    name, options = split_variant(variant, SPLITS, OPTIONS, "aimclr.py:ntu60_xsub+halp")
+    name, options = default["split_variant"](variant, SPLITS, OPTIONS)
     config = default["get_config"]("aimclr")
     set_released(config)
     config.data.split = SPLITS[name]
@@ -46,17 +46,6 @@ def get_config(variant: str = ""):
     if "halp" in options:
         config.halp.mu = 1.0
     return config
-
-
-def split_variant(variant, names, known, example):
-    """ "name+option+option" -> (name, options); options stand in the order in which they are known."""
-    name, *options = variant.split("+")
-    if name not in names or options != [each for each in known if each in options]:
-        raise ValueError(
-            f"unknown variant {variant!r}: give one after a colon, as in --config=configs/{example}; "
-            f"there are {', '.join(names)}, each with {' and '.join('+' + each for each in known)}"
-        )
-    return name, options
 
 
 def set_released(config):

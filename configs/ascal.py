@@ -17,9 +17,8 @@ of `small`.
 import runpy
 from pathlib import Path
 
-aimclr, small = (
-    runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))) for name in ("aimclr", "small")
-)
+small = runpy.run_path(str(Path(__file__).with_name("small.py")))
+default = small["default"]
 SPLITS = {
     "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
     "small": "xsub",
@@ -28,8 +27,8 @@ OPTIONS = ("normalized", "halp")
 
 
 def get_config(variant: str = ""):
-    name, options = aimclr["split_variant"](variant, SPLITS, OPTIONS, "ascal.py:ntu60_xview")
-    config = aimclr["default"]["get_config"]("ascal")
+    name, options = default["split_variant"](variant, SPLITS, OPTIONS)
+    config = default["get_config"]("ascal")
     config.data.split = SPLITS[name]
     config.encoder.name, config.encoder.lstm.head = "lstm", False
     config.encoder.dim = config.encoder.lstm.width

@@ -19,7 +19,7 @@ OPTIONS = ("bigru", "halp")
 
 
 def get_config(variant: str = ""):
-    name, options = aimclr["split_variant"](variant, SPLITS, OPTIONS, "crossclr.py:ntu60_xsub")
+    name, options = aimclr["default"]["split_variant"](variant, SPLITS, OPTIONS)
     config = aimclr["default"]["get_config"]("crossclr")
     aimclr["set_released"](config)
     config.data.split = SPLITS[name]

@@ -89,7 +89,9 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     config.train = train = ml_collections.ConfigDict()
     train.batch_size = 64  # global: split over all devices
     train.epochs = 451
-    train.epoch_steps = 0  # steps that count as an epoch in all settings; 0: one pass over the clips
+    train.epoch_steps = (
+        0  # steps that count as an epoch in all settings; 0: one pass over the clips
+    )
     # Of the recurrent layers' matrix products; states and sums stay float32. "tensorfloat32" and
     # "bfloat16" are for accelerators.
     train.precision = "float32"
@@ -171,3 +173,18 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
 
     config.update(METHODS[method].default_config())
     return config
+
+
+def split_variant(variant, names, options=()):
+    """ "name+option+option" -> (name, options); options stand in the order in which they are known.
+
+    Raises:
+        ValueError: a name or an option is none of these; the line says which there are.
+    """
+    name, *chosen = variant.split("+")
+    if name not in names or chosen != [option for option in options if option in chosen]:
+        more = f", each with {' and '.join('+' + option for option in options)}" if options else ""
+        raise ValueError(
+            f"unknown variant {variant!r} in --config=FILE:VARIANT: there are {', '.join(names)}{more}"
+        )
+    return name, chosen

@@ -24,8 +24,7 @@ HALP_FROM, EPOCHS = 40, 60
 
 
 def get_config(variant: str = "halp"):
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    default["split_variant"](variant, VARIANTS)
     config = default["get_config"]()
     config.data.split = "xsub"
     config.data.max_frames = 160

@@ -21,8 +21,7 @@ VARIANTS = ("full", "small")
 
 
 def get_config(variant: str = "full"):
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    default["split_variant"](variant, VARIANTS)
     config = default["get_config"]("gltransformer")
     config.views.num_frames = 300
     config.encoder.name, config.encoder.dim = "transformer", 0

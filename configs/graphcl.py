@@ -18,9 +18,7 @@ VARIANTS = ("MUTAG", "PROTEINS", "NCI1", "DD", "own")
 
 
 def get_config(variant: str = "own"):
-    name, _, more = variant.partition("+")
-    if name not in VARIANTS or more not in ("", "halp"):
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}, or one with +halp")
+    name, options = default["split_variant"](variant, VARIANTS, ("halp",))
     config = default["get_config"]("graphcl")
     for section in ("views", "finetune", "semi"):  # of clips
         del config[section]
@@ -44,5 +42,5 @@ def get_config(variant: str = "own"):
     config.halp.start_epoch = 0
     config.halp.kmeans_mean = "chordal"
     config.halp.update_every = 1  # of prototypes of a bank
-    config.halp.mu = 0.5 if more else 0.0
+    config.halp.mu = 0.5 if options else 0.0
     return config

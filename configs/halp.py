@@ -36,11 +36,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = ""):
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"unknown variant {variant!r}: give one after a colon, as in "
-            f"--config=configs/halp.py:ntu60_xsub; there are {', '.join(VARIANTS)}"
-        )
+    default["split_variant"](variant, VARIANTS)
     split, released = VARIANTS[variant]
     config = default["get_config"]()
     config.data.split = split

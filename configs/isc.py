@@ -14,9 +14,8 @@ Nobody has released HaLP on ISC: its weight and start are our choice. So are the
 import runpy
 from pathlib import Path
 
-aimclr, small = (
-    runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))) for name in ("aimclr", "small")
-)
+small = runpy.run_path(str(Path(__file__).with_name("small.py")))
+default = small["default"]
 NTU60, NTU120 = (451, (351,)), (351, (251,))  # epochs, milestones
 VARIANTS = {
     "ntu60_xsub": NTU60, "ntu60_xview": NTU60, "ntu120_xsub": NTU120, "ntu120_xset": NTU120,
@@ -26,8 +25,8 @@ OPTIONS = ("halp",)
 
 
 def get_config(variant: str = ""):
-    name, options = aimclr["split_variant"](variant, VARIANTS, OPTIONS, "isc.py:ntu60_xsub+halp")
-    config = aimclr["default"]["get_config"]("isc")
+    name, options = default["split_variant"](variant, VARIANTS, OPTIONS)
+    config = default["get_config"]("isc")
     config.encoder.input_norm = False
     config.linear.learning_rate = 0.1
     if name == "small":

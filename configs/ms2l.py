@@ -17,8 +17,7 @@ VARIANTS = ("full", "small")
 
 
 def get_config(variant: str = "full"):
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    default["split_variant"](variant, VARIANTS)
     config = default["get_config"]("ms2l")
     config.views.num_frames = 300
     config.encoder.update(

@@ -19,8 +19,7 @@ VARIANTS = ("full", "small")
 
 
 def get_config(variant: str = "full"):
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    default["split_variant"](variant, VARIANTS)
     config = default["get_config"]("predict")
     config.views.num_frames = 50
     config.encoder.update(

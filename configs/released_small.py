@@ -23,8 +23,7 @@ VARIANTS = ("moco", "halp")
 
 
 def get_config(variant: str = ""):
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    small["default"]["split_variant"](variant, VARIANTS)
     config = released["get_config"]("ntu60_xview")
     # The released queue of 16,384 would hold each of a thousand clips 15 times, as a negative of
     # itself. 1,024 keys are fewer than the clips of an epoch: hardly a clip is there twice, and no

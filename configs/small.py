@@ -33,8 +33,7 @@ VARIANTS = ("long", "long_halp", "baseline", "moco_longer", "halp", "halp_expect
 
 
 def get_config(variant: str = "long"):
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    default["split_variant"](variant, VARIANTS)
     config = default["get_config"]()
     set_pace(config)
     if variant.startswith("long"):

@@ -20,8 +20,7 @@ VARIANTS = ("baseline", "moco_longer", "halp", "cmd", "halp_cmd")
 
 
 def get_config(variant: str = "baseline"):
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)}")
+    small["default"]["split_variant"](variant, VARIANTS)
     config = small["get_config"]("baseline")
     config.streams = ("joint", "motion", "bone")
     config.optim.milestones = (25,)

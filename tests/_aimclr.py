@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _released import clips, relative_error
+from _released import clips, full_length, relative_error
 
 from halp_jax import methods
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.queue import MemoryQueue
 from halp_jax.methods import base, streams, torch_stgcn
 from halp_jax.methods.base import AXIS, Spec, TrainState
-from halp_jax.methods.common import full_length
 from halp_jax.skeletons.layout import NTU25
 
 CONFIGS = Path(__file__).parents[1] / "configs"

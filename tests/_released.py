@@ -98,3 +98,8 @@ def relative_error(ours, theirs) -> float:
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
     return float(np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-30))
+
+
+def full_length(frames):
+    """Lengths [batch] of clips of which every frame is valid."""
+    return jnp.full(frames.shape[0], frames.shape[1], jnp.int32)

@@ -2,13 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from _released import full_length
 
 from halp_jax import methods
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.encoders.bigru import flatten_clips
 from halp_jax.methods import base, moco, streams
 from halp_jax.methods.base import AXIS, Spec
-from halp_jax.methods.common import full_length
 from halp_jax.skeletons.layout import NTU25
 
 

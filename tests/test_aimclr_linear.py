@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _aimclr import QUICKLY, STATISTICS, config, load, read_params, stack
-from _released import clips, relative_error
+from _released import clips, full_length, relative_error
 
 from halp_jax import methods
 from halp_jax.evaluation import linear, streams
 from halp_jax.methods import torch_stgcn
 from halp_jax.methods.base import Spec
-from halp_jax.methods.common import full_length
 from halp_jax.skeletons.layout import NTU25
 
 THREE = ("joint", "motion", "bone")

@@ -27,6 +27,10 @@ def skeletons(figure):
     ]
 
 
+def plot_strip(frames, layout, count=8, title="", **options):
+    return plot.plot_grid([frames], [title], layout, count, columns=1, **options)
+
+
 def ink(figure):
     """Share of pixels that are not white."""
     figure.canvas.draw()
@@ -102,7 +106,7 @@ def test_strip_is_whole_and_upright_on_the_page(normalised):
     frames = synthetic.make_clip(0, HUG)
     frames = normalize_clip(frames, NTU25) if normalised else frames
     up = "z" if normalised else "y"
-    figure = plot.plot_strip(frames, NTU25, count=5, title="hug", up=up)
+    figure = plot_strip(frames, NTU25, count=5, title="hug", up=up)
     assert ink(figure) > 0.01
     drawn = skeletons(figure)
     assert len(drawn) >= 9  # five poses of two people, one of whom may come late
@@ -128,7 +132,7 @@ def test_strip_is_whole_and_upright_on_the_page(normalised):
 def test_strips_tell_the_time_where_the_rate_is_known():
     frames = synthetic.make_clip(0, WAVE)[:61]
     for rate, last in ((30.0, "2.0 s"), (24.0, "2.5 s"), (0.0, "frame 60")):
-        figure = plot.plot_strip(frames, NTU25, count=3, rate=rate, up="y")
+        figure = plot_strip(frames, NTU25, count=3, rate=rate, up="y")
         assert figure.axes[0].texts[-1].get_text() == last
 
 
@@ -137,7 +141,7 @@ def test_a_joint_that_is_thrown_far_does_not_make_a_page_of_a_mile():
     frames[2, 0, 7] = (1e6, 0, 0)
     frames[3] = 0.5  # all joints in one point
     for chosen in (frames, frames[3:]):
-        figure = plot.plot_strip(chosen, NTU25, count=4, turn=0.0)
+        figure = plot_strip(chosen, NTU25, count=4, turn=0.0)
         assert (figure.get_size_inches() < 40).all() and ink(figure) > 0
 
 
@@ -156,15 +160,15 @@ def test_grid_names_every_clip_and_labels_stay_apart():
 
 def test_missing_joints_and_bodies_are_not_drawn():
     frames = synthetic.make_scene(0, WAVE).motion[:5].astype(np.float32) + 1
-    whole = len(skeletons(plot.plot_strip(frames, NTU25, count=1))[0][1].get_segments())
+    whole = len(skeletons(plot_strip(frames, NTU25, count=1))[0][1].get_segments())
     frames[:, 0, 6] = 0  # a wrist: the bones on both of its sides go
     assert whole == 24
-    assert len(skeletons(plot.plot_strip(frames, NTU25, count=1))[0][1].get_segments()) == 22
+    assert len(skeletons(plot_strip(frames, NTU25, count=1))[0][1].get_segments()) == 22
 
 
 def test_other_layouts_are_drawn():
     frames = synthetic.make_clip(0, WAVE)[:, :1, : KINECT20.num_joints]
-    figure = plot.plot_strip(frames, KINECT20, count=3)
+    figure = plot_strip(frames, KINECT20, count=3)
     assert len(skeletons(figure)) == 3 and ink(figure) > 0.005
 
 
@@ -178,7 +182,7 @@ def test_animation_has_a_picture_for_every_other_frame(tmp_path):
 
 
 def test_figures_are_saved(tmp_path):
-    figure = plot.plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=2)
+    figure = plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=2)
     plot.save_figure(figure, tmp_path / "new" / "wave.png")
     with Image.open(tmp_path / "new" / "wave.png") as image:
         assert min(image.size) > 100
@@ -187,9 +191,9 @@ def test_figures_are_saved(tmp_path):
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: plot.plot_strip(np.zeros((4, 2, 25, 3)), NTU25), "without any body"),
-        (lambda: plot.plot_strip(np.ones((4, 2, 20, 3)), NTU25), "ntu25"),
-        (lambda: plot.plot_strip(np.ones((4, 2, 25, 3)), NTU25, count=0), "1 or more"),
+        (lambda: plot_strip(np.zeros((4, 2, 25, 3)), NTU25), "without any body"),
+        (lambda: plot_strip(np.ones((4, 2, 20, 3)), NTU25), "ntu25"),
+        (lambda: plot_strip(np.ones((4, 2, 25, 3)), NTU25, count=0), "1 or more"),
         (lambda: plot.plot_grid([], [], NTU25), "one name for each clip"),
         (lambda: plot.plot_grid([np.ones((4, 2, 25, 3))], ["a", "b"], NTU25), "one name"),
         (lambda: plot.save_animation(np.ones((4, 2, 25, 3)), NTU25, "x", step=0), "1 or more"),
@@ -292,6 +296,6 @@ def test_pictures_leave_pyplot_alone(sphere_case):
 
     before = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
     plot_sphere.plot_sphere(*sphere_case)
-    plot.plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=1)
+    plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=1)
     after = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
     assert before == after

@@ -51,11 +51,6 @@ def map_clips(function: Callable, key: Key[Array, ""], batch: Batch, *settings) 
     return batch | {"frames": frames, "length": find_lengths(frames)}
 
 
-def full_length(frames: Array) -> Array:
-    """Lengths [batch] of clips of which every frame is valid."""
-    return jnp.full(frames.shape[0], frames.shape[1], jnp.int32)
-
-
 def find_lengths(frames: Array) -> Array:
     """Lengths [batch] of clips that have zeros behind their ends, if anything."""
     return jax.vmap(find_length)(frames)

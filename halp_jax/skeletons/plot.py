@@ -89,19 +89,6 @@ def find_present(
     return present
 
 
-def plot_strip(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
-    layout: Layout,
-    count: int = 8,
-    title: str = "",
-    rate: float = 0.0,
-    turn: float | None = None,
-    up: str = "z",
-) -> Figure:
-    """`count` poses of one clip side by side, see `plot_grid`."""
-    return plot_grid([frames], [title], layout, count, columns=1, rate=rate, turn=turn, up=up)
-
-
 def plot_grid(
     clips: Sequence[np.ndarray],
     names: Sequence[str],
