@@ -48,6 +48,13 @@ class Progress(tqdm):
         self.set_postfix_str(", ".join(f"{n} {v}" for n, v in shown.items()), refresh=False)
         super().update(amount)
 
+    def restart(self, amount: int) -> None:
+        """`amount` more units are done; the rate, and the time left, are of what comes from here on."""
+        self.n += amount
+        self.initial = self.last_print_n = self.n
+        self.start_t = self.last_print_t = self._time()
+        self.refresh()
+
     def note(self, line: str) -> None:
         """Writes a line of its own, above the bar."""
         line = escape_controls(line)

@@ -612,6 +612,20 @@ def test_log_gets_a_plain_line_every_few_seconds(run_progress):
     ]
 
 
+def test_what_took_long_before_a_restart_is_no_rate(monkeypatch):
+    now, stream = [0.0], io.StringIO()
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with Progress(64, "train", stream=stream) as progress:
+        for step in range(4):
+            now[0] += 5 if step else 60  # compiles
+            progress.update(8) if step else progress.restart(8)
+    assert stream.getvalue().splitlines() == [
+        "train 8/64 steps (12 %)",
+        "train 24/64 steps (38 %), 1.6/s, 25s left",
+        "train 32/64 steps (50 %), 1.6/s, 20s left",
+    ]
+
+
 def test_terminal_gets_one_live_line_and_notes_above_it(run_progress):
     text = run_progress(Terminal())
     assert text.count("\n") == 2 and text.endswith("2m20s left, loss 2.1\n")

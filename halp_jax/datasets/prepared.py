@@ -78,7 +78,10 @@ class Dataset:
         """Clip numbers of one part ("train", "test" or "val") of a benchmark, e.g. "xsub"."""
         if benchmark not in self.splits:
             known = ", ".join(sorted(self.splits)) or "none"
-            raise UserError(f"{self.path} has no split {benchmark!r}; it has: {known}")
+            raise UserError(
+                f"{self.path} has no split {benchmark!r}; it has: {known}; "
+                "choose with --config.data.split=NAME"
+            )
         if part not in self.splits[benchmark]:
             known = ", ".join(sorted(self.splits[benchmark]))
             raise UserError(f"split {benchmark} has no part {part!r}; it has: {known}")

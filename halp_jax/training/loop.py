@@ -183,10 +183,13 @@ def train(
             state, metrics = run(state, meter.fetch(batches))
             step += 1
             meter.add(metrics)
-            progress.update(min(batch_size, clips - (step - 1) % steps_per_pass * batch_size))
+            done = min(batch_size, clips - (step - 1) % steps_per_pass * batch_size)
             if step == first + 1:  # has compiled: that is no rate
                 jax.block_until_ready(metrics)
                 meter.pause()
+                progress.restart(done)
+            else:
+                progress.update(done)
             # With several processes all must stop at the same step: jax agrees on one for them.
             stopping = bool(stop.received) if alone else cluster.should_stop(step)
             saving = is_due(step, config.checkpoint.every_epochs) or step == total or stopping
