@@ -58,6 +58,16 @@ def read(workdir, name):
     return json.loads((workdir / "eval" / f"{name}.json").read_text())
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_part_without_labels_is_refused_before_any_work(part, monkeypatch, tmp_path):
+    dataset = FakeDataset()
+    dataset.labels[dataset.indices("xsub", part)] = -1
+    monkeypatch.setattr(datasets, "open_dataset", lambda _: dataset)
+    for protocol in ("knn", "linear", "finetune"):
+        with pytest.raises(UserError, match=f"fake, split xsub has no {part} clips with a label:"):
+            protocols.run(tiny_config(), tmp_path, protocol, encoder="random")
+
+
 def test_encoders_and_protocols_and_their_table(workdir, capsys):
     runs = [("knn", "raw"), ("knn", "random"), ("knn", "trained"), ("linear", "trained")]
     for protocol, encoder in runs:

@@ -128,14 +128,6 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
         finetune.evaluate(small_config(finetune__epochs=0), dataset, encoder)
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_a_part_without_labels_is_refused_before_it_trains(part):
-    dataset = FakeDataset()
-    dataset.hidden = tuple(dataset.indices("xsub", part))
-    with pytest.raises(UserError, match=f"fake, split xsub has no {part} clips with a label: give"):
-        finetune.evaluate(small_config(), dataset, features.Encoder(None, (1,), ("joint",)))
-
-
 def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
     config, dataset = small_config(finetune__epochs=1), FakeDataset()
     config.semi.fractions, config.semi.runs, config.semi.draw = (0.3, 1.0), 2, "balanced"

@@ -59,12 +59,6 @@ def _make_runner(
         raise UserError("raw coordinates have no weights to fine-tune; use --encoder=random")
     linear.check_config(config, "finetune")
     check.at_least(config, 0, "finetune.save_minutes")
-    for part in ("train", "test"):
-        if not len(dataset.labelled(config.data.split, part)):
-            raise UserError(
-                f"{config.data.dir}, split {config.data.split} has no {part} clips with a label: give "
-                "another --config.data.split"
-            )
     for fusion in fusions:
         if fusion in ("mean", "concat", "together"):
             raise UserError(

@@ -108,6 +108,12 @@ def _evaluate(
     if part != "test":
         dataset = dataset.test_on(config.data.split, part)
     both = [dataset.indices(config.data.split, name) for name in ("train", "test")]
+    for name, clips in zip(("train", part), both, strict=True):
+        if not np.any(dataset.labels[clips] >= 0):
+            raise UserError(
+                f"{config.data.dir}, split {config.data.split} has no {name} clips with a label: label "
+                "them and prepare again, or give another --config.data.split"
+            )
     unlabelled = int((dataset.labels[np.concatenate(both)] < 0).sum())
     normalized = normalization.of_dataset(dataset.metadata)
     config, variables, step = load.load_encoder(
