@@ -42,6 +42,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from halp_jax.datasets import (
     EMBEDDED,
@@ -196,6 +197,8 @@ def summary(dataset: Dataset) -> str:
         f"{dataset.path}: {len(dataset)} {dataset.unit} of {dataset.num_classes} classes,"
         f" {dataset.layout.name}; splits: {splits or 'none'}"
     ]
+    if not np.any(dataset.labels >= 0):
+        lines.append("no labels: enough to train on; evaluation wants them (GUIDE.md, Your own clips)")
     if converted := dataset.metadata.get("converted_from"):
         lines.append(tell_conversion(converted))
     notes = dataset.metadata["notes"]

@@ -509,6 +509,7 @@ def test_command_prepares_the_embedded_data_set(command, tmp_path, capsys):
     assert command("--format=synthetic", f"--out={out}", "--clips=21", "--seed=3") == 0
     output = capsys.readouterr()
     assert f"{out}: 21 clips of 20 classes, ntu25" in output.out
+    assert "no labels" not in output.out
     assert "prepare 21/21 synthetic items (100 %)" in output.err
     assert open_dataset(out).names == tuple(
         clip.name
