@@ -1,4 +1,4 @@
-"""P&C, MS2L, ISC, AS-CAL and GL-Transformer as runs.
+"""P&C, MS2L, ISC, AS-CAL, GL-Transformer, AimCLR and CrosSCLR as runs.
 
 The same on several devices, resumed, evaluated; sizes, refusals.
 """
@@ -15,7 +15,7 @@ import pytest
 from _runs import one_compiled_step
 
 from halp_jax import datasets, methods
-from halp_jax.encoders import agcn
+from halp_jax.encoders import agcn, stgcn
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, finetune_run
 from halp_jax.evaluation.knn import make_knn_evaluator
@@ -30,6 +30,7 @@ NAMES = (
     "predict:small", "ms2l:small", "isc:small+halp", "ascal:small+normalized+halp",
     "gltransformer:small",
 )  # fmt: skip
+RUNS = (*NAMES, "aimclr:small+halp", "crossclr:small+bigru+halp")
 
 
 def load(name):
@@ -43,11 +44,16 @@ def tiny(name):
     c.views.min_frames = 4
     c.encoder.width, c.encoder.num_layers, c.encoder.agcn.width = 8, 1, 4
     c.encoder.transformer.blocks = 1
+    c.encoder.stgcn.width, c.encoder.stgcn.last_width = 2, 4
     if "moco" in c:  # one with a queue
         c.encoder.dim = c.encoder.lstm.width = 8
         c.moco.queue_size = c.halp.queue_entries = 8
         c.halp.num_prototypes = c.halp.num_positives = 4
         c.halp.update_every, c.halp.start_epoch = 1, 1
+    if "aimclr" in c:
+        c.aimclr.mine_epoch = 1
+    if "crossclr" in c:
+        c.crossclr.start_epoch = 1
     c.train.batch_size, c.train.epochs, c.train.log_every = 4, 4, 2
     c.train.num_devices = 2
     c.checkpoint.every_epochs = c.knn.every_epochs = 2
@@ -57,11 +63,14 @@ def tiny(name):
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_quickly():
-    """Two blocks of the AGCN instead of ten, too."""
+    """Two blocks of the AGCN and of the ST-GCN instead of ten, too."""
     jax.config.update("jax_disable_most_optimizations", True)
     blocks = property(lambda self: lambda: [(self.width, 1), (4 * self.width, 2)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agcn.AGCN, "list_blocks", blocks)
+        patch.setattr(
+            stgcn.STGCN, "list_blocks", lambda self: [(self.width, 1), (self.last_width, 2)]
+        )
         yield
     jax.config.update("jax_disable_most_optimizations", False)
 
@@ -106,7 +115,7 @@ def test_two_devices_are_one(name):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(one[0][1].get("heads", {})))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_that_was_stopped_goes_on_bitwise_and_is_evaluated(name, dataset, tmp_path):
     c = tiny(name)
     if "isc" in c:  # an AGCN beside the BiGRU is compiled above
@@ -131,7 +140,7 @@ def test_a_run_that_was_stopped_goes_on_bitwise_and_is_evaluated(name, dataset, 
     embed = features.make_embedding("trained", c, dataset.layout)
     clips = jnp.asarray(make_batch(dataset.layout)["frames"])[:, :8]
     found = embed(features.get_variables(warm), clips)
-    assert found.ndim == 2 and np.all(np.isfinite(found)) and len(np.unique(found[:, 0])) == 4
+    assert found.ndim == 2 and np.all(np.isfinite(found)) and len(np.unique(found, axis=0)) == 4
 
 
 def test_frames_behind_the_end_change_no_feature():
