@@ -1,7 +1,7 @@
 """MS2L (Lin, Song, Yang, Liu, MM 2020): three tasks of one recurrent encoder, their losses added up.
 
 * motion: the end of a clip is hidden; a decoder restores the whole clip from its frames' features.
-* jigsaw: three segments of a clip are permuted; which of the six orders it is, is to be told.
+* jigsaw: three segments of a clip are permuted; the network says which of the six orders it is.
 * contrast: NT-Xent of the clip, the one with its end hidden and the permuted one, each with their mean.
 
 Source: LanglandsLin/MS2L.
@@ -135,7 +135,7 @@ def apply_head(head: NormHead, params: dict, features: Float[Array, "batch featu
 
 
 def tell_order(logits: Float[Array, "batch orders"], order: Array) -> tuple[Array, Array]:
-    """The cross entropy of the orders told, and the share told right."""
+    """The cross entropy of the predicted orders, and the share that is right."""
     likely = jnp.take_along_axis(jax.nn.log_softmax(logits), order[:, None], axis=1)
     return -jnp.mean(likely), jnp.mean(jnp.argmax(logits, axis=1) == order)
 
