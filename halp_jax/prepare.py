@@ -198,7 +198,9 @@ def summary(dataset: Dataset) -> str:
         f" {dataset.layout.name}; splits: {splits or 'none'}"
     ]
     if not np.any(dataset.labels >= 0):
-        lines.append("no labels: enough to train on; evaluation wants them (GUIDE.md, Your own clips)")
+        lines.append(
+            "no labels: enough to train on; evaluation wants them (GUIDE.md, Your own clips)"
+        )
     if converted := dataset.metadata.get("converted_from"):
         lines.append(tell_conversion(converted))
     notes = dataset.metadata["notes"]
