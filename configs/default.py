@@ -89,9 +89,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     config.train = train = ml_collections.ConfigDict()
     train.batch_size = 64  # global: split over all devices
     train.epochs = 451
-    train.epoch_steps = (
-        0  # steps that count as an epoch in all settings; 0: one pass over the clips
-    )
+    train.epoch_steps = 0  # steps that all settings call an epoch; 0: a pass over the clips
     # Of the recurrent layers' matrix products; states and sums stay float32. "tensorfloat32" and
     # "bfloat16" are for accelerators.
     train.precision = "float32"

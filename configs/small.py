@@ -1,13 +1,13 @@
 """Sets of about a thousand clips: settings found on PKU-MMD's two-person actions (RESULTS.md).
 
     python -m halp_jax.train --config=configs/small.py --workdir=runs/mine --config.data.dir=data/mine \\
-        --config.data.split=all
+        --config.data.split=random
     python -m halp_jax.evaluate --workdir=runs/mine --protocol=knn --stream=concat
 
 is what to take for features, variant long: MoCo on joint, motion and bone side by side, the mean over
-frames, 3,600 steps whatever the size of the set (a quarter of an hour on two cores). Its epochs are of 100
-steps. In 3,570 steps, with ten seeds, it passed the untrained encoder on PKU xperf and NW-UCLA xview, and raw
-coordinates but for 1-NN on NW-UCLA (RESULTS.md). long_halp is the same with HaLP from step 1,200 on.
+frames, 3,600 steps whatever the size of the set (26 minutes for NW-UCLA on two busy cores). Its epochs are
+of 100 steps. In 3,570 steps, with ten seeds, it passed the untrained encoder on PKU xperf and NW-UCLA xview,
+and raw coordinates but for 1-NN on NW-UCLA (RESULTS.md). long_halp is the same with HaLP from step 1,200 on.
 
 The other variants are the short runs that RESULTS.md compares, and their epochs are passes over the clips:
 baseline (MoCo for 30 epochs), and from a baseline, by --config.init_from, halp (the paper's, 15 epochs
