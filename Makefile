@@ -1,7 +1,7 @@
 # make demo   sets up .venv, pre-trains HaLP on the embedded data set, evaluates, draws: runs/demo
 #             (make demo VARIANT=halp_cmd: joint, motion and bone together, into runs/demo_halp_cmd)
 #             (make demo VARIANT=graphs: GraphCL and HaLP on the embedded graphs, into runs/demo_graphs)
-# make test   sets up .venv, runs all tests
+# make test   sets up .venv, runs the tests, long ones left out (make test ALL=1: all, as .ci/run)
 # make lint   ruff
 # make notebooks   sets up .venv, runs all notebooks from their first cell to their last
 # make docs   sets up .venv, builds the site into build/site; a broken link or reference fails
@@ -23,7 +23,7 @@ demo: .venv/installed
 	$(PY) -m halp_jax.demo --workdir=runs/demo$(if $(VARIANT),_$(VARIANT) --variant=$(VARIANT))
 
 test: .venv/installed
-	$(PY) -m pytest -n $(JOBS) --dist loadfile
+	$(PY) -m pytest -n $(JOBS) --dist loadfile$(if $(ALL), -m 'not slow')
 
 lint: .venv/installed
 	$(PY) -m ruff check .

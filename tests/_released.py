@@ -4,11 +4,17 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import pytest
 
 from configs import default
 from halp_jax.core import hallucinate
 
 NUM_LAYERS = 3
+
+
+def mark_long(names, but: str) -> list:
+    """Names of recorded steps for a test, all but one among the long ones: each compiles anew."""
+    return [n if n == but else pytest.param(n, marks=pytest.mark.long) for n in names]
 
 
 def from_torch(arrays: dict[str, np.ndarray], prefix: str) -> tuple[dict, dict]:

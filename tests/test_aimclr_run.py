@@ -49,6 +49,7 @@ def zeros(c, spec):
     return jax.tree.map(fill, shapes)
 
 
+@pytest.mark.long
 def test_two_devices_see_and_encode_what_one_does():
     """Views, dropout, the attention drop's shares: all are counted in the global batch."""
     c, spec = tiny("aimclr", "small"), Spec(KINECT20, 1)
@@ -73,6 +74,7 @@ def test_two_devices_see_and_encode_what_one_does():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=str(path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "variant", "encoder"),
     [

@@ -435,6 +435,7 @@ def get_config():
 """
 
 
+@pytest.mark.long
 def test_train_and_evaluate_run_where_tensorflow_is_not_installed(tmp_path):
     clips = [make_frames(5 + number % 9, NTU25, 2) for number in range(CLIPS)]
     clips = [clip - clip.mean() for clip in clips]

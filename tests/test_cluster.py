@@ -130,10 +130,12 @@ def pair(data, tmp_path_factory):
     return *run_workers(data, out, 2, 4), out
 
 
+@pytest.mark.long
 def test_two_processes_take_the_steps_of_one(pair):
     check_steps(pair[0], 4, 1e-5)
 
 
+@pytest.mark.long
 def test_processes_share_and_agree(pair):
     seen = [process["exchange"] for process in pair[0]]
     assert [s["share"] for s in seen] == [[0, 1, 2, 3], [4, 5, 6, 6]]
@@ -155,6 +157,7 @@ def test_processes_share_and_agree(pair):
     assert [s["one failed"][1] for s in seen] == ["process 1: broken here", "broken here"]
 
 
+@pytest.mark.long
 def test_what_one_process_cannot_do_is_refused_by_all_in_one_line(pair):
     seen, _, out = pair
     for what, said in {
@@ -170,6 +173,7 @@ def test_what_one_process_cannot_do_is_refused_by_all_in_one_line(pair):
     assert not (out / "new").exists()
 
 
+@pytest.mark.long
 def test_a_process_that_fails_alone_ends_all_with_one_line(pair):
     """The other one waits for it in a sum; it is not left to wait."""
     first, second = pair[1]
@@ -194,6 +198,7 @@ def run_here(data, workdir, num_devices, config):
     )
 
 
+@pytest.mark.long
 def test_run_of_two_stopped_in_one_process_goes_on_in_one(data, tmp_path):
     """SIGTERM to one of them; both save the same step; one process with other devices ends it."""
     config = command_config()

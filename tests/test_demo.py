@@ -28,7 +28,7 @@ def compile_fast():
 
 @pytest.mark.usefixtures("compile_fast")
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
-@pytest.mark.parametrize("variant", ["halp", "halp_cmd"])
+@pytest.mark.parametrize("variant", ["halp", pytest.param("halp_cmd", marks=pytest.mark.long)])
 def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys, variant):
     monkeypatch.setattr(demo, "NUM_CLIPS", 120)
     arguments = [f"--config.{name}={value}" for name, value in SMALL.items()]
@@ -61,6 +61,7 @@ OF_GRAPHS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("compile_fast")
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_demo_of_graphs(tmp_path, monkeypatch, capsys):

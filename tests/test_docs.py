@@ -144,6 +144,7 @@ def test_links_of_included_files_lead_somewhere():
     assert "mfrac" in pages.make_mathml("div", "\\[\\frac{a}{b}\\]", "x.md")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not HAS_MKDOCS, reason="pip install -r requirements-docs.txt")
 def test_the_site_builds_without_a_warning(tmp_path):
     """About 25 s. A broken link, an unresolved reference or an equation not understood fails it."""

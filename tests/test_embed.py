@@ -277,6 +277,7 @@ def test_a_classifier_that_does_not_fit_is_refused(classified, place, capsys):
     assert "--stream=ensemble is of a classifier" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_fine_tuned_classifiers_bring_their_encoder(classified, place, capsys, monkeypatch):
     folder, classify = classified
     settings = {"epochs": 2, "batch_size": 7, "learning_rate": 0.1}

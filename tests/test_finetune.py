@@ -128,6 +128,7 @@ def test_an_ensemble_adds_the_streams_and_frozen_looks_are_refused(monkeypatch):
         finetune.evaluate(small_config(finetune__epochs=0), dataset, encoder)
 
 
+@pytest.mark.long
 def test_semi_goes_on_after_the_draws_that_are_done(tmp_path, monkeypatch):
     config, dataset = small_config(finetune__epochs=1), FakeDataset()
     config.semi.fractions, config.semi.runs, config.semi.draw = (0.3, 1.0), 2, "balanced"

@@ -108,6 +108,7 @@ def plain_loop(config, seed):
     return weights, batch_stats
 
 
+@pytest.mark.long
 def test_the_last_short_batch_is_that_of_a_plain_loop():
     """On four devices the batch of 8, on three of them that of 6."""
     weights, batch_stats = plain_loop(CONFIG, 5)

@@ -345,6 +345,7 @@ def test_agcn_files_that_do_not_fit_are_refused_in_one_line(tmp_path, spoil, mes
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.long
 def test_arrays_that_are_normalised_stay_so_unless_asked_for(tmp_path):
     raw = make_clips(3)  # the fourth is no body around its centre
     normal = [view_clip(clip, NTU25) for clip in raw]

@@ -16,7 +16,7 @@ from _aimclr import (
     read_written,
     recorded_state,
 )
-from _released import recorded_draws, relative_error, replayed_halp
+from _released import mark_long, recorded_draws, relative_error, replayed_halp
 
 from halp_jax.core.contrast import contrast_logits, distribution_loss, mean_over_positives
 from halp_jax.core.distill import find_neighbours
@@ -65,7 +65,7 @@ def recorded_run(golden, name):
     return reference, *compiled(golden, variant)(state, views)
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mark_long(STEPS, but="step_halp_aimclr"))
 def test_losses(golden, name):
     reference, _, metrics, _ = recorded_run(golden, name)
     if "skeleton" in name:
@@ -85,7 +85,7 @@ def test_losses(golden, name):
         assert np.isclose(metrics["kept"], reference["halp/keep"].mean())
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", mark_long(STEPS, but="step_halp_aimclr"))
 def test_gradients_and_the_state_after_the_optimiser(golden, name):
     reference, after, _, grads = recorded_run(golden, name)
     names = STREAMS if "skeleton" in name else ("joint",)

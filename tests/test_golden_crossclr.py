@@ -43,6 +43,7 @@ def recorded_run(golden, name):
     return reference, state, *compiled(names)(state, views)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STEPS)
 def test_losses(golden, name):
     reference, _, _, metrics, _ = recorded_run(golden, name)
@@ -54,6 +55,7 @@ def test_losses(golden, name):
     assert relative_error(metrics["loss"], total) < 1e-5 and kind in metrics
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STEPS)
 def test_gradients_and_the_state_after(golden, name):
     reference, _, after, _, grads = recorded_run(golden, name)
@@ -67,6 +69,7 @@ def test_gradients_and_the_state_after(golden, name):
             assert after.extra["queue"].head[i] == 48
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", STEPS)
 def test_the_shared_head_stays_one_and_only_the_released_key_encoders_move(golden, name):
     _, before, after, _, _ = recorded_run(golden, name)

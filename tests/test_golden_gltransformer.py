@@ -128,6 +128,7 @@ def recorded_rows(array):
     return array[::8] if array.size > 5000 else array
 
 
+@pytest.mark.long
 def test_losses_and_gradients(recorded, step):
     g = recorded[0]
     _, metrics, grads = step
@@ -142,6 +143,7 @@ def test_losses_and_gradients(recorded, step):
     compare({name: recorded_rows(grad) for name, grad in grads.items()}, g, "grad/", 1e-4)
 
 
+@pytest.mark.long
 def test_the_state_after_the_step_is_that_of_adamw(recorded, step):
     """No state of the released code is recorded; from its gradients, the step that torch documents."""
     g, rate, decay = recorded[0], 5e-5, 0.1

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from _released import clips, config, from_torch, recorded_draws, relative_error, replayed_halp
+from _released import (
+    clips,
+    config,
+    from_torch,
+    mark_long,
+    recorded_draws,
+    relative_error,
+    replayed_halp,
+)
 from _steps import change, create_state, run_update, split_views
 
 from halp_jax.core import hallucinate
@@ -74,7 +82,7 @@ def replay(golden, c, name, state):
     return run_update(c, state, views, halp)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", mark_long(RUNS, but="step_halp"))
 def test_losses(golden, name):
     reference, _, _, metrics = recorded_run(golden, name)
     assert relative_error(metrics["loss_cl"], reference["loss_infonce"]) < 1e-5
@@ -84,7 +92,7 @@ def test_losses(golden, name):
         assert relative_error(metrics["kept"] * 80, reference["num_good_positives"]) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["step_baseline", "step_halp"])
+@pytest.mark.parametrize("name", mark_long(["step_baseline", "step_halp"], but="step_halp"))
 def test_gradients_of_every_parameter(golden, name):
     """SGD from zero momentum without decay moves by -lr * gradient: read the gradient off the step."""
     reference = golden(name)
@@ -102,7 +110,7 @@ def test_gradients_of_every_parameter(golden, name):
     assert max(jax.tree.leaves(errors)) < 1e-4, errors
 
 
-@pytest.mark.parametrize("name", ["step_baseline", "step_halp"])
+@pytest.mark.parametrize("name", mark_long(["step_baseline", "step_halp"], but="step_halp"))
 def test_state_after_the_step(golden, name):
     reference, before, after, _ = recorded_run(golden, name)
     theirs = {k.removeprefix("after_step/"): v for k, v in reference.items() if "after_step/" in k}

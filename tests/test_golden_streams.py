@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _released import clips, config, from_torch, recorded_draws, relative_error, replayed_halp
+from _released import (
+    clips,
+    config,
+    from_torch,
+    mark_long,
+    recorded_draws,
+    relative_error,
+    replayed_halp,
+)
 from _steps import change, create_state, encode, run_update, split_views
 
 from halp_jax.core import distill
@@ -79,7 +87,7 @@ def replay(golden, name):
     return reference, state, after, metrics
 
 
-@pytest.mark.parametrize("name", MU)
+@pytest.mark.parametrize("name", mark_long(MU, but="mm_halp_cmd"))
 def test_loss(golden, name):
     reference, _, _, metrics = replay(golden, name)
     assert relative_error(metrics["loss"], reference["loss_total"]) < 1e-5
@@ -99,7 +107,7 @@ def test_terms(golden):
         assert relative_error(kept, reference[f"num_good_positives_{e}"]) < 1e-6
 
 
-@pytest.mark.parametrize("name", MU)
+@pytest.mark.parametrize("name", mark_long(MU, but="mm_halp_cmd"))
 def test_gradients_of_every_parameter(golden, name):
     """SGD from zero momentum without decay moves by -lr * gradient: read it off the step."""
     reference, before, after, _ = replay(golden, name)

@@ -208,6 +208,7 @@ def test_logits_of_the_sequence_in_isc_are_the_released_ones(golden):
     assert relative_error(logits, g["logits_seq"]) < 1e-5
 
 
+@pytest.mark.long
 def test_losses_and_gradients_of_isc_are_the_released_ones(golden):
     g, _, metrics, grads = step_of_isc(golden)
     assert relative_error(metrics["loss_cl_sequence"], g["loss_seq"]) < 1e-5
@@ -221,6 +222,7 @@ def test_losses_and_gradients_of_isc_are_the_released_ones(golden):
         assert all(np.max(np.abs(found[n])) < 1e-5 * whole for n in gone)
 
 
+@pytest.mark.long
 def test_the_state_after_a_step_of_isc_is_the_released_one(golden):
     g, state, *_ = step_of_isc(golden)
     params, extra = first_stream((state.params, state.extra))

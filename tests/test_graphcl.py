@@ -79,7 +79,7 @@ def replay_view(arrays, name):
     return stay, pairs, np.asarray(view.x)[stay]
 
 
-@pytest.mark.parametrize("file", ["synthetic", "mutag"])
+@pytest.mark.parametrize("file", ["synthetic", pytest.param("mutag", marks=pytest.mark.long)])
 def test_every_view_is_that_of_its_draws(golden, file):
     if file == "mutag" and not MUTAG_VIEWS.exists():
         pytest.skip("../shared/golden_graphcl is not here")
@@ -148,7 +148,7 @@ def test_drawn_views_are_what_their_names_say(golden, kind, subgraph):
             assert len(mine) - there.sum() > 0
 
 
-@pytest.mark.parametrize("kinds", ["random2", "random4"])
+@pytest.mark.parametrize("kinds", [pytest.param("random2", marks=pytest.mark.long), "random4"])
 def test_padding_and_the_way_of_adding_up_change_no_draw(golden, kinds):
     kinds = graph_views.AUGMENTATIONS[kinds]
     arrays = golden("graphcl/encoder")
@@ -341,6 +341,7 @@ def test_the_control_pulls_to_the_anchor_alone():
     assert 10 < metrics["prototypes_used"] <= 20
 
 
+@pytest.mark.long
 def test_a_bank_of_anchors_and_every_other_setting(golden):
     """Prototypes come a step after the bank is full; absent graphs are no part of it."""
     c = config("own+halp", graphcl_augmentation="random4", graphcl_prototypes="bank")

@@ -307,6 +307,7 @@ def test_graphs_are_drawn_node_by_node():
     assert [text.get_text() for text in axes.texts] == ["151 nodes"] and not axes.lines
 
 
+@pytest.mark.long
 def test_a_run_is_inspected(run, tmp_path, capsys):
     workdir, c, dataset, state = run
     opened = anchors.open_run(workdir)

@@ -58,6 +58,7 @@ def test_scripts_pass_shellcheck(path):
     assert os.access(path, os.X_OK)
 
 
+@pytest.mark.long
 def test_the_dockerfile_passes_hadolint():
     result = run_tool("hadolint", LAUNCH / "Dockerfile")
     assert result.returncode == 0, result.stdout
@@ -74,6 +75,7 @@ def test_the_dockerfile_copies_what_is_there():
         assert (ROOT / name).exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_manifests_are_valid(path):
     """The claim as it is; JobSet is no part of Kubernetes, but what it holds is a Job."""

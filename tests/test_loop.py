@@ -274,6 +274,7 @@ def test_data_set_of_another_size_is_refused(dataset, tmp_path, monkeypatch):
         run(dataset, tmp_path)
 
 
+@pytest.mark.long
 def test_clips_of_another_normalisation_are_refused(unbroken, dataset, tmp_path, monkeypatch):
     workdir, _, _ = unbroken
     assert checkpoint.load_info(workdir)["normalize"] == "none"

@@ -47,7 +47,7 @@ def recorded_config(name):
     return c
 
 
-@pytest.mark.parametrize("name", ["baseline", "halp_cmd"])
+@pytest.mark.parametrize("name", [pytest.param("baseline", marks=pytest.mark.long), "halp_cmd"])
 def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
     """Recorded with the code before there was a choice of methods, on two devices of a CPU."""
     recorded, config = golden(f"steps_{name}"), recorded_config(name)
@@ -194,6 +194,7 @@ def test_a_config_without_the_newer_settings_of_encoders_is_read():
     assert upgrade.upgrade_config(old).to_dict() == default.get_config().to_dict()
 
 
+@pytest.mark.long
 def test_supervised_learning_from_scratch_is_a_run_like_any(tmp_path, quick_compile):
     from configs import supervised
 

@@ -154,6 +154,7 @@ def test_tfds_opens_the_folder_and_finds_the_normalised_clips(small):
         )  # fmt: skip
 
 
+@pytest.mark.long
 def test_files_do_not_depend_on_the_number_of_workers(tmp_path, capsys):
     # Items that give two clips, clips of one body, damage and a repeated name included.
     kinds = {3: "twin", 4: "single", 9: "inf", 12: "gone", 16: "unreadable"}
@@ -349,6 +350,7 @@ def test_overwrite_spares_what_prepare_did_not_write(tmp_path):
     assert len(open_dataset(tmp_path / "set")) == 3
 
 
+@pytest.mark.long
 def test_a_killed_run_leaves_nothing_that_opens_and_no_reader(tmp_path):
     script = (
         "import functools, dataclasses, test_prepare as t\n"

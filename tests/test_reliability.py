@@ -151,6 +151,7 @@ def whole(dataset, tmp_path_factory):
     return train(dataset, workdir), lines(workdir)
 
 
+@pytest.mark.long
 def test_a_kill_between_a_save_and_its_line_costs_no_line(dataset, tmp_path, whole, monkeypatch):
     """The figures lie in the checkpoint; an epoch that is not evaluated has a line, too."""
     write = report.Journal.write

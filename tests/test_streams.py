@@ -90,6 +90,7 @@ def test_one_stream_has_nothing_to_distill_and_teachers_get_no_gradient():
     assert np.all(np.diag(terms) == 0) and np.count_nonzero(terms) == 6
 
 
+@pytest.mark.long
 def test_three_streams_without_distillation_are_three_runs_of_one(quick_compile):
     """Seed for seed, HaLP and its prototypes included, as long as nothing joins the streams."""
     batch = {

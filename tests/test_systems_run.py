@@ -90,6 +90,7 @@ def make_batch(layout, lengths=(4, 12, 9, 7)):
     return {"frames": jnp.asarray(frames, jnp.float32), "length": jnp.array(lengths, jnp.int32)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [*NAMES, "ascal:small"])
 def test_two_devices_are_one(name):
     """Gradients, too: they are what differs between a step's state and the last one's."""
@@ -115,6 +116,7 @@ def test_two_devices_are_one(name):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(one[0][1].get("heads", {})))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_that_was_stopped_goes_on_bitwise_and_is_evaluated(name, dataset, tmp_path):
     c = tiny(name)

@@ -355,6 +355,7 @@ def test_the_data_set_of_a_run_is_found_from_any_folder(tmp_path, monkeypatch):
     assert train.parse_args(typed)[1].data.dir == str(tmp_path / "data/set")
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_run_killed_with_sigkill_goes_on_bitwise(tmp_path, capfd, request):
     """The command itself: a whole run; another process that is killed, and its run ended here."""
