@@ -2,8 +2,6 @@
 
     python benchmarks/real_clips.py --out=runs/real --tasks=pku2p:xperf,nwucla:xsub --seeds=0,1,2
     python benchmarks/real_clips.py --out=runs/real --report      (--record keeps the figures)
-    python benchmarks/real_clips.py --out=runs/real_aimclr --config=configs/aimclr.py --start=small_start \
-        --variants=small+skeletonclr,small,small+halp --reference=small+skeletonclr
 
 Types the three commands of the package for each (data set, split, seed); started again it does only
 what is missing, and passes --config.field=value on to all of them. Data sets are folders that

@@ -8,9 +8,7 @@
 
 Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, pku1_xsub, and small, for sets of about a
 thousand clips in the default frame. Behind a +, in this order: skeletonclr (two views instead of three)
-and halp. small_start is SkeletonCLR for 30 epochs; from it, by --config.init_from, small, small+halp and
-small+skeletonclr go on to 45. Motion and bone are runs of their own, --config.streams="('bone',)"; the
-three together:
+and halp. Motion and bone are runs of their own, --config.streams="('bone',)"; the three together:
 
     python -m halp_jax.evaluate --workdir=runs/aimclr --join=runs/motion --join=runs/bone \\
         --protocol=linear --stream=ensemble
@@ -21,14 +19,14 @@ Nobody has released HaLP on AimCLR: its weight and start are our choice. So are 
 import runpy
 from pathlib import Path
 
-default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+small = runpy.run_path(str(Path(__file__).with_name("small.py")))
+default = small["default"]
 
 SPLITS = {
     "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
-    "pku1_xsub": "xsub", "small": "xsub", "small_start": "xsub",
+    "pku1_xsub": "xsub", "small": "xsub",
 }  # fmt: skip
 OPTIONS = ("skeletonclr", "halp")
-START_EPOCHS, MORE_EPOCHS = 30, 15  # of small_start, and of small after it
 
 
 def get_config(variant: str = ""):
@@ -36,11 +34,9 @@ def get_config(variant: str = ""):
     config = default["get_config"]("aimclr")
     set_released(config)
     config.data.split = SPLITS[name]
-    if name.startswith("small"):
+    if name == "small":
         set_small(config)
-    if name == "small_start":
-        config.train.epochs = START_EPOCHS
-        config.aimclr.extreme_views = False
+        config.aimclr.mine_epoch = 18
     if "skeletonclr" in options:
         config.aimclr.extreme_views = False
     if "halp" in options:
@@ -66,25 +62,9 @@ def set_released(config):
 
 def set_small(config):
     """A quarter of the width, and the pace of configs/small.py."""
-    config.data.max_frames = 256
-    config.views.num_frames = 32
+    small["set_pace"](config)
+    small["set_contrast"](config)
     config.normal_view.up = "z"
     config.encoder.stgcn.width, config.encoder.stgcn.last_width = 4, 64
     config.encoder.stgcn.start_std = 0.0  # 0.02 is far too little for layers so narrow
-    config.moco.queue_size = 1024
-    config.moco.momentum = 0.99
-    config.moco.temperature = 0.1
-    config.optim.milestones = (38,)
-    config.train.batch_size = 64
-    config.train.epochs = START_EPOCHS + MORE_EPOCHS
-    config.train.log_every = 10
-    config.checkpoint.every_epochs = 15
-    config.checkpoint.keep_every_epochs = 0
-    config.knn.every_epochs = 0
-    config.halp.start_epoch = START_EPOCHS
-    config.halp.kmeans_mean = "frechet"
-    config.linear.update(
-        learning_rate=0.05, epochs=60, milestones=(40, 50), standardize=True, keep_rest=True
-    )
-    if "aimclr" in config:
-        config.aimclr.mine_epoch = START_EPOCHS + 5
+    config.linear.num_crops = 1

@@ -7,8 +7,7 @@
 
 Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, and small, for sets of about a thousand clips in
 the default frame, which takes the whole clip in 32 frames. Behind a +, in this order: normalized (unit
-vectors) and halp, which comes with it. From small+normalized, by --config.init_from, small+halp goes on from
-epoch 30 to 45. The released classifier's momentum is Nesterov's, ours is not.
+vectors) and halp, which comes with it. The released classifier's momentum is Nesterov's, ours is not.
 
 Nobody has released AS-CAL on unit vectors, nor HaLP on it: weight and start are our choice. So are the settings
 of `small`.
@@ -36,8 +35,6 @@ def get_config(variant: str = ""):
     config.ascal.normalize = bool(options)
     if "halp" in options:
         config.halp.mu = 1.0
-        if name == "small":
-            config.train.epochs += small["MORE_EPOCHS"]
     return config
 
 
@@ -58,7 +55,7 @@ def set_released(config):
 
 def set_small(config):
     small["set_pace"](config)
-    config.halp.start_epoch = small["BASELINE_EPOCHS"]
+    small["set_contrast"](config)
     config.ascal_view.frames, config.ascal_view.shear = "resampled", 0.3
     config.ascal_view.cut_frames = (10, 20)
     config.encoder.dim = config.encoder.lstm.width = 128

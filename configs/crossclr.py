@@ -14,8 +14,7 @@ import runpy
 from pathlib import Path
 
 aimclr = runpy.run_path(str(Path(__file__).with_name("aimclr.py")))
-SPLITS = {name: split for name, split in aimclr["SPLITS"].items() if name != "small_start"}
-OPTIONS = ("bigru", "halp")
+SPLITS, OPTIONS = aimclr["SPLITS"], ("bigru", "halp")
 
 
 def get_config(variant: str = ""):
@@ -26,8 +25,8 @@ def get_config(variant: str = ""):
     config.streams = ("joint", "motion", "bone")
     if name == "small":
         aimclr["set_small"](config)
-        config.encoder.width = 128  # of +bigru
-        config.crossclr.start_epoch = 20
+        config.encoder.width, config.encoder.pooling = 64, "mean"  # of +bigru
+        config.crossclr.start_epoch = 18
     if "bigru" in options:
         config.encoder.name = "bigru"
         config.crossclr.shared_heads = config.crossclr.frozen_keys = False

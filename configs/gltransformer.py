@@ -13,9 +13,8 @@ thousand clips in the default frame.
 import runpy
 from pathlib import Path
 
-default, predict = (
-    runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))) for name in ("default", "predict")
-)
+predict = runpy.run_path(str(Path(__file__).with_name("predict.py")))
+default, small = predict["default"], predict["small"]
 
 VARIANTS = ("full", "small")
 
@@ -31,12 +30,11 @@ def get_config(variant: str = "full"):
     config.optim.milestones = tuple(range(1, config.train.epochs))  # every epoch
     predict["see_whole_clips"](config)
     if variant == "small":
-        config.data.max_frames = 256
+        small["set_pace"](config)
+        config.train.batch_size, config.train.epochs = 24, 96  # as many clips as 36 of 64 a step
         config.views.num_frames = 16
         config.relative_view.up = "z"
         config.encoder.transformer.update(width=2, heads=1, blocks=2, dropout=0.0, drop_path=0.0)
         config.gltransformer.intervals = (1, 5)
-        config.optim.update(learning_rate=1e-3, milestones=(60,), factor=0.1)
-        predict["set_pace"](config)
-        config.train.batch_size = 24
+        config.optim.update(learning_rate=1e-3, milestones=(80,), factor=0.1)
     return config

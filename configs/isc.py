@@ -4,9 +4,8 @@
     python -m halp_jax.evaluate --workdir=runs/isc --protocol=linear
 
 Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset on the data set of configs/halp.py, and small, for
-sets of about a thousand clips in the default frame; behind a + halp. From small, by --config.init_from,
-small+halp goes on from epoch 30 to 45. Evaluated is the sequence's encoder, as the released scripts do; the
-graph's, or both side by side, with --config.isc.feature=graph or both.
+sets of about a thousand clips in the default frame; behind a + halp. Evaluated is the sequence's encoder, as
+the released scripts do; the graph's, or both side by side, with --config.isc.feature=graph or both.
 
 Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`.
 """
@@ -19,7 +18,7 @@ default = small["default"]
 NTU60, NTU120 = (451, (351,)), (351, (251,))  # epochs, milestones
 VARIANTS = {
     "ntu60_xsub": NTU60, "ntu60_xview": NTU60, "ntu120_xsub": NTU120, "ntu120_xset": NTU120,
-    "small": (small["BASELINE_EPOCHS"], (38,)),
+    "small": None,
 }  # fmt: skip
 OPTIONS = ("halp",)
 
@@ -31,13 +30,11 @@ def get_config(variant: str = ""):
     config.linear.learning_rate = 0.1
     if name == "small":
         small["set_pace"](config)
+        small["set_contrast"](config)
         config.encoder.width, config.encoder.pooling, config.encoder.agcn.width = 64, "mean", 8
-        config.halp.start_epoch = small["BASELINE_EPOCHS"]
     else:
         config.data.split = name.split("_")[1]
-    config.train.epochs, config.optim.milestones = VARIANTS[name]
+        config.train.epochs, config.optim.milestones = VARIANTS[name]
     if "halp" in options:
         config.halp.mu = 1.0
-        if name == "small":
-            config.train.epochs += small["MORE_EPOCHS"]
     return config

@@ -9,9 +9,8 @@ Variants: full, as released, and small, for sets of about a thousand clips.
 import runpy
 from pathlib import Path
 
-default, predict = (
-    runpy.run_path(str(Path(__file__).with_name(f"{name}.py"))) for name in ("default", "predict")
-)
+predict = runpy.run_path(str(Path(__file__).with_name("predict.py")))
+default, small = predict["default"], predict["small"]
 
 VARIANTS = ("full", "small")
 
@@ -29,10 +28,7 @@ def get_config(variant: str = "full"):
     config.train.epochs = 60
     predict["see_whole_clips"](config)
     if variant == "small":
-        config.data.max_frames = 256
-        config.views.num_frames = 32
+        small["set_pace"](config)
         config.encoder.update(width=48, padding="everywhere")
         config.ms2l.update(head_width=128, dim=64)
-        config.optim.milestones = (60,)
-        predict["set_pace"](config)
     return config

@@ -13,7 +13,8 @@ Variants: full, at the notebook's settings (15,000 steps), and small, for sets o
 import runpy
 from pathlib import Path
 
-default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+small = runpy.run_path(str(Path(__file__).with_name("small.py")))
+default = small["default"]
 
 VARIANTS = ("full", "small")
 
@@ -25,18 +26,16 @@ def get_config(variant: str = "full"):
     config.encoder.update(
         direction="bidirectional", input_norm=False, bodies=1, padding="everywhere", dim=0
     )
-    config.optim.update(learning_rate=1e-4, weight_decay=0.0, milestones=(), factor=0.95)
     config.train.batch_size = 256
     config.train.epochs = 102  # 15,000 steps of NTU-60's xview
     see_whole_clips(config)
     if variant == "small":
-        config.data.max_frames = 256
-        config.views.num_frames = 32
+        small["set_pace"](config)
         config.whole_view.downsample = "linear"
         config.encoder.width = 64
-        config.optim.learning_rate = 1e-3
         config.adam.decay_steps = 100
-        set_pace(config)
+    rate = 1e-3 if variant == "small" else 1e-4
+    config.optim.update(learning_rate=rate, weight_decay=0.0, milestones=(), factor=0.95)
     return config
 
 
@@ -45,16 +44,3 @@ def see_whole_clips(config):
     config.knn.crop = config.linear.test_crop = config.finetune.test_crop = 1.0
     config.linear.crop = config.finetune.crop = (1.0, 1.0)
     config.linear.num_crops = 1
-
-
-def set_pace(config):
-    """The pace of configs/small.py."""
-    config.train.batch_size = 64
-    config.train.epochs = 90
-    config.train.log_every = 10
-    config.checkpoint.every_epochs = 15
-    config.checkpoint.keep_every_epochs = 0
-    config.knn.every_epochs = 0
-    config.linear.update(
-        learning_rate=0.05, epochs=60, milestones=(40, 50), standardize=True, keep_rest=True
-    )

@@ -36,16 +36,17 @@ def get_config(variant: str = "long"):
     default["split_variant"](variant, VARIANTS)
     config = default["get_config"]()
     set_pace(config)
+    set_contrast(config)
     if variant.startswith("long"):
         config.streams = ("joint", "motion", "bone")
         config.encoder.width, config.encoder.pooling = 64, "mean"
-        config.train.epoch_steps = 100
-        config.train.epochs, config.optim.milestones = 36, (30,)
-        config.halp.start_epoch = 12
-        config.checkpoint.every_epochs = 6
     else:
+        config.encoder.width = 128
+        config.train.epoch_steps = 0
+        config.train.epochs = BASELINE_EPOCHS + (0 if variant == "baseline" else MORE_EPOCHS)
+        config.optim.milestones = (38,)
+        config.checkpoint.every_epochs = 15
         config.halp.start_epoch = BASELINE_EPOCHS
-        config.train.epochs += 0 if variant == "baseline" else MORE_EPOCHS
     if "halp" in variant:
         config.halp.mu = 1.0
     if variant == "halp_expected":
@@ -54,27 +55,33 @@ def get_config(variant: str = "long"):
 
 
 def set_pace(config):
-    """What a run of a few hundred steps needs, of any method with a queue."""
+    """3,600 steps whatever the size of the set, told as 36 epochs, and one probe: for any method."""
     config.data.split = "xsub"
     config.data.max_frames = 256
     config.views.num_frames = config.views.min_frames = 32
+    config.optim.milestones = (30,)
+    config.train.batch_size = 64
+    config.train.epoch_steps = 100
+    config.train.epochs = 36
+    config.train.log_every = 10
+    config.checkpoint.every_epochs = 6
+    config.checkpoint.keep_every_epochs = 0
+    config.knn.every_epochs = 0
+    config.linear.update(
+        learning_rate=0.05, batch_size=64, epochs=60, milestones=(40, 50), start_std=0.01,
+        keep_rest=True, standardize=True,  # so that raw coordinates can stand beside features
+    )  # fmt: skip
+
+
+def set_contrast(config):
+    """What so short a run asks of views, queue and key encoder; HaLP from step 1,200 on."""
     config.views.crop = (0.5, 1.0)
     config.views.shear = 0.3
     config.views.num_corrupted_joints = 8
-    config.encoder.width = 128
     config.moco.queue_size = 1024
     config.moco.momentum = 0.99
     config.moco.temperature = 0.1
     config.optim.learning_rate = 0.1
-    config.optim.milestones = (38,)
-    config.train.epochs = BASELINE_EPOCHS
-    config.train.log_every = 10
-    config.checkpoint.every_epochs = 15
-    config.checkpoint.keep_every_epochs = 0
-    config.knn.every_epochs = 0
+    config.halp.start_epoch = 12
     config.halp.kmeans_mean = "frechet"
-    config.linear.learning_rate = 0.05
     config.linear.num_crops = 2
-    config.linear.epochs = 60
-    config.linear.milestones = (40, 50)
-    config.linear.standardize = True  # raw coordinates and features under one probe

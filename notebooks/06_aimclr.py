@@ -34,7 +34,7 @@ START, RUN = Path("runs/notebooks/skeletonclr"), Path("runs/notebooks/aimclr")
 settings = [
     f"--config.data.dir={small_run.DATA}", "--config.streams=('motion',)", "--config.encoder.name=bigru",
     "--config.encoder.width=64", "--config.encoder.pooling=mean", "--config.train.num_devices=1",
-    "--config.train.batch_size=32", "--config.moco.queue_size=256",
+    "--config.train.batch_size=32", "--config.train.epoch_steps=10", "--config.moco.queue_size=256",
 ]  # fmt: skip
 small_run.make_data()
 
@@ -45,7 +45,7 @@ small_run.make_data()
 
 # %%
 train.main(
-    ["--config=configs/aimclr.py:small_start", f"--workdir={START}", *settings,
+    ["--config=configs/aimclr.py:small+skeletonclr", f"--workdir={START}", *settings,
      "--config.train.epochs=30", "--config.optim.milestones=(40,)"]
 )  # fmt: skip
 

@@ -55,6 +55,7 @@ def tiny(name):
     if "crossclr" in c:
         c.crossclr.start_epoch = 1
     c.train.batch_size, c.train.epochs, c.train.log_every = 4, 4, 2
+    c.train.epoch_steps = 0
     c.train.num_devices = 2
     c.checkpoint.every_epochs = c.knn.every_epochs = 2
     c.knn.batch_size = 4
