@@ -24,7 +24,7 @@ default = small["default"]
 
 SPLITS = {
     "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
-    "pku1_xsub": "xsub", "small": "xsub",
+    "pku1_xsub": "xsub", "small": "",
 }  # fmt: skip
 OPTIONS = ("skeletonclr", "halp")
 

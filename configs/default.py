@@ -28,7 +28,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     data.dir = config_dict.placeholder(
         str
     )  # folder that `python -m halp_jax.prepare --out=...` wrote
-    data.split = "xsub"  # benchmark: xsub, xview, xset, xperf ... `prepare` prints those it found
+    # A benchmark: xsub, xview, xset, xperf ... `prepare` prints those it found. "": the only one.
+    data.split = "xsub"
     data.max_frames = 300  # longer clips keep their first max_frames frames (released: 300)
 
     config.views = views = ml_collections.ConfigDict()  # the two augmented views of a clip

@@ -1,7 +1,6 @@
 """Sets of about a thousand clips: settings found on PKU-MMD's two-person actions (RESULTS.md).
 
-    python -m halp_jax.train --config=configs/small.py --workdir=runs/mine --config.data.dir=data/mine \\
-        --config.data.split=random
+    python -m halp_jax.train --config=configs/small.py --workdir=runs/mine --config.data.dir=data/mine
     python -m halp_jax.evaluate --workdir=runs/mine --protocol=knn --stream=concat
 
 is what to take for features, variant long: MoCo on joint, motion and bone side by side, the mean over
@@ -56,7 +55,7 @@ def get_config(variant: str = "long"):
 
 def set_pace(config):
     """3,600 steps whatever the size of the set, told as 36 epochs, and one probe: for any method."""
-    config.data.split = "xsub"
+    config.data.split = ""
     config.data.max_frames = 256
     config.views.num_frames = config.views.min_frames = 32
     config.optim.milestones = (30,)

@@ -49,6 +49,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> N
     with cluster.fail_together():
         checks.check_config(config)
         dataset = datasets.open_dataset(config.data.dir)
+        config.data.split = dataset.choose_split(config.data.split)
         evaluators = []
         if config.knn.every_epochs and checks.lacks_labels(dataset, config.data.split):
             log.warning("no kNN during training: the clips to train or to test on have no labels")

@@ -55,7 +55,9 @@ class FakeDataset:
     layout: object = NTU25
     name: str = "fake"
     hidden = ()  # clips whose label is not known
+    splits = ("xsub",)
     unit, describe, identity = Dataset.unit, Dataset.describe, Dataset.identity
+    choose_split = Dataset.choose_split
     tell_cut, training_batches = Dataset.tell_cut, Dataset.training_batches
     path: str = "fake"
     metadata: dict = field(default_factory=dict)

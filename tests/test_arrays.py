@@ -206,6 +206,17 @@ def test_without_splits_all_clips_are_for_training_and_none_for_testing():
     assert some.labelled("all", "train").tolist() == [0, 2] and some.num_classes == 2
 
 
+def test_the_only_split_needs_no_name_and_one_of_several_does():
+    one = make_dataset(splits={"random": {"train": [0, 1, 2], "test": [3]}})
+    assert one.choose_split("") == "random"
+    assert one.indices("", "test").tolist() == [3]
+    several = make_dataset(splits={name: {"train": [0, 1]} for name in ("xsub", "xview")})
+    with pytest.raises(UserError, match="no split ''; it has: xsub, xview; choose with"):
+        several.choose_split("")
+    with pytest.raises(UserError, match="no split 'xset'"):
+        one.choose_split("xset")
+
+
 def test_a_part_to_choose_settings_on_and_clips_that_are_in_two_parts(caplog):
     splits = {"x": {"train": [0, 1, 2], "test": [3, 2], "val": [4]}}
     dataset = from_arrays([make_frames(2)] * 6, [0] * 6, layout="kinect20", splits=splits)

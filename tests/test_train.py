@@ -348,6 +348,16 @@ def test_a_run_told_in_steps_is_as_long_on_any_set_and_resumes(tmp_path):
     assert "8 steps: 2.7 passes over 12 clips" in heard["whole"].getvalue()
 
 
+def test_a_run_keeps_the_name_of_the_split_that_it_took(tmp_path, monkeypatch):
+    pack_clips(tmp_path / "set.npz")
+    monkeypatch.setattr(train, "train", lambda config, workdir, **_: seen.append(config.data.split))
+    config, seen = small_config(str(tmp_path / "set.npz")), []
+    config.knn.every_epochs = 0
+    for config.data.split in ("", "xsub"):
+        train.run(config, tmp_path / "run")
+    assert seen == ["xsub", "xsub"]
+
+
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_the_data_set_of_a_run_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

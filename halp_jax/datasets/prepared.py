@@ -74,14 +74,21 @@ class Dataset:
         normalised = self.metadata["normalize"] != "none" or "normalised" in self.metadata["notes"]
         return "z" if normalised else "y"
 
-    def indices(self, benchmark: str, part: str) -> Int[np.ndarray, " chosen"]:
-        """Clip numbers of one part ("train", "test" or "val") of a benchmark, e.g. "xsub"."""
+    def choose_split(self, benchmark: str) -> str:
+        """The benchmark's name; "" is the only one that the set has."""
+        known = ", ".join(sorted(self.splits)) or "none"
+        if not benchmark and len(self.splits) == 1:
+            return known
         if benchmark not in self.splits:
-            known = ", ".join(sorted(self.splits)) or "none"
             raise UserError(
                 f"{self.path} has no split {benchmark!r}; it has: {known}; "
                 "choose with --config.data.split=NAME"
             )
+        return benchmark
+
+    def indices(self, benchmark: str, part: str) -> Int[np.ndarray, " chosen"]:
+        """Clip numbers of one part ("train", "test" or "val") of a benchmark, e.g. "xsub"."""
+        benchmark = self.choose_split(benchmark)
         if part not in self.splits[benchmark]:
             known = ", ".join(sorted(self.splits[benchmark]))
             raise UserError(f"split {benchmark} has no part {part!r}; it has: {known}")

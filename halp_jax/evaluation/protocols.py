@@ -79,6 +79,7 @@ def run(
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UserError(f"cannot write to {there}: make it writable, or choose another --workdir")
     dataset = datasets.open_dataset(config.data.dir)
+    config.data.split = dataset.choose_split(config.data.split)
     if dataset.unit == "graphs":
         found = [(graphs.evaluate(config, workdir, protocol, dataset, encoder, step), None)]
     elif protocol not in PROTOCOLS:

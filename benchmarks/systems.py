@@ -1,0 +1,78 @@
+"""The paper's other systems and ours on real clips: one preparation, one number of clips seen, one probe.
+
+    python benchmarks/systems.py --sets=data/pku2p:xperf,data/nwucla:xview --seeds=0,1,2 --out=runs/systems
+    python -m halp_jax.table runs/systems
+
+Each row is the `:small` of a config: 230,400 clips seen (64 in each of 3,600 steps; GL-Transformer takes
+24), its features by 1-NN and the linear probe of configs/small.py. The budget is printed first. What is done
+is not done again; --rows=ascal,ms2l takes some of them. Raw coordinates and untrained encoders stand beside.
+"""
+
+import argparse
+from pathlib import Path
+
+from halp_jax import evaluate, sweep, table
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+STEPS, PROBES = 3600, 120  # and what both evaluations take, about, in seconds
+# name: (config, variants, seconds a step of one CPU core: two bodies of 25 joints, docs/systems.md)
+ROWS = {
+    "moco": ("small", "long,long_halp", 0.2),
+    "predict": ("predict", "small", 0.12),
+    "ms2l": ("ms2l", "small", 0.17),
+    "ascal": ("ascal", "small,small+normalized,small+normalized+halp", 0.07),
+    "gltransformer": ("gltransformer", "small", 0.15 * 64 / 24),
+    "isc": ("isc", "small,small+halp", 1.4),
+    "crossclr_b": ("crossclr", "small+bigru,small+bigru+halp", 0.6),
+    "aimclr": ("aimclr", "small+skeletonclr,small,small+halp", 1.7),
+    "crossclr": ("crossclr", "small", 2.5),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--sets", required=True, help="FOLDER_OR_FILE:SPLIT, with commas between")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--out", type=Path, default=Path("runs/systems"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    rows = {name: ROWS[name] for name in args.rows.split(",")}
+    tasks = [task.rsplit(":", 1) for task in args.sets.split(",")]
+    seeds = args.seeds.split(",")
+    hours = {
+        name: len(tasks) * len(seeds) * len(variants.split(",")) * (STEPS * step + PROBES) / 3600
+        for name, (_, variants, step) in rows.items()
+    }
+    each = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
+    print(f"about {sum(hours.values()):.1f} hours of one core: {each}", flush=True)
+    for name, (config, variants, _) in rows.items():
+        for data, split in tasks:
+            out = args.out / Path(data).stem / split
+            options = [f"--config.data.dir={data}", f"--config.data.split={split}"]
+            if name == "moco":
+                options.append("--config.streams=('joint',)")  # as the others but CrosSCLR
+            own = [f"--config={CONFIGS / config}.py", *options]
+            status = sweep.main(
+                [*own, f"--variants={variants}", f"--seeds={args.seeds}", f"--workdir={out / name}"]
+            )
+            first = f"--config={CONFIGS / config}.py:{variants.split(',')[0]}"
+            for encoder in ("raw", "random") if name == "moco" else ("random",):
+                for protocol in ("knn", "linear"):
+                    workdir = out / name / encoder
+                    if not (workdir / "eval" / f"{protocol}_{encoder}.json").exists():
+                        status |= evaluate.main(
+                            [first, *options, f"--workdir={workdir}", f"--encoder={encoder}",
+                             f"--protocol={protocol}"]
+                        )  # fmt: skip
+            if status:
+                raise SystemExit(status)
+    table.main([str(args.out)])
+
+
+if __name__ == "__main__":
+    main()
