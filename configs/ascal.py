@@ -33,6 +33,9 @@ def get_config(variant: str = ""):
     config.encoder.dim = config.encoder.lstm.width
     set_small(config) if name == "small" else set_released(config)
     config.ascal.normalize = bool(options)
+    if name == "small" and not options:
+        # Raw vectors grow: at 0.1 NW-UCLA's run fell apart after 2,700 steps.
+        config.optim.learning_rate = 0.01
     if "halp" in options:
         config.halp.mu = 1.0
     return config
