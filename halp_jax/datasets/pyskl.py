@@ -21,25 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.datasets.clip import MAX_COORDINATE, MAX_RATE, Clip, DamagedClip, check_clip
-from halp_jax.datasets.labels import (
-    MAX_CLASSES,
-    UNLABELLED,
-    guess_class_names,
-    number_classes,
-    parse_name_fields,
-)
+from halp_jax.datasets import labels
+from halp_jax.datasets.clip import MAX_COORDINATE, MAX_RATE, Clip, DamagedClip
+from halp_jax.datasets.files import find_single, is_name
 from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.pyskl_points import JOINTS, WHERE, Rows, find_rows, read_rows
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.source import (
-    Item,
-    Source,
-    Splits,
-    find_normalized,
-    find_single,
-    fixed_splits,
-)
+from halp_jax.datasets.source import Item, Source, Splits, find_normalized, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
@@ -67,7 +55,7 @@ class Annotation(NamedTuple):
     remark: str = ""
 
 
-def read_item(item: Item, layout: Layout, num_classes: int, fps: float = 0.0) -> list[Clip]:
+def read_item(item: Item, layout: Layout, fps: float = 0.0) -> list[Clip]:
     """One annotation -> one clip, absent bodies zero. Raises DamagedClip.
 
     `fps` is what the file says of all clips, 0 if nothing: then names may tell.
@@ -91,9 +79,8 @@ def read_item(item: Item, layout: Layout, num_classes: int, fps: float = 0.0) ->
     if frames.shape[1] < layout.bodies:
         absent = layout.bodies - frames.shape[1]
         frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
-    fields = parse_name_fields(item.id) | ({"fps": fps} if fps else {})
-    clip = Clip(np.ascontiguousarray(frames), label, item.id, remark=remark, **fields)
-    return [check_clip(clip, layout, num_classes)]
+    fields = labels.parse_name_fields(item.id) | ({"fps": fps} if fps else {})
+    return [Clip(np.ascontiguousarray(frames), label, item.id, remark=remark, **fields)]
 
 
 def open_source(
@@ -110,7 +97,7 @@ def open_source(
         UserError: no such file, a pickle that is refused, no annotations, or joints of an unknown
             skeleton.
     """
-    file = find_single(Path(path).expanduser(), ".pkl", "a PYSKL annotation file (.pkl)")
+    file = find_single(path, ".pkl", "a PYSKL annotation file (.pkl)")
     content = load_pickle(file)
     if isinstance(content, list):  # as PYSKL's own tool writes them, without splits
         content = {"annotations": content}
@@ -146,26 +133,17 @@ def open_source(
     note = ""
     if not class_names:
         names = [item.id for item in items]
-        labels, note = number_classes([item.payload.label for item in items], names)
+        classes, note = labels.number_classes([item.payload.label for item in items], names)
         items = [
             Item(item.id, item.payload._replace(label=label))
-            for item, label in zip(items, labels, strict=True)
+            for item, label in zip(items, classes, strict=True)
         ]
-        class_names = guess_class_names(names, 1 + max(labels))
-    return find_normalized(
-        Source(
-            format="pyskl",
-            layout=chosen,
-            class_names=class_names,
-            items=tuple(items),
-            read=functools.partial(
-                read_item, layout=chosen, num_classes=len(class_names), fps=_given_rate(content)
-            ),
-            splits=functools.partial(fixed_splits, splits=splits),
-            notes={"file": str(file), "labels": note, "splits_ignored": ignored},
-            guessed=not layout and content.get("layout") is None,
-        )
-    )
+        class_names = labels.guess_class_names(names, 1 + max(classes))
+    read = functools.partial(read_item, layout=chosen, fps=_given_rate(content))
+    notes = {"file": str(file), "labels": note, "splits_ignored": ignored}
+    guessed = not layout and content.get("layout") is None
+    given = (read, items, chosen, class_names, splits)
+    return find_normalized(make_source("pyskl", *given, notes=notes, guessed=guessed))
 
 
 def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file: Path) -> Layout:
@@ -190,7 +168,7 @@ def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file
 
 def _given_names(names: Any, num_classes: int) -> tuple[str, ...]:
     """The class names that a file of `export` holds, if they are sound."""
-    sound = isinstance(names, list | tuple) and num_classes <= len(names) <= MAX_CLASSES
+    sound = isinstance(names, list | tuple) and num_classes <= len(names) <= labels.MAX_CLASSES
     if not sound or not all(isinstance(n, str) and n and n.isprintable() for n in names):
         return ()
     return tuple(names)
@@ -219,11 +197,14 @@ def _check_annotation(
 ) -> tuple[str, Annotation]:
     """Its name, and its array and label or the reason why it cannot be read."""
     name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
-    if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
+    if not is_name(name):
         return f"annotation {number}", Annotation(reason="it has no frame_dir to name it")
     label = annotation.get("label")
-    label = UNLABELLED if label is None else label
-    if not isinstance(label, int | np.integer) or not UNLABELLED <= label < MAX_CLASSES:
+    label = labels.UNLABELLED if label is None else label
+    if (
+        not isinstance(label, int | np.integer)
+        or not labels.UNLABELLED <= label < labels.MAX_CLASSES
+    ):
         return name, Annotation(reason=f"its label is {str(label)[:40]}, not a class number")
     size = _read_size(annotation.get("img_shape")) if axes == 2 else None
     if isinstance(size, str):
