@@ -44,9 +44,7 @@ _AIMCLR = (
 _THERE = np.float32(1e-6)
 
 
-@remember
-def _open_array(path: str) -> np.ndarray:
-    return map_array(Path(path))
+_open_array = remember(map_array)
 
 
 def read_item(item: Item, layout: Layout) -> list[Clip]:
@@ -106,7 +104,13 @@ def _open(format: str, path: str | Path, layout: str | None, data_names: Sequenc
         if data is None:
             continue
         array = map_array(data)
-        _check_shape(array, data)
+        if array.ndim != 5 or array.shape[1] != 3 or array.dtype.kind != "f":
+            raise UserError(
+                f"{data}: {array.dtype} of shape {list(array.shape)}, not floating-point"
+                " [clips, 3, time, joints, bodies]; give 2s-AGCN's joint arrays"
+            )
+        if not 0 < array.shape[2] <= MAX_FRAMES:
+            raise UserError(f"{data}: {array.shape[2]} frames a clip, not 1 to {MAX_FRAMES}")
         if shape not in (None, array.shape[3:]):
             raise UserError(f"{data}: other joints or bodies than in training; give one data set")
         shape = array.shape[3:]
@@ -151,16 +155,6 @@ def _open(format: str, path: str | Path, layout: str | None, data_names: Sequenc
         notes=notes,
         guessed=not layout,
     )
-
-
-def _check_shape(array: np.ndarray, path: Path) -> None:
-    if array.ndim != 5 or array.shape[1] != 3 or array.dtype.kind != "f" or 0 in array.shape[2:]:
-        raise UserError(
-            f"{path}: {array.dtype} of shape {list(array.shape)}, not floating-point"
-            " [clips, 3, time, joints, bodies]; give 2s-AGCN's joint arrays"
-        )
-    if array.shape[2] > MAX_FRAMES:
-        raise UserError(f"{path}: {array.shape[2]} frames a clip, more than {MAX_FRAMES}")
 
 
 def _choose_layout(name: str | None, shape: Sequence[int], folder: Path) -> Layout:

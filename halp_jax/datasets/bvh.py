@@ -22,7 +22,6 @@ from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.files import ALL, list_files, one_line, parse_numbers, read_bytes
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout
@@ -133,17 +132,13 @@ def _place(
     return place_joints(skeleton.parents, offsets, rotations)
 
 
-def _read_names(file: Path) -> list[str]:
-    return parse_bvh(read_bytes(file, motion_files.MAX_FILE_BYTES), str(file))[0].names
-
-
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """One file -> one clip. Raises DamagedClip."""
     path, label = item.payload
     skeleton, positions, fps = parse_bvh(read_bytes(path, motion_files.MAX_FILE_BYTES), path)
     frames = motion_files.select_joints(positions, skeleton.names, layout, path)
     frames, remark = motion_files.scale_to_metres(frames, layout)
-    return [Clip(to_float32(frames[:, None]), label, item.id, remark=remark, fps=fps)]
+    return [Clip(frames[:, None], label, item.id, remark=remark, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -158,7 +153,11 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     """
     _, files = list_files(path, r".*\.bvh", "a .bvh file, or the folder with .bvh files", ALL)
     labels, classes = label_by_folder([name for name, _ in files])
-    chosen = motion_files.choose_layout(layout, [file for _, file in files], _read_names)
+
+    def read_names(file: Path) -> list[str]:
+        return parse_bvh(read_bytes(file, motion_files.MAX_FILE_BYTES), str(file))[0].names
+
+    chosen = motion_files.choose_layout(layout, [file for _, file in files], read_names)
     items = [Item(name, (str(file), labels[name])) for name, file in files]
     read = functools.partial(read_item, layout=chosen)
     return make_source("bvh", read, items, chosen, classes, seed=seed)

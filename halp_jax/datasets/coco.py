@@ -28,7 +28,6 @@ from halp_jax.datasets import tracking
 from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.files import is_name, list_files, load_json, read_first
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
@@ -63,7 +62,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
             continue  # a photograph of nobody
         points, remark = tracking.track_clip(people, layout, path)
         sizes = {image.size for image in images.values()}
-        frames = to_float32(lift_points(points, size=sizes.pop() if len(sizes) == 1 else None))
+        frames = lift_points(points, size=sizes.pop() if len(sizes) == 1 else None)
         name = f"{item.id}/{group}" if group and len(groups) > 1 else item.id
         clips.append(Clip(frames, label, name, remark=remark))
     if not clips:

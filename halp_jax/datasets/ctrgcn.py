@@ -48,9 +48,7 @@ _RAW_BODY = NTU25.num_joints * 3
 _MAX_LIST_BYTES = 64 * 2**20
 
 
-@remember
-def _open_rows(path: str, name: str) -> Rows:
-    return Rows(Path(path), name)
+_open_rows = remember(Rows)
 
 
 def read_item(item: Item, layout: Layout, file: str, move: bool) -> list[Clip]:

@@ -114,7 +114,6 @@ def remember(read: Callable[..., Any]) -> Callable[..., Any]:
     def read_once(path: str, changed_ns: int, *rest: Any) -> Any:
         return read(path, *rest)
 
-    @functools.wraps(read)
     def read_again(path: str, *rest: Any) -> Any:
         try:
             changed = os.stat(path).st_mtime_ns

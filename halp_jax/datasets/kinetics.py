@@ -24,7 +24,6 @@ from halp_jax.datasets import tracking
 from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.files import check_folder, is_name, load_json
 from halp_jax.datasets.labels import MAX_CLASSES
-from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
@@ -60,7 +59,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
             raise DamagedClip(f"{path}: poses of {found[number].shape[1]} joints; fetch it again")
     points, remark = tracking.track_clip(found, layout, path)
     points[..., :2] *= _PICTURE[::-1]
-    frames = to_float32(lift_points(points, size=_PICTURE))
+    frames = lift_points(points, size=_PICTURE)
     return [Clip(frames, label, item.id, remark=remark, fps=_FPS)]
 
 

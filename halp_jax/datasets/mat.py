@@ -26,7 +26,7 @@ from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.files import ALL, list_files, one_line, read_bytes, read_first
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.npy import clean_numbers, to_float32
+from halp_jax.datasets.npy import clean_numbers
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20, MAX_BODIES, Layout, get_layout, with_bodies
@@ -96,7 +96,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
             np.nan_to_num(clean_numbers(_order_axes(value, layout, path))), layout
         )
         frames = frames[:, None]
-    return [Clip(to_float32(frames), name=item.id, remark=remark, **fields)]
+    return [Clip(frames, name=item.id, remark=remark, **fields)]
 
 
 def _read_variable(path: str) -> tuple[str, "np.ndarray | Cells"]:

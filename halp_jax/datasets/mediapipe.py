@@ -35,7 +35,7 @@ from jaxtyping import Float
 from halp_jax.datasets import files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.npy import map_array, to_float32
+from halp_jax.datasets.npy import map_array
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.datasets.tracking import is_frame_number, line_up
 from halp_jax.skeletons.layout import MEDIAPIPE33
@@ -64,7 +64,7 @@ def read_item(item: Item) -> list[Clip]:
         points = _READERS[Path(path).suffix.lower()](Path(path))
     seen = np.isfinite(points).all(-1) & points.any(-1)
     turned = np.nan_to_num(points) * (-1.0, -1.0, 1.0) + (0.0, 0.0, _AWAY)
-    return [Clip(to_float32(np.where(seen[..., None], turned, 0.0))[:, None], label, item.id)]
+    return [Clip(np.where(seen[..., None], turned, 0.0)[:, None], label, item.id)]
 
 
 def line_up_frames(

@@ -82,12 +82,13 @@ def read_header(stream: io.BufferedIOBase, where: str) -> Header:
     return Header(shape, dtype, bool(fortran), stream.tell())
 
 
-def map_array(path: Path) -> np.ndarray:
+def map_array(path: str | Path) -> np.ndarray:
     """The array of a .npy file, mapped: only what is used of it is read, and it cannot be written.
 
     Raises:
         DamagedClip: the file is missing, cut short, or holds more than numbers.
     """
+    path = Path(path)
     with open_file(path) as stream:
         header = read_header(stream, str(path))
         size = path.stat().st_size
@@ -132,7 +133,8 @@ class Rows:
             Fortran order.
     """
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, path: str | Path, name: str):
+        path = Path(path)
         self.where = f"{path}, {name}"
         with open_zip(path) as file:
             try:

@@ -17,7 +17,6 @@ from pathlib import Path
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip
 from halp_jax.datasets.files import list_files, load_json, to_numbers
 from halp_jax.datasets.labels import UCLA_ACTIONS, parse_name_fields
-from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source, Splits, make_source, split_by_rules
 from halp_jax.skeletons.layout import KINECT20
 
@@ -40,16 +39,12 @@ def read_item(item: Item) -> list[Clip]:
     frames = to_numbers(fields.get("skeletons"))
     if frames.ndim != 3 or frames.shape[1:] != (KINECT20.num_joints, 3):
         raise DamagedClip(f"{path}: its skeletons are not [time, 20, 3] numbers; fetch it again")
-    frames = to_float32(frames[:, None])
+    frames = frames[:, None]
     return [Clip(frames, label - 1, item.id, **parse_name_fields(item.id))]
 
 
 def open_source(path: str | Path) -> Source:
-    """The folder of the files, or one of them.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The folder of the files, or one of them. Raises UserError where there is none."""
     _, files = list_files(path, _NAMES, WHAT)
     items = [Item(name, str(file)) for name, file in {f.stem: f for _, f in files}.items()]
     return make_source("nwucla", read_item, items, KINECT20, UCLA_ACTIONS, make_splits)

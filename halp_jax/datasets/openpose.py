@@ -27,7 +27,6 @@ from halp_jax.datasets import tracking
 from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.files import list_files, load_json
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
@@ -87,7 +86,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
         found[number] = people
     points, remark = tracking.track_clip(found, layout, item.id)
     size = sizes.pop() if len(sizes) == 1 else None
-    frames = to_float32(lift_points(points, size=size))
+    frames = lift_points(points, size=size)
     return [Clip(frames, label, item.id, remark=remark)]
 
 

@@ -105,10 +105,18 @@ def load(file: str | os.PathLike[str]) -> ArrayDataset | graphs.GraphDataset:
             if metadata["format"] == graphs.FORMAT:
                 return graphs.read(path, metadata, arrays)
             fields = read_fields(path, metadata, len(metadata["names"]))
-            if frames_size > _SPARE + 4 * math.prod(_frames_shape(fields)):
+            layout, lengths = fields["layout"], fields["lengths"]
+            count = int(lengths.sum(dtype=np.int64))
+            shape = (max(count, 0), layout.bodies, layout.num_joints, 3)
+            if frames_size > _SPARE + 4 * math.prod(shape):
                 raise Misfit("its frames are more than its clips have")
             frames = arrays["frames"]
-        _check_frames(frames, fields)
+        if frames.dtype not in (np.float16, np.float32):
+            raise Misfit(f"its frames are {frames.dtype}")
+        if not len(lengths) or lengths.min() < 1 or frames.shape != shape:
+            raise Misfit(f"its frames are {list(frames.shape)}, its clips have {list(shape)}")
+        if not np.isfinite(frames).all():
+            raise Misfit("coordinates are NaN or infinite")
     except UserError:
         raise
     except OSError as error:
@@ -145,20 +153,3 @@ def is_dataset(path: str | os.PathLike[str]) -> bool:
         return (path / prepared.METADATA).exists() or (path / graphs.FILE).exists()
     with zipfile.ZipFile(path) as file:
         return "metadata.npy" in file.namelist()
-
-
-def _frames_shape(fields: dict[str, Any]) -> tuple[int, ...]:
-    layout = fields["layout"]
-    count = int(fields["lengths"].sum(dtype=np.int64))
-    return (max(count, 0), layout.bodies, layout.num_joints, 3)
-
-
-def _check_frames(frames: np.ndarray, fields: dict[str, Any]) -> None:
-    """Raises Misfit when the frames are not those of the clips that the metadata name."""
-    lengths, shape = fields["lengths"], _frames_shape(fields)
-    if frames.dtype not in (np.float16, np.float32):
-        raise Misfit(f"its frames are {frames.dtype}")
-    if not len(lengths) or lengths.min() < 1 or frames.shape != shape:
-        raise Misfit(f"its frames are {list(frames.shape)}, its clips have {list(shape)}")
-    if not np.isfinite(frames).all():
-        raise Misfit("coordinates are NaN or infinite")

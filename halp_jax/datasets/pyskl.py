@@ -139,7 +139,9 @@ def open_source(
             for item, label in zip(items, classes, strict=True)
         ]
         class_names = labels.guess_class_names(names, 1 + max(classes))
-    read = functools.partial(read_item, layout=chosen, fps=_given_rate(content))
+    fps = content.get("fps")  # in Hz, of a file that `export` wrote
+    fps = float(fps) if isinstance(fps, int | float) and 0 < fps <= MAX_RATE else 0.0
+    read = functools.partial(read_item, layout=chosen, fps=fps)
     notes = {"file": str(file), "labels": note, "splits_ignored": ignored}
     guessed = not layout and content.get("layout") is None
     given = (read, items, chosen, class_names, splits)
@@ -172,12 +174,6 @@ def _given_names(names: Any, num_classes: int) -> tuple[str, ...]:
     if not sound or not all(isinstance(n, str) and n and n.isprintable() for n in names):
         return ()
     return tuple(names)
-
-
-def _given_rate(content: dict[str, Any]) -> float:
-    """The frame rate in Hz that a file of `export` holds; 0 if none is there."""
-    fps = content.get("fps")
-    return float(fps) if isinstance(fps, int | float) and 0 < fps <= MAX_RATE else 0.0
 
 
 def _array(value: Any) -> np.ndarray | None:

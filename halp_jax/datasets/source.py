@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.npy import to_float32
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.normalize import looks_normalized
@@ -78,7 +79,7 @@ def make_source(
     notes: Mapping[str, Any] | None = None,
     guessed: bool = False,
 ) -> Source:
-    """A Source whose clips are checked as they are read.
+    """A Source whose clips, of any real type, are checked as they are read.
 
     `splits` may be those that a file gives by name; without any `split_by_default` makes them.
     """
@@ -95,8 +96,13 @@ def make_source(
 def read_checked(
     item: Item, read: Callable[[Item], list[Clip]], layout: Layout, num_classes: int
 ) -> list[Clip]:
-    """The clips of an item. Raises DamagedClip."""
-    return [check_clip(clip, layout, num_classes) for clip in read(item)]
+    """The clips of an item as float32. Raises DamagedClip."""
+    clips = []
+    for clip in read(item):
+        if clip.frames.dtype != np.float32:
+            clip = dataclasses.replace(clip, frames=to_float32(clip.frames))
+        clips.append(check_clip(clip, layout, num_classes))
+    return clips
 
 
 def find_normalized(source: Source, count: int = 16) -> Source:

@@ -22,7 +22,7 @@ from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.files import ALL, list_files, parse_numbers, read_bytes, remember
 from halp_jax.datasets.labels import label_by_folder, name_classes
-from halp_jax.datasets.npy import clean_numbers, to_float32
+from halp_jax.datasets.npy import clean_numbers
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.datasets.text_columns import CUTS, MAX_NUMBERS, Columns, Part, find_columns
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
@@ -151,7 +151,7 @@ def read_item(item: Item, columns: Columns, layout: Layout) -> list[Clip]:
     present = np.flatnonzero(frames.any((1, 2, 3)))  # MSRC-12 begins without a body
     frames = frames[present[0] : present[-1] + 1] if len(present) else frames
     given = {"label": part.label, "subject": part.subject} | fields
-    return [Clip(to_float32(frames), name=item.id, remark="; ".join(remarks), fps=fps, **given)]
+    return [Clip(frames, name=item.id, remark="; ".join(remarks), fps=fps, **given)]
 
 
 def open_source(
@@ -192,14 +192,12 @@ def open_source(
     if labelled:
         count = max([*labels, len(described.classes) - 1]) + 1
         classes = described.classes or name_classes(count)
-    chosen = _find_layout(described, layout, [file for _, file in files])
+
+    def read_names(file: Path) -> Sequence[str]:
+        return described.joints or _load(str(file), described).names
+
+    paths = [file for _, file in files]
+    chosen = motion_files.choose_layout(layout or described.layout, paths, read_names)
+    chosen = with_bodies(chosen, max(described.bodies, chosen.bodies))
     read = functools.partial(read_item, columns=described, layout=chosen)
     return make_source("text", read, items, chosen, classes, seed=seed)
-
-
-def _find_layout(columns: Columns, layout: str | None, files: Sequence[Path]) -> Layout:
-    def read_names(file: Path) -> Sequence[str]:
-        return columns.joints or _load(str(file), columns).names
-
-    chosen = motion_files.choose_layout(layout or columns.layout, files, read_names)
-    return with_bodies(chosen, max(columns.bodies, chosen.bodies))

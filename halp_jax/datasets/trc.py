@@ -19,7 +19,6 @@ from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.files import ALL, list_files, one_line, read_bytes
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import MAX_FILE_BYTES, choose_layout, select_joints
-from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import MAX_BODIES, Layout, with_bodies
@@ -61,10 +60,6 @@ def parse_trc(
     return names, numbers.reshape(len(rows), len(names), 3) * _UNITS[units], fps
 
 
-def _read_names(file: Path) -> list[str]:
-    return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
-
-
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """The files of one clip, a body each. Raises DamagedClip."""
     paths, label = item.payload
@@ -75,7 +70,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
     frames = np.zeros((max(map(len, bodies)), len(bodies), layout.num_joints, 3))
     for body, positions in enumerate(bodies):
         frames[: len(positions), body] = positions
-    return [Clip(to_float32(frames), label, item.id, fps=fps)]
+    return [Clip(frames, label, item.id, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -99,7 +94,11 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     if most > MAX_BODIES:
         raise UserError(f"{path}: a clip of {most} people (files _P1, _P2, ...); join fewer")
     labels, classes = label_by_folder(list(clips))
-    chosen = choose_layout(layout, [file for _, file in found], _read_names)
+
+    def read_names(file: Path) -> list[str]:
+        return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
+
+    chosen = choose_layout(layout, [file for _, file in found], read_names)
     chosen = with_bodies(chosen, max(most, chosen.bodies))
     items = [
         Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
