@@ -49,9 +49,7 @@ _open_array = remember(map_array)
 
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """One row of an array -> one clip. Raises DamagedClip."""
-    path, row, label, length, reason = item.payload
-    if reason:
-        raise DamagedClip(f"clip {item.id}: {reason}; correct the arrays or leave it out")
+    path, row, length = item.payload
     array = _open_array(path)
     values = array[row, :, :length] if length else array[row]
     frames = to_float32(values).transpose(1, 3, 2, 0)  # [time, bodies, joints, xyz]
@@ -59,7 +57,9 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
         frames = trim_end(frames)
     if layout.axes == 2:
         frames = to_float32(lift_points(frames * (1, -1, 1)))
-    return [Clip(np.ascontiguousarray(frames), label, item.id, **labels.parse_name_fields(item.id))]
+    return [
+        Clip(np.ascontiguousarray(frames), item.label, item.id, **labels.parse_name_fields(item.id))
+    ]
 
 
 def read_aimclr(item: Item, layout: Layout) -> list[Clip]:
@@ -131,7 +131,9 @@ def _open(format: str, path: str | Path, layout: str | None, data_names: Sequenc
                 name, reason = f"{name}#{prefix}{row}", f"{name} is there twice"
             seen.add(name)
             names[part].append(name)
-            items.append(Item(name, (str(data), row, label, length, reason)))
+            told = f"clip {name}: {reason}; correct the arrays or leave it out"
+            payload = DamagedClip(told) if reason else (str(data), row, length)
+            items.append(Item(name, payload, label))
     if shape is None:
         raise UserError(
             f"{folder} holds no train_{data_names[0]}; give the folder of one benchmark"
@@ -139,18 +141,14 @@ def _open(format: str, path: str | Path, layout: str | None, data_names: Sequenc
     if not items:
         raise UserError(f"{folder}: its arrays have no clips; fetch them again")
     chosen = _choose_layout(layout, shape, folder)
-    names_of = [item.id for item in items]
-    classes, notes["labels"] = labels.number_classes([item.payload[2] for item in items], names_of)
-    items = [
-        Item(item.id, (*item.payload[:2], label, *item.payload[3:]))
-        for item, label in zip(items, classes, strict=True)
-    ]
+    items, notes["labels"] = labels.number_items(items)
+    num_classes = 1 + max(item.label for item in items)
     return make_source(
         format,
         functools.partial(read_aimclr if format == "aimclr" else read_item, layout=chosen),
         items,
         chosen,
-        labels.guess_class_names(names_of, 1 + max(classes)),
+        labels.guess_class_names([item.id for item in items], num_classes),
         {guess_benchmark(folder): names},
         notes=notes,
         guessed=not layout,

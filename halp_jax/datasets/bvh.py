@@ -134,11 +134,11 @@ def _place(
 
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """One file -> one clip. Raises DamagedClip."""
-    path, label = item.payload
+    path = item.payload
     skeleton, positions, fps = parse_bvh(read_bytes(path, motion_files.MAX_FILE_BYTES), path)
     frames = motion_files.select_joints(positions, skeleton.names, layout, path)
     frames, remark = motion_files.scale_to_metres(frames, layout)
-    return [Clip(frames[:, None], label, item.id, remark=remark, fps=fps)]
+    return [Clip(frames[:, None], item.label, item.id, remark=remark, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -152,12 +152,11 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         UserError: no file, or no layout whose joints the first sound file has.
     """
     _, files = list_files(path, r".*\.bvh", "a .bvh file, or the folder with .bvh files", ALL)
-    labels, classes = label_by_folder([name for name, _ in files])
+    items, classes = label_by_folder([Item(name, str(file)) for name, file in files])
 
     def read_names(file: Path) -> list[str]:
         return parse_bvh(read_bytes(file, motion_files.MAX_FILE_BYTES), str(file))[0].names
 
     chosen = motion_files.choose_layout(layout, [file for _, file in files], read_names)
-    items = [Item(name, (str(file), labels[name])) for name, file in files]
     read = functools.partial(read_item, layout=chosen)
     return make_source("bvh", read, items, chosen, classes, seed=seed)

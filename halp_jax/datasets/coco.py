@@ -50,7 +50,7 @@ class Image(NamedTuple):
 
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """One file -> its clips. Raises DamagedClip."""
-    path, label = item.payload
+    path = item.payload
     groups = group_images(*read_images(Path(path)))
     clips = []
     for group, images in groups.items():
@@ -64,7 +64,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
         sizes = {image.size for image in images.values()}
         frames = lift_points(points, size=sizes.pop() if len(sizes) == 1 else None)
         name = f"{item.id}/{group}" if group and len(groups) > 1 else item.id
-        clips.append(Clip(frames, label, name, remark=remark))
+        clips.append(Clip(frames, item.label, name, remark=remark))
     if not clips:
         raise DamagedClip(f"{path}: nobody in it; leave it out")
     return clips
@@ -154,8 +154,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         clips[own or name] = str(file)
     paths = [file for _, file in files]
     chosen = find_layout(layout) if layout else read_first(paths, _tell_layout)
-    labels, class_names = label_by_folder(list(clips))
-    items = [Item(name, (file, labels[name])) for name, file in clips.items()]
+    items, class_names = label_by_folder([Item(name, file) for name, file in clips.items()])
     read, notes = functools.partial(read_item, layout=chosen), {"folder": str(folder)}
     return make_source("coco", read, items, chosen, class_names, seed=seed, notes=notes)
 

@@ -53,8 +53,8 @@ _open_rows = remember(Rows)
 
 def read_item(item: Item, layout: Layout, file: str, move: bool) -> list[Clip]:
     """One row of x -> one clip. Raises DamagedClip."""
-    part, row, label = item.payload
-    if label < 0:
+    part, row = item.payload
+    if item.label < 0:
         raise DamagedClip(f"clip {item.id}: its label is not one class; correct it or leave it out")
     try:
         values = _open_rows(file, f"x_{part}").read(row)[0]
@@ -76,7 +76,7 @@ def read_item(item: Item, layout: Layout, file: str, move: bool) -> list[Clip]:
         frames = np.where(seen, frames + _AWAY, 0)
     # The generator's files of NTU are called so, and keep the frames of the sensor.
     fps = 30.0 if Path(file).stem.upper().startswith("NTU") else 0.0
-    return [Clip(frames, label, item.id, remark=remark, fps=fps)]
+    return [Clip(frames, item.label, item.id, remark=remark, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None) -> Source:
@@ -122,7 +122,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
         classes = max(classes, known)
         names[part] = [f"{part}_{row}" for row in range(len(labels))]
         items += [
-            Item(name, (part, row, int(label)))
+            Item(name, (part, row), int(label))
             for row, (name, label) in enumerate(zip(names[part], labels, strict=True))
         ]
     if not items:

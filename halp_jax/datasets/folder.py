@@ -40,9 +40,7 @@ _MAX_ROWS = 2_000_000
 
 def read_item(item: Item, folder: str, layout: Layout) -> list[Clip]:
     """One file -> one clip. Raises DamagedClip."""
-    file, label, subject, reason = item.payload
-    if reason:
-        raise DamagedClip(f"clip {item.id}: {reason}; correct the CSV file or leave it out")
+    file, subject = item.payload
     path = Path(folder) / file
     array = map_array(path)
     if array.ndim == 3:
@@ -63,7 +61,7 @@ def read_item(item: Item, folder: str, layout: Layout) -> list[Clip]:
     frames = to_float32(array)
     if layout.axes == 2:
         frames = to_float32(lift_points(frames))
-    return [Clip(frames, label, item.id, subject=subject)]
+    return [Clip(frames, item.label, item.id, subject=subject)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -94,8 +92,9 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
             name, reason = f"{name}#{number}", f"{row['file'][:200]} is there twice"
         seen.add(name)
         parts[name] = part
-        items.append(Item(name, (row["file"], label, subject, reason)))
-    sound = (folder / item.payload[0] for item in items if not item.payload[3])
+        told = f"clip {name}: {reason}; correct the CSV file or leave it out"
+        items.append(Item(name, DamagedClip(told) if reason else (row["file"], subject), label))
+    sound = (folder / each.payload[0] for each in items if isinstance(each.payload, tuple))
     chosen = _choose_layout(layout, sound)
     own = functools.partial(split_by_column, parts=parts) if any(parts.values()) else None
     read = functools.partial(read_item, folder=str(folder), layout=chosen)
@@ -119,11 +118,9 @@ def open_arrays(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     """
     what = "a .npy file [time, bodies, joints, 3], or a folder of them"
     folder, files = list_files(path, r".*\.npy", what)
-    labels, class_names = label_by_folder([name for name, _ in files])
-    items = [
-        Item(name, (file.relative_to(folder).as_posix(), labels[name], -1, None))
-        for name, file in files
-    ]
+    items, class_names = label_by_folder(
+        [Item(name, (file.relative_to(folder).as_posix(), -1)) for name, file in files]
+    )
     chosen = _choose_layout(layout, (file for _, file in files))
     read = functools.partial(read_item, folder=str(folder), layout=chosen)
     return find_normalized(make_source("npy", read, items, chosen, class_names, seed=seed))

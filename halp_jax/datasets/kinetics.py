@@ -41,7 +41,7 @@ _PARTS = {"train": "train", "val": "test"}
 
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """The file of one clip -> the clip. Raises DamagedClip."""
-    path, label = item.payload
+    path = item.payload
     content = load_json(path, _MAX_BYTES)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
@@ -60,7 +60,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
     points, remark = tracking.track_clip(found, layout, path)
     points[..., :2] *= _PICTURE[::-1]
     frames = lift_points(points, size=_PICTURE)
-    return [Clip(frames, label, item.id, remark=remark, fps=_FPS)]
+    return [Clip(frames, item.label, item.id, remark=remark, fps=_FPS)]
 
 
 def _read_pose(person: Any, path: str) -> Float[np.ndarray, "joints 3"]:
@@ -96,7 +96,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
                 continue
             label = entry["label_index"]
             class_names[label] = entry["label"]
-            items.append(Item(name, (str(clips / f"{name}.json"), label)))
+            items.append(Item(name, str(clips / f"{name}.json"), label))
             if part:
                 parts[part].append(name)
     if not items:

@@ -5,9 +5,12 @@ every class is called by the next one's name. -1 is a clip without a label: pre-
 wherever classes are compared it is left out.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
+
+from halp_jax.datasets.source import Item
 
 UNLABELLED = -1
 # A label above this is damage, not a class: it must not make that many classes.
@@ -104,17 +107,27 @@ def name_classes(count: int) -> tuple[str, ...]:
     return tuple(f"class {number}" for number in range(count))
 
 
-def label_by_folder(names: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """{clip: class} and the classes' names, in the order of the alphabet.
+def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], tuple[str, ...]]:
+    """The items with their classes, and the classes' names, in the order of the alphabet.
 
     The name of a clip that lies in a folder begins with it ("wave/0007"), and that is its class; any
     other is without a label.
     """
-    folders = {name: name.split("/")[0] for name in names if "/" in name}
-    classes = sorted(set(folders.values()))
-    number = {each: place for place, each in enumerate(classes)}
-    labels = {name: number[folders[name]] if name in folders else UNLABELLED for name in names}
-    return labels, tuple(classes)
+    folders = [item.id.split("/")[0] if "/" in item.id else None for item in items]
+    classes = sorted(set(filter(None, folders)))
+    number = {each: place for place, each in enumerate(classes)} | {None: UNLABELLED}
+    return _relabel(items, [number[each] for each in folders]), tuple(classes)
+
+
+def number_items(items: Sequence[Item]) -> tuple[list[Item], str]:
+    """`number_classes` of items, which their ids name."""
+    classes, note = number_classes([item.label for item in items], [item.id for item in items])
+    return _relabel(items, classes), note
+
+
+def _relabel(items: Sequence[Item], classes: Sequence[int]) -> list[Item]:
+    pairs = zip(items, classes, strict=True)
+    return [dataclasses.replace(item, label=label) for item, label in pairs]
 
 
 def parse_name_fields(name: str) -> dict[str, Any]:

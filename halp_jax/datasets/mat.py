@@ -96,7 +96,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
             np.nan_to_num(clean_numbers(_order_axes(value, layout, path))), layout
         )
         frames = frames[:, None]
-    return [Clip(frames, name=item.id, remark=remark, **fields)]
+    return [Clip(frames, item.label, item.id, remark=remark, **fields)]
 
 
 def _read_variable(path: str) -> tuple[str, "np.ndarray | Cells"]:
@@ -168,18 +168,16 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         UserError: no file, or a skeleton that is not known.
     """
     _, files = list_files(path, r".*\.mat", "a .mat file, or the folder with .mat files", ALL)
-    names = [name for name, _ in files]
-    fields = [motion_files.match_name(UTD_NAME, name) for name in names]
-    if all(fields) and not layout:
-        labelled, classes = [each | {"label": each["label"] - 1} for each in fields], UTD_ACTIONS
+    told = [motion_files.match_name(UTD_NAME, name) for name, _ in files]
+    if all(told) and not layout:
+        classes = UTD_ACTIONS
+        numbers = [fields.pop("label") - 1 for fields in told]
+        given = zip(files, told, numbers, strict=True)
+        items = [Item(name, (str(file), fields), n) for (name, file), fields, n in given]
     else:
-        labels, classes = label_by_folder(names)
-        labelled = [{"label": labels[name]} for name in names]
+        items, classes = label_by_folder([Item(name, (str(file), {})) for name, file in files])
     paths = [file for _, file in files]
     chosen = find_layout(layout) if layout else read_first(paths, _tell_layout)
-    items = [
-        Item(name, (str(file), each)) for (name, file), each in zip(files, labelled, strict=True)
-    ]
     read = functools.partial(read_item, layout=chosen)
     return make_source("mat", read, items, chosen, classes, seed=seed)
 

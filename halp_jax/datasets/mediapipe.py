@@ -59,12 +59,12 @@ _WIDTHS = (GIVEN * 3, GIVEN * 4)
 
 def read_item(item: Item) -> list[Clip]:
     """One file, or one row of samples -> one clip. Raises DamagedClip."""
-    path, points, label = item.payload
+    path, points = item.payload
     if points is None:
         points = _READERS[Path(path).suffix.lower()](Path(path))
     seen = np.isfinite(points).all(-1) & points.any(-1)
     turned = np.nan_to_num(points) * (-1.0, -1.0, 1.0) + (0.0, 0.0, _AWAY)
-    return [Clip(np.where(seen[..., None], turned, 0.0)[:, None], label, item.id)]
+    return [Clip(np.where(seen[..., None], turned, 0.0)[:, None], item.label, item.id)]
 
 
 def line_up_frames(
@@ -274,18 +274,15 @@ def open_source(path: str | Path, *, seed: int = 0) -> Source:
         UserError: no such files.
     """
     folder, listed = files.list_files(path, r".*\.(csv|json|npy)", WHAT)
-    found: list[tuple[str, str, np.ndarray | None]] = []
+    items: list[Item] = []
     times: Counter[str] = Counter()
     for own, file in listed:
         samples = read_samples(file) if file.suffix.lower() == ".csv" else None
-        if samples is None:
-            samples = [(own, None)]
-        for name, points in samples:
+        for name, points in [(own, None)] if samples is None else samples:
             times[name] += 1
             unique = name if times[name] == 1 else f"{name}#{times[name]}"
-            found.append((unique, str(file), points))
-    labels, class_names = label_by_folder([name for name, _, _ in found])
-    items = [Item(name, (file, points, labels[name])) for name, file, points in found]
+            items.append(Item(unique, (str(file), points)))
+    items, class_names = label_by_folder(items)
     notes = {"folder": str(folder)}
     return make_source(
         "mediapipe", read_item, items, MEDIAPIPE33, class_names, seed=seed, notes=notes

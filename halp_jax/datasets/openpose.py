@@ -67,10 +67,9 @@ def read_frame(
 
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """The files of one clip -> the clip. Raises DamagedClip."""
-    files, label = item.payload
     found: dict[int, np.ndarray] = {}
     sizes = set()
-    for number, path in files:
+    for number, path in item.payload:
         if number in found:
             raise DamagedClip(f"clip {item.id}: frame {number} is there twice; remove one file")
         people, size = read_frame(Path(path))
@@ -87,7 +86,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
     points, remark = tracking.track_clip(found, layout, item.id)
     size = sizes.pop() if len(sizes) == 1 else None
     frames = lift_points(points, size=size)
-    return [Clip(frames, label, item.id, remark=remark)]
+    return [Clip(frames, item.label, item.id, remark=remark)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -104,8 +103,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     files = [file for _, file in found]
     clips = _group(folder, files)
     chosen = find_layout(layout) if layout else _tell_layout(files)
-    labels, class_names = label_by_folder(list(clips))
-    items = [Item(name, (frames, labels[name])) for name, frames in sorted(clips.items())]
+    items, class_names = label_by_folder([Item(*clip) for clip in sorted(clips.items())])
     read, notes = functools.partial(read_item, layout=chosen), {"folder": str(folder)}
     return make_source("openpose", read, items, chosen, class_names, seed=seed, notes=notes)
 

@@ -135,9 +135,6 @@ def read_item(item: Item) -> list[Clip]:
     fields = parse_video_name(video)
     if not fields:
         raise DamagedClip(f"{video_path}: its name is not like 0105-M or A01N02-L; rename it")
-    if row is None:  # its labels could not be read when the folder was opened: say why
-        parse_labels(read_bytes(label_path, _MAX_FILE_BYTES), label_path)
-        raise DamagedClip(f"{label_path}: it has changed while it was read; start again")
     frames = _load_video(video_path)
     action, start, end, labelled = row
     if labelled not in (0, len(frames)):
@@ -209,8 +206,8 @@ def open_source(path: str | Path) -> Source:
             continue
         try:
             rows = parse_labels(read_bytes(label, _MAX_FILE_BYTES), str(label))
-        except DamagedClip:
-            items.append(Item(name, (str(video), str(label), None)))
+        except DamagedClip as error:
+            items.append(Item(name, DamagedClip(str(error))))  # not the frames that it holds
             continue
         used: set[str] = set()
         for row in rows:

@@ -41,8 +41,8 @@ class Rows(NamedTuple):
     frames: np.ndarray  # [rows], the frame of each
 
 
-def find_rows(annotation: Mapping[str, Any], name: str, folder: Path) -> Rows | str:
-    """Where the key points of an annotation lie, or the reason why they cannot be read."""
+def find_rows(annotation: Mapping[str, Any], name: str, folder: Path) -> Rows:
+    """Where the key points of an annotation lie. Raises DamagedClip where they cannot be read."""
     frames = annotation.get("frame_inds")
     frames = frames.array if isinstance(frames, PickledArray) else None
     raw_file, key = annotation.get("raw_file"), annotation.get("key", name)
@@ -52,11 +52,11 @@ def find_rows(annotation: Mapping[str, Any], name: str, folder: Path) -> Rows | 
         places = (f"skeletons_mmaction/{name}.pkl", f"{name}.pkl")
         file, key = next(filter(None, (_find_tail(folder, each) for each in places)), None), ""
     if file is None:
-        return f"it has no keypoint, and there is no file of it in {folder}"
+        raise DamagedClip(f"it has no keypoint, and there is no file of it in {folder}")
     if frames is None or frames.ndim != 1 or frames.dtype.kind not in "iu" or not len(frames):
-        return "it has no frame_inds that tell the frame of each key point"
+        raise DamagedClip("it has no frame_inds that tell the frame of each key point")
     if (np.diff(frames.astype(np.int64)) < 0).any():
-        return "its frame_inds fall, so that its rows pair with no frames"
+        raise DamagedClip("its frame_inds fall, so that its rows pair with no frames")
     return Rows(str(file), key, frames)
 
 

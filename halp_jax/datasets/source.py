@@ -30,10 +30,17 @@ _BENCHMARKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One file, or one clip of a file, still unread. `payload` is the reader's own, picklable."""
+    """One file, or one clip of a file, still unread.
+
+    Attributes:
+        id: its name, each once.
+        payload: the reader's own, picklable; a DamagedClip where it is known what is wrong with it.
+        label: 0-based class, -1 where there is none or the reader will find it.
+    """
 
     id: str
     payload: Any
+    label: int = -1
 
 
 Splits = dict[str, dict[str, list[str]]]
@@ -97,6 +104,8 @@ def read_checked(
     item: Item, read: Callable[[Item], list[Clip]], layout: Layout, num_classes: int
 ) -> list[Clip]:
     """The clips of an item as float32. Raises DamagedClip."""
+    if isinstance(item.payload, DamagedClip):
+        raise DamagedClip(str(item.payload))
     clips = []
     for clip in read(item):
         if clip.frames.dtype != np.float32:

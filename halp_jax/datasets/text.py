@@ -116,9 +116,7 @@ def _load(path: str, columns: Columns) -> Table:
 
 def read_item(item: Item, columns: Columns, layout: Layout) -> list[Clip]:
     """One file, or one part of it -> one clip. Raises DamagedClip."""
-    path, part, fields, reason = item.payload
-    if reason:
-        raise DamagedClip(reason)
+    path, part, fields = item.payload
     remarks, fps, table = [], columns.fps, _load(path, columns)
     rows = np.arange(len(table.numbers))
     rate = 1.0 if columns.kind == "header" else columns.key_rate
@@ -150,8 +148,8 @@ def read_item(item: Item, columns: Columns, layout: Layout) -> list[Clip]:
         remarks += [remark] if remark else []
     present = np.flatnonzero(frames.any((1, 2, 3)))  # MSRC-12 begins without a body
     frames = frames[present[0] : present[-1] + 1] if len(present) else frames
-    given = {"label": part.label, "subject": part.subject} | fields
-    return [Clip(frames, name=item.id, remark="; ".join(remarks), fps=fps, **given)]
+    given = {"subject": part.subject} | fields
+    return [Clip(frames, item.label, item.id, remark="; ".join(remarks), fps=fps, **given)]
 
 
 def open_source(
@@ -170,28 +168,23 @@ def open_source(
     described = find_columns(columns)
     names = fnmatch.translate(described.files.lower())
     _, files = list_files(path, names, f"{described.files}, the files of {columns}", ALL)
-    items, labels = [], []
-    folders, classes = label_by_folder([name for name, _ in files])
-    labelled = "{label}" in described.name or described.cut
+    items = []
     for name, file in files:
-        reason, parts = "", [Part()]
         fields = motion_files.match_name(described.name, name) if described.name else {}
-        if labelled and "label" in fields:
-            fields["label"] -= described.first_label
-        elif not labelled:
-            fields["label"] = folders[name]
+        label = fields.pop("label", described.first_label - 1) - described.first_label
         try:
-            parts = CUTS[described.cut](file, described) if described.cut else parts
+            parts = CUTS[described.cut](file, described) if described.cut else [Part(label=label)]
         except DamagedClip as error:
-            reason = str(error)
+            items.append(Item(name, DamagedClip(str(error))))  # not the frames that it holds
+            continue
         for part in parts:
-            label = part.label if described.cut else fields.get("label", -1)
-            labels.append(label)
             whole = f"{name}_{part.name}" if part.name else name
-            items.append(Item(whole, (str(file), part, fields, reason)))
-    if labelled:
-        count = max([*labels, len(described.classes) - 1]) + 1
+            items.append(Item(whole, (str(file), part, fields), part.label))
+    if "{label}" in described.name or described.cut:
+        count = max([item.label for item in items] + [len(described.classes) - 1]) + 1
         classes = described.classes or name_classes(count)
+    else:
+        items, classes = label_by_folder(items)
 
     def read_names(file: Path) -> Sequence[str]:
         return described.joints or _load(str(file), described).names

@@ -62,15 +62,14 @@ def parse_trc(
 
 def read_item(item: Item, layout: Layout) -> list[Clip]:
     """The files of one clip, a body each. Raises DamagedClip."""
-    paths, label = item.payload
     bodies, fps = [], 0.0
-    for path in paths:
+    for path in item.payload:
         names, positions, fps = parse_trc(read_bytes(path, MAX_FILE_BYTES), path)
         bodies.append(select_joints(positions, names, layout, path))
     frames = np.zeros((max(map(len, bodies)), len(bodies), layout.num_joints, 3))
     for body, positions in enumerate(bodies):
         frames[: len(positions), body] = positions
-    return [Clip(frames, label, item.id, fps=fps)]
+    return [Clip(frames, item.label, item.id, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -93,16 +92,14 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     most = max(map(len, clips.values()))
     if most > MAX_BODIES:
         raise UserError(f"{path}: a clip of {most} people (files _P1, _P2, ...); join fewer")
-    labels, classes = label_by_folder(list(clips))
 
     def read_names(file: Path) -> list[str]:
         return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
 
     chosen = choose_layout(layout, [file for _, file in found], read_names)
     chosen = with_bodies(chosen, max(most, chosen.bodies))
-    items = [
-        Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
-        for name, files in clips.items()
-    ]
+    items, classes = label_by_folder(
+        [Item(name, [file for _, file in sorted(people)]) for name, people in clips.items()]
+    )
     read = functools.partial(read_item, layout=chosen)
     return make_source("trc", read, items, chosen, classes, seed=seed)
