@@ -5,7 +5,6 @@ every class is called by the next one's name. -1 is a clip without a label: pre-
 wherever classes are compared it is left out.
 """
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -127,7 +126,7 @@ def number_items(items: Sequence[Item]) -> tuple[list[Item], str]:
 
 def _relabel(items: Sequence[Item], classes: Sequence[int]) -> list[Item]:
     pairs = zip(items, classes, strict=True)
-    return [dataclasses.replace(item, label=label) for item, label in pairs]
+    return [Item(item.id, item.payload, label) for item, label in pairs]
 
 
 def parse_name_fields(name: str) -> dict[str, Any]:

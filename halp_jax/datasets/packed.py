@@ -9,7 +9,6 @@ import math
 import os
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from halp_jax.datasets import graphs, pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
 from halp_jax.datasets.atomic_write import write_named
+from halp_jax.datasets.npy import ZIP_DAMAGE
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.errors import UserError
 
@@ -28,8 +28,7 @@ VERSIONS = {FORMAT: FORMAT_VERSION, graphs.FORMAT: graphs.FORMAT_VERSION}
 _MOST_PACKED, _SPARE = 100, 2**20
 # What zipfile, zlib, numpy and json say of a file that is cut short, changed, or something else.
 DAMAGE = (
-    ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
-    zipfile.BadZipFile, zlib.error, struct.error, MemoryError, Misfit,
+    *ZIP_DAMAGE, KeyError, TypeError, IndexError, AttributeError, struct.error, MemoryError, Misfit,
 )  # fmt: skip
 
 

@@ -236,18 +236,19 @@ def _find_folder(folder: Path, what: str) -> Path:
         found = [d for d in sorted(folder.glob(pattern)) if what in d.name.lower()]
         found = [each for each in found if any(each.glob("*.txt"))] or found
         if len(found) > 1 and what == "label":
-            # Rows rather than a number a frame, as its first file tells.
-            first = {each: min(each.glob("*.txt"), default=None) for each in found}
-            rows = [
-                each for each in found if first[each] and b"," in read_bytes(first[each])[:1000]
-            ]
-            found = rows or found
+            found = [each for each in found if not _is_framewise(each)] or found
         if len(found) > 1:
             names = ", ".join(str(each.relative_to(folder)) for each in found)
             raise UserError(f"{folder} has several {what} folders ({names}); give one version's")
         if found:
             return found[0]
     raise UserError(f"{folder} has no folder called {what}; unpack PKU-MMD's archives there")
+
+
+def _is_framewise(folder: Path) -> bool:
+    """Whether its first label file has a number a frame, and no rows."""
+    first = min(folder.glob("*.txt"), default=None)
+    return first is not None and b"," not in read_bytes(first, _MAX_FILE_BYTES)[:1000]
 
 
 def _find_split_files(folder: Path, videos: dict[str, Path]) -> dict[str, Path]:

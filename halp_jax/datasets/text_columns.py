@@ -23,6 +23,7 @@ import numpy as np
 
 from halp_jax.datasets.clip import DamagedClip
 from halp_jax.datasets.files import load_json, read_bytes, read_lines
+from halp_jax.datasets.motion_files import MAX_FILE_BYTES
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20, MAX_BODIES, NTU25
 
@@ -233,7 +234,7 @@ def cut_utkinect(file: Path, columns: Columns) -> list[Part]:
     found = [folder / "actionLabel.txt" for folder in (file.parent, file.parent.parent)]
     labels = next((each for each in found if each.is_file()), found[0])
     here = False
-    for line in read_lines(labels):
+    for line in read_lines(labels, MAX_FILE_BYTES):
         action, colon, frames = (word.strip() for word in line.partition(":"))
         if not colon:
             here = action == sequence if action else here
@@ -253,7 +254,7 @@ def cut_utkinect(file: Path, columns: Columns) -> list[Part]:
 def cut_msrc12(file: Path, columns: Columns) -> list[Part]:
     """The marks "49933186918;G1 ..." of the .tagstream: ticks of another clock than the frames'."""
     tags, marks = file.with_suffix(".tagstream"), []
-    for line in read_lines(tags)[1:]:
+    for line in read_lines(tags, MAX_FILE_BYTES)[1:]:
         if line.strip():
             match = re.fullmatch(r"\s*(\d{1,15})\s*;\s*G(\d{1,2})\b.*", line, re.ASCII)
             if not match or not 1 <= int(match[2]) <= len(columns.classes):
@@ -271,7 +272,7 @@ def cut_msrc12(file: Path, columns: Columns) -> list[Part]:
 def cut_florence3d(file: Path, columns: Columns) -> list[Part]:
     """Rows that begin with idvideo idactor idcategory, a clip being those of one idvideo."""
     parts: dict[float, Part] = {}
-    for line in read_bytes(file).splitlines():
+    for line in read_bytes(file, MAX_FILE_BYTES).splitlines():
         if words := line.split(None, 3)[:3]:
             try:
                 video, actor, category = (int(float(word)) for word in words)
