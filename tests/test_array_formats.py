@@ -19,7 +19,7 @@ from _formats import (
 from halp_jax.datasets import open_source
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
-from halp_jax.datasets.ntu_names import ACTIONS
+from halp_jax.datasets.labels import ACTIONS
 from halp_jax.datasets.pku import parse_labels
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25

@@ -460,7 +460,7 @@ def test_ctrgcn_labels_that_are_not_one_class_damage_their_clip(tmp_path):
     y = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0]], np.float32)
     change_arrays(path, y_train=y, y_test=np.array([2, 1]))
     source = open_source("ctrgcn", path)
-    assert [item.payload[2] for item in source.items] == [1, -2, -1, 2, 1]
+    assert [item.label for item in source.items] == [1, -2, -1, 2, 1]
     with pytest.raises(UserError, match="train_1: its label is not one class"):
         source.read(source.items[1])
 

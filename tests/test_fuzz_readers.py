@@ -31,9 +31,7 @@ from _motion import write_motion
 from halp_jax.datasets import (
     READERS,
     agcn,
-    aimclr,
     ctrgcn,
-    ctrgcn_raw,
     folder,
     guess_format,
     ntu,
@@ -370,10 +368,10 @@ def test_fuzz_prepared_arrays(tmp_path, kind):
     if kind == "aimclr":
         path = write_aimclr(tmp_path, {"train": 2})
         files = [path / "train_label.pkl", path / "train_position.npy"]
-        read, joints = aimclr.open_source, 25
+        read, joints = agcn.open_aimclr, 25
     elif kind == "raw":
         path = write_ctrgcn_raw(tmp_path, (2, 2))
-        files = [path / name for name in (ctrgcn_raw.JOINTS, ctrgcn_raw.COUNTS, ctrgcn_raw.NAMES)]
+        files = [path / name for name in (ctrgcn.JOINTS, ctrgcn.COUNTS, ctrgcn.NAMES)]
         read, joints = ctrgcn.open_source, 25
     else:
         path = write_kinetics400(tmp_path, 2)

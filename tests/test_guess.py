@@ -197,7 +197,7 @@ def test_paths_of_windows_and_arrays_of_objects_in_a_table(tmp_path):
         with pytest.raises(UserError, match="outside the folder"):
             source.read(item)
     (folder / "labels.csv").write_text("file,label\n", encoding="utf-16")
-    with pytest.raises(UserError, match="no CSV text in UTF-8; save it as such"):
+    with pytest.raises(UserError, match="no CSV text in UTF-8"):
         open_source("folder", folder)
 
 

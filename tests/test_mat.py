@@ -10,8 +10,7 @@ from test_motion_files import check_upright, joint, read, real, write
 
 from halp_jax.datasets import open_source
 from halp_jax.datasets.clip import DamagedClip
-from halp_jax.datasets.mat import SHELF_JOINTS, UTD_JOINTS
-from halp_jax.datasets.mat_file import Cells, parse_mat
+from halp_jax.datasets.mat import SHELF_JOINTS, UTD_JOINTS, Cells, parse_mat
 from halp_jax.datasets.motion_files import SCALED
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20

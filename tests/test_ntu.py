@@ -11,7 +11,7 @@ from _files import SHARED, poses, skeleton_text, write_missing_list, write_skele
 
 from halp_jax.datasets import ntu
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
-from halp_jax.datasets.ntu_bodies import drop_ghosts, motion_energy, select_bodies, track_bodies
+from halp_jax.datasets.ntu import drop_ghosts, motion_energy, select_bodies, track_bodies
 from halp_jax.datasets.ntu_missing import MISSING
 from halp_jax.datasets.read_pool import finish_clip
 from halp_jax.datasets.source import Item

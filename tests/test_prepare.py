@@ -20,8 +20,8 @@ from _formats import write_nwucla
 
 from halp_jax import prepare
 from halp_jax.datasets import open_source, pipeline
+from halp_jax.datasets.atomic_write import UNFINISHED
 from halp_jax.datasets.builder import prepare_source
-from halp_jax.datasets.claim import UNFINISHED
 from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.pipeline import describe_cut
 from halp_jax.datasets.prepared import METADATA, open_dataset

@@ -9,7 +9,7 @@ from _formats import flat_annotation
 
 from halp_jax.datasets import pyskl
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
-from halp_jax.datasets.ntu_names import ACTIONS
+from halp_jax.datasets.labels import ACTIONS
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20, NTU25

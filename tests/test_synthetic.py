@@ -191,7 +191,7 @@ def test_cameras_differ_and_stand_where_ntu_has_them():
 
 
 def test_source_is_complete_and_picklable():
-    source = reader.open_source("", clips_per_class=6, seed=1)
+    source = reader.open_source("", clips=120, seed=1)
     assert source.layout is NTU25 and source.class_names == synthetic.CLASS_NAMES
     assert len(source.items) == 6 * CLASSES and len(set(source.class_names)) == CLASSES >= 10
     read = pickle.loads(pickle.dumps(source.read))
@@ -215,7 +215,7 @@ def test_number_of_clips_may_be_given():
     assert len(reader.open_source(clips=33).items) == 33
 
 
-@pytest.mark.parametrize("options", [{"clips_per_class": 0}, {"clips": -1}, {"seed": -1}])
+@pytest.mark.parametrize("options", [{"clips": 0}, {"clips": -1}, {"seed": -1}])
 def test_bad_options_are_refused(options):
     with pytest.raises(UserError, match="give a number from"):
         reader.open_source("", **options)

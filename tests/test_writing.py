@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from halp_jax.datasets import graphs
-from halp_jax.datasets.atomic_write import atomic_write
-from halp_jax.datasets.claim import UNFINISHED, claim_folder
+from halp_jax.datasets.atomic_write import UNFINISHED, atomic_write, claim_folder
 from halp_jax.datasets.prepared import METADATA
 from halp_jax.errors import UserError
 from halp_jax.training import torch_files

@@ -2,7 +2,7 @@
 
 It is a folder that tfds opens, too, or a packed file, for which no TensorFlow is needed. The files hold
 the clips in the order of the source, so they do not depend on the number of processes that read them,
-and are whole or do not open (`claim`): so it is for a run that is stopped or killed.
+and are whole or do not open (`atomic_write`): so it is for a run that is stopped or killed.
 """
 
 import contextlib
@@ -16,31 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from halp_jax.datasets import beam, packed
-from halp_jax.datasets.atomic_write import write_named
-from halp_jax.datasets.claim import claim_folder
+from halp_jax.datasets import beam, packed, prepared, read_pool
+from halp_jax.datasets.atomic_write import claim_folder, write_named
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.pipeline import import_tensorflow
-from halp_jax.datasets.prepared import (
-    FOOTER,
-    FORMAT_VERSION,
-    HEADER,
-    Dataset,
-    open_dataset,
-    save_metadata,
-)
 from halp_jax.datasets.preview import PICTURE, check_skeleton, choose_clips, save_picture
-from halp_jax.datasets.read_pool import (
-    NORMALIZERS,
-    USUAL_REPAIR,
-    ItemResult,
-    Reading,
-    Repair,
-    Written,
-    advise_spine,
-    describe_rates,
-    read_items,
-)
 from halp_jax.datasets.source import Source, count_overlap, number_splits
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
@@ -62,10 +42,10 @@ def prepare_source(
     as_layout: Layout | None = None,
     strict: bool = False,
     overwrite: bool = False,
-    repair: Repair = USUAL_REPAIR,
+    repair: read_pool.Repair = read_pool.USUAL_REPAIR,
     beam_runner: str = "",
     beam_options: Sequence[str] = (),
-) -> Dataset:
+) -> prepared.Dataset:
     """Reads every item of `source` and writes the prepared data set `out_dir`.
 
     Args:
@@ -98,8 +78,8 @@ def prepare_source(
         again = source.normalized == "upright" and layout.joints != source.layout.joints
         normalize = "none" if source.normalized and not again else "upright"
     kept = source.normalized if normalize == "none" else ""
-    if normalize not in NORMALIZERS:
-        known = ", ".join(NORMALIZERS)
+    if normalize not in read_pool.NORMALIZERS:
+        known = ", ".join(read_pool.NORMALIZERS)
         raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
     if not source.items:
         raise UserError(f"the {source.format} source has no files to read; check its path")
@@ -108,7 +88,7 @@ def prepare_source(
     in_one = out.suffix == packed.SUFFIX and not out.is_dir()
     if in_one and beam_runner:
         raise UserError(f"--beam writes a folder; give one in place of {out}")
-    reading = Reading(
+    reading = read_pool.Reading(
         source.read, source.layout, len(source.class_names), normalize, layout, repair
     )
     with (
@@ -116,18 +96,16 @@ def prepare_source(
     ):
         told = check_skeleton(source, reading)
         if normalize != "none" and not is_known(layout):
-            told |= advise_spine(reading, source.items)
+            told |= read_pool.advise_spine(reading, source.items)
         frames: list[np.ndarray] = []
         if beam_runner:
             tfds, info = _tfds_info(place, source, layout)
             given = (reading, source.items, beam_runner, beam_options)
             written = beam.write_clips(tfds.core, info, TFDS_SPLIT, *given, _example, strict)
-        elif in_one:
-            results = read_items(reading, source.items, workers)
-            written = _write_clips(lambda clip: frames.append(clip.frames), results, source, strict)
         else:
-            with _open_records(place, source, layout) as write:
-                results = read_items(reading, source.items, workers)
+            keep = contextlib.nullcontext(lambda clip: frames.append(clip.frames))
+            with keep if in_one else _open_records(place, source, layout) as write:
+                results = read_pool.read_items(reading, source.items, workers)
                 written = _write_clips(write, results, source, strict)
         infos, lengths, rates, damaged, remarks = written
         if not infos:
@@ -136,10 +114,10 @@ def prepare_source(
                 + (f", the first: {damaged[0]['reason']}" if damaged else "; check its options")
             )
         splits, absent = number_splits(source.splits(infos), [info.name for info in infos])
-        fps, rate_notes = describe_rates(rates)
+        fps, rate_notes = read_pool.describe_rates(rates)
         found = remarks | rate_notes | count_overlap(splits, len(infos))
         metadata = {
-            "format_version": FORMAT_VERSION,
+            "format_version": prepared.FORMAT_VERSION,
             "name": source.format,
             "layout": describe_layout(layout),
             **converted,
@@ -160,8 +138,8 @@ def prepare_source(
             metadata["shards"] = [
                 _describe_records(file) for file in sorted(place.glob(f"{RECORDS}*"))
             ]
-            save_metadata(place, metadata)
-            dataset = open_dataset(place)
+            prepared.save_metadata(place, metadata)
+            dataset = prepared.open_dataset(place)
             save_picture(dataset, choose_clips(dataset), place / PICTURE)
     return packed.open_dataset(out)
 
@@ -177,9 +155,9 @@ def _describe_records(file: Path) -> dict[str, Any]:
     sizes, checksums, position, end = [], [], 0, file.stat().st_size
     with open(file, "rb") as stream:
         while position < end:
-            header = stream.read(HEADER)
-            size = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else end
-            position += HEADER + size + FOOTER
+            header = stream.read(prepared.HEADER)
+            size = struct.unpack("<Q", header[:8])[0] if len(header) == prepared.HEADER else end
+            position += prepared.HEADER + size + prepared.FOOTER
             if position > end:
                 raise UserError(f"{file} is truncated at byte {end}: run prepare again")
             sizes.append(size)
@@ -189,10 +167,13 @@ def _describe_records(file: Path) -> dict[str, Any]:
 
 
 def _write_clips(
-    write: Callable[[Clip], None], results: Iterator[ItemResult], source: Source, strict: bool
-) -> Written:
+    write: Callable[[Clip], None],
+    results: Iterator[read_pool.ItemResult],
+    source: Source,
+    strict: bool,
+) -> read_pool.Written:
     """Writes all sound clips, one after the other."""
-    written, seen = Written([], [], [], [], Counter()), set()
+    written, seen = read_pool.Written([], [], [], [], Counter()), set()
     with (
         contextlib.closing(results),
         Progress(len(source.items), "prepare", unit=f"{source.format} items") as progress,

@@ -11,25 +11,18 @@ the body; another unit (CMU's files) is scaled until the person is 1.7 m tall. T
 is up either, nor need they: normalisation stands the body upright.
 """
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import make_source
+from halp_jax.datasets import motion_files
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
+from halp_jax.datasets.files import ALL, list_files, one_line, parse_numbers, read_bytes
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.motion_files import (
-    MAX_FILE_BYTES,
-    choose_layout,
-    list_files,
-    parse_numbers,
-    scale_to_metres,
-    select_joints,
-)
-from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes, read_first
+from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout
 
@@ -61,7 +54,7 @@ def parse_bvh(
             raise ValueError("no MOTION with Frames: and Frame Time:")
         count, frame_time = int(words[1]), float(words[4])
     except (ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:80]
+        reason = one_line(error)
         raise DamagedClip(f"{where}: no sound BVH file ({reason}); export it again") from error
     numbers = parse_numbers(words[5] if len(words) > 5 else b"", where)
     width = sum(map(len, skeleton.channels))
@@ -139,18 +132,13 @@ def _place(
     return place_joints(skeleton.parents, offsets, rotations)
 
 
-def _read_names(file: Path) -> list[str]:
-    return parse_bvh(read_bytes(file, MAX_FILE_BYTES), str(file))[0].names
-
-
-def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+def read_item(item: Item, layout: Layout) -> list[Clip]:
     """One file -> one clip. Raises DamagedClip."""
-    path, label = item.payload
-    skeleton, positions, fps = parse_bvh(read_bytes(Path(path), MAX_FILE_BYTES), path)
-    frames = select_joints(positions, skeleton.names, layout, path)
-    frames, remark = scale_to_metres(frames, layout)
-    clip = Clip(to_float32(frames[:, None]), label, item.id, remark=remark, fps=fps)
-    return [check_clip(clip, layout, num_classes)]
+    path = item.payload
+    skeleton, positions, fps = parse_bvh(read_bytes(path, motion_files.MAX_FILE_BYTES), path)
+    frames = motion_files.select_joints(positions, skeleton.names, layout, path)
+    frames, remark = motion_files.scale_to_metres(frames, layout)
+    return [Clip(frames[:, None], item.label, item.id, remark=remark, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -163,9 +151,12 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     Raises:
         UserError: no file, or no layout whose joints the first sound file has.
     """
-    files = list_files(path, "*.bvh", ".bvh files")
-    labels, classes = label_by_folder([name for name, _ in files])
-    names = None if layout else read_first([file for _, file in files], _read_names)
-    chosen = choose_layout(names, layout, str(files[0][1]))
-    items = [Item(name, (str(file), labels[name])) for name, file in files]
-    return make_source("bvh", read_item, items, chosen, classes, seed)
+    _, files = list_files(path, r".*\.bvh", "a .bvh file, or the folder with .bvh files", ALL)
+    items, classes = label_by_folder([Item(name, str(file)) for name, file in files])
+
+    def read_names(file: Path) -> list[str]:
+        return parse_bvh(read_bytes(file, motion_files.MAX_FILE_BYTES), str(file))[0].names
+
+    chosen = motion_files.choose_layout(layout, [file for _, file in files], read_names)
+    read = functools.partial(read_item, layout=chosen)
+    return make_source("bvh", read, items, chosen, classes, seed=seed)

@@ -16,6 +16,7 @@ coco17, 26 halpe26; of 133 (whole body) the first 17 are read, of 136 (Halpe) th
 score of 0 is a joint that is not there; more than two people a clip with --layout=coco17x5.
 """
 
+import functools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,20 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import make_source
-from halp_jax.datasets.json_files import (
-    list_files,
-    load_json,
-    split_name,
-    stack_people,
-    to_points,
-    to_size,
-)
+from halp_jax.datasets import tracking
+from halp_jax.datasets.clip import Clip, DamagedClip
+from halp_jax.datasets.files import is_name, list_files, load_json, read_first
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source
-from halp_jax.datasets.tracking import line_up, track_people
+from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
@@ -56,23 +48,23 @@ class Image(NamedTuple):
     people: list[np.ndarray]
 
 
-def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+def read_item(item: Item, layout: Layout) -> list[Clip]:
     """One file -> its clips. Raises DamagedClip."""
-    path, label = item.payload
+    path = item.payload
     groups = group_images(*read_images(Path(path)))
     clips = []
     for group, images in groups.items():
         people = {
-            number: stack_people([_cut(each, layout, path) for each in image.people], path)
+            number: tracking.stack_people([_cut(each, layout, path) for each in image.people], path)
             for number, image in images.items()
         }
         if not any(map(len, people.values())):
             continue  # a photograph of nobody
-        points, remark = track_people(line_up(people, path), layout.num_joints, layout.bodies)
+        points, remark = tracking.track_clip(people, layout, path)
         sizes = {image.size for image in images.values()}
-        frames = to_float32(lift_points(points, size=sizes.pop() if len(sizes) == 1 else None))
+        frames = lift_points(points, size=sizes.pop() if len(sizes) == 1 else None)
         name = f"{item.id}/{group}" if group and len(groups) > 1 else item.id
-        clips.append(check_clip(Clip(frames, label, name, remark=remark), layout, num_classes))
+        clips.append(Clip(frames, item.label, name, remark=remark))
     if not clips:
         raise DamagedClip(f"{path}: nobody in it; leave it out")
     return clips
@@ -82,7 +74,7 @@ def group_images(images: list[Image], annotated: bool) -> dict[str, dict[int, Im
     """{clip: {frame number: image}}; of the images of one number the people together."""
     groups: dict[str, dict[int, Image]] = {}
     for image in images:
-        group, number = split_name(image.name)
+        group, number = tracking.split_name(image.name)
         there = groups.setdefault(group, {}).setdefault(number, image)
         if there is not image:
             there.people.extend(image.people)
@@ -107,9 +99,8 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
         for image in _check_list(content.get("images"), path):
             if not isinstance(image.get("id"), int | str):
                 raise DamagedClip(f"{path}: an image without id; write it again")
-            size = to_size(image.get("height"), image.get("width"))
-            name = _check_name(image.get("file_name"), path)
-            images[image["id"]] = Image(name, size, [])
+            size = tracking.to_size(image.get("height"), image.get("width"))
+            images[image["id"]] = Image(_check_name(image.get("file_name"), path), size, [])
     for entry in _check_list(entries, path):
         image = entry.get("image_id")
         if not isinstance(image, int | str) or (isinstance(content, dict) and image not in images):
@@ -117,7 +108,7 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
         if image not in images:
             images[image] = Image(_check_name(str(image), path), None, [])
         if "keypoints" in entry:
-            images[image].people.append(to_points(entry["keypoints"], str(path)))
+            images[image].people.append(tracking.to_points(entry["keypoints"], str(path)))
     return list(images.values()), isinstance(content, dict)
 
 
@@ -131,7 +122,7 @@ def _check_list(entries: Any, path: Path) -> list[dict[str, Any]]:
 
 def _check_name(name: Any, path: Path) -> str:
     """An image's name without its ending. Raises DamagedClip."""
-    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+    if not is_name(name):
         raise DamagedClip(f"{path}: an image has the name {str(name)[:40]!r}; write it again")
     return _ENDING.sub("", name.replace("\\", "/"))
 
@@ -157,29 +148,24 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         UserError: no such files, nobody in any of them, or joints of an unknown skeleton.
     """
     folder, files = list_files(path, r".*\.json", WHAT)
-    names = {}
-    for file in files:
-        own = file.parent if file.stem == _RESULTS and file.parent != folder else file
-        names[own.relative_to(folder).with_suffix("").as_posix()] = str(file)
-    chosen = find_layout(layout) if layout else _choose_layout(files)
-    labels, class_names = label_by_folder(list(names))
-    items = [Item(name, (file, labels[name])) for name, file in names.items()]
-    return make_source("coco", read_item, items, chosen, class_names, seed, folder)
+    clips = {}
+    for name, file in files:
+        own = name.rpartition("/")[0] if file.stem == _RESULTS else ""
+        clips[own or name] = str(file)
+    paths = [file for _, file in files]
+    chosen = find_layout(layout) if layout else read_first(paths, _tell_layout)
+    items, class_names = label_by_folder([Item(name, file) for name, file in clips.items()])
+    read, notes = functools.partial(read_item, layout=chosen), {"folder": str(folder)}
+    return make_source("coco", read, items, chosen, class_names, seed=seed, notes=notes)
 
 
-def _choose_layout(files: list[Path]) -> Layout:
-    problem = f"{files[0].parent}: nobody in any of {len(files)} files; give {WHAT}"
-    for file in files:
-        try:
-            people = [person for image in read_images(file)[0] for person in image.people]
-        except DamagedClip as error:
-            problem = str(error)
-            continue
-        if people:
-            joints = _BODY.get(len(people[0]), len(people[0]))
-            layout = guess_layout(joints, 2)
-            if layout:
-                return layout
-            problem = f"{file}: people of {joints} joints; say which with --layout"
-            break
-    raise UserError(problem)
+def _tell_layout(file: Path) -> Layout:
+    """The layout that the joints of the first person tell. Raises UserError."""
+    people = [person for image in read_images(file)[0] for person in image.people]
+    if not people:
+        raise DamagedClip(f"{file}: nobody in it; give {WHAT}")
+    joints = _BODY.get(len(people[0]), len(people[0]))
+    layout = guess_layout(joints, 2)
+    if layout is None:
+        raise UserError(f"{file}: people of {joints} joints; say which with --layout")
+    return layout

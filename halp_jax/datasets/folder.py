@@ -1,4 +1,4 @@
-"""People's own clips: a folder of .npy files and a CSV file that labels them.
+"""People's own clips: .npy files, and a CSV file that labels them ("folder") or none ("npy").
 
     file,label,subject,split
     kick/0001.npy,kick,3,train
@@ -13,19 +13,20 @@ classes, in the order of the alphabet. The layout is `layout`, or what 25, 20 (3
 Splits: "own" from the column `split` (train, test, val, or empty for none). Without it "xsub" if there
 are subjects, every fifth of whom tests; without those "random", where a fifth of the clips tests,
 chosen by a hash of `seed` and name.
+
+Without a table, "npy", --source is a file, a folder of files, or folders of files, which are then the
+classes: wave/0007.npy. Otherwise clips are unlabelled; the split is "random".
 """
 
-import csv
 import functools
-import hashlib
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
-from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip, check_clip
-from halp_jax.datasets.labels import name_classes, number_classes
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip
+from halp_jax.datasets.files import find_single, is_name, list_files, read_first, read_table
+from halp_jax.datasets.labels import label_by_folder, name_classes, number_classes
 from halp_jax.datasets.npy import map_array, to_float32
-from halp_jax.datasets.source import Item, Source, Splits, find_normalized, read_bytes
+from halp_jax.datasets.source import Item, Source, Splits, find_normalized, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
@@ -35,21 +36,13 @@ COLUMNS = ("file", "label", "subject", "split")
 MAX_CLASSES = 10_000
 _MAX_CSV_BYTES = 64 * 2**20
 _MAX_ROWS = 2_000_000
-_TEST_SHARE = 5  # every fifth subject or clip
 
 
-def read_item(item: Item, folder: str, layout: Layout, num_classes: int) -> list[Clip]:
+def read_item(item: Item, folder: str, layout: Layout) -> list[Clip]:
     """One file -> one clip. Raises DamagedClip."""
-    file, label, subject, reason = item.payload
-    if reason:
-        raise DamagedClip(f"clip {item.id}: {reason}; correct the CSV file or leave it out")
+    file, subject = item.payload
     path = Path(folder) / file
-    try:
-        array = map_array(path)
-    except DamagedClip:
-        raise
-    except UserError as error:
-        raise DamagedClip(str(error)) from error
+    array = map_array(path)
     if array.ndim == 3:
         array = array[:, None]
     axes = (2, 3) if layout.axes == 2 else (3,)
@@ -68,8 +61,7 @@ def read_item(item: Item, folder: str, layout: Layout, num_classes: int) -> list
     frames = to_float32(array)
     if layout.axes == 2:
         frames = to_float32(lift_points(frames))
-    clip = Clip(frames, label, item.id, subject=subject)
-    return [check_clip(clip, layout, num_classes)]
+    return [Clip(frames, item.label, item.id, subject=subject)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -82,7 +74,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     Raises:
         UserError: no CSV file, columns that are not those above, or a skeleton that is not known.
     """
-    table = _find_table(Path(path).expanduser())
+    table = find_single(path, ".csv", "the CSV file with file,label, or its folder")
     folder = table.parent
     rows = _read_table(table)
     labels, class_names, note = _number_labels([row.get("label", "") for row in rows], table)
@@ -94,53 +86,44 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         part = row.get("split", "").lower()
         if not reason and part not in ("", "train", "test", "val"):
             reason = f"its split is {part[:40]!r}, not train, test or val"
-        if reason and not (name and len(name) <= 200 and name.isprintable()):
+        if reason and not is_name(name):
             name = f"line {number + 2}"
         if name in seen:
             name, reason = f"{name}#{number}", f"{row['file'][:200]} is there twice"
         seen.add(name)
         parts[name] = part
-        items.append(Item(name, (row["file"], label, subject, reason)))
-    chosen = find_layout(layout) if layout else _find_layout(folder, items)
-    if any(parts.values()):
-        splits = functools.partial(split_by_column, parts=parts)
-    else:
-        splits = functools.partial(split_by_default, seed=seed)
+        told = f"clip {name}: {reason}; correct the CSV file or leave it out"
+        items.append(Item(name, DamagedClip(told) if reason else (row["file"], subject), label))
+    sound = (folder / each.payload[0] for each in items if isinstance(each.payload, tuple))
+    chosen = _choose_layout(layout, sound)
+    own = functools.partial(split_by_column, parts=parts) if any(parts.values()) else None
+    read = functools.partial(read_item, folder=str(folder), layout=chosen)
     return find_normalized(
-        Source(
-            format="folder",
-            layout=chosen,
-            class_names=class_names,
-            items=tuple(items),
-            read=functools.partial(
-                read_item, folder=str(folder), layout=chosen, num_classes=len(class_names)
-            ),
-            splits=splits,
-            notes={"table": str(table), "labels": note},
-            guessed=not layout,
+        make_source(
+            "folder", read, items, chosen, class_names, own, seed=seed,
+            notes={"table": str(table), "labels": note}, guessed=not layout,
         )
-    )
+    )  # fmt: skip
 
 
-def make_source(
-    name: str,
-    read: Callable[..., list[Clip]],
-    items: Sequence[Item],
-    layout: Layout,
-    class_names: tuple[str, ...],
-    seed: int,
-    folder: Path | None = None,
-) -> Source:
-    """Files that tell no split: read with the layout and the number of classes, split by default."""
-    return Source(
-        format=name,
-        layout=layout,
-        class_names=class_names,
-        items=tuple(items),
-        read=functools.partial(read, layout=layout, num_classes=len(class_names)),
-        splits=functools.partial(split_by_default, seed=seed),
-        notes={"folder": str(folder)} if folder else {},
+def open_arrays(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
+    """A .npy file, or a folder with .npy files and folders of them, without a table.
+
+    Args:
+        layout: a known one or a .json file of your own; the first sound clip tells if not given.
+        seed: of the split "random".
+
+    Raises:
+        UserError: no file, or a skeleton that is not known.
+    """
+    what = "a .npy file [time, bodies, joints, 3], or a folder of them"
+    folder, files = list_files(path, r".*\.npy", what)
+    items, class_names = label_by_folder(
+        [Item(name, (file.relative_to(folder).as_posix(), -1)) for name, file in files]
     )
+    chosen = _choose_layout(layout, (file for _, file in files))
+    read = functools.partial(read_item, folder=str(folder), layout=chosen)
+    return find_normalized(make_source("npy", read, items, chosen, class_names, seed=seed))
 
 
 def split_by_column(infos: Sequence[ClipInfo], parts: dict[str, str]) -> Splits:
@@ -154,54 +137,9 @@ def split_by_column(infos: Sequence[ClipInfo], parts: dict[str, str]) -> Splits:
     }
 
 
-def split_by_default(infos: Sequence[ClipInfo], seed: int) -> Splits:
-    """{"xsub": ...} if there are two subjects at least, else {"random": ...}."""
-    subjects = sorted({info.subject for info in infos if info.subject >= 0})
-    if len(subjects) > 1:
-        testing = set(subjects[_TEST_SHARE - 1 :: _TEST_SHARE] or subjects[-1:])
-        # A clip of an unknown person could be of anyone, so it is in neither part.
-        known = [info for info in infos if info.subject >= 0]
-        return {
-            "xsub": {
-                "train": [info.name for info in known if info.subject not in testing],
-                "test": [info.name for info in known if info.subject in testing],
-            }
-        }
-
-    order = sorted(
-        (info.name for info in infos),
-        key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest(),
-    )
-    count = max(1, len(order) // _TEST_SHARE) if len(order) > 1 else 0
-    return {"random": {"train": sorted(order[count:]), "test": sorted(order[:count])}}
-
-
-def _find_table(path: Path) -> Path:
-    if path.is_dir():
-        found = sorted(path.glob("*.csv"))
-        if len(found) != 1:
-            names = ", ".join(each.name for each in found) or "none"
-            raise UserError(
-                f"{path} holds {len(found)} .csv files ({names}); give the one with file,label"
-            )
-        return found[0]
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give a CSV file with file,label, or its folder")
-    return path
-
-
 def _read_table(path: Path) -> list[dict[str, str]]:
     """The rows, each with all columns. Raises UserError."""
-    try:
-        text = read_bytes(path, _MAX_CSV_BYTES).decode("utf-8-sig")
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except DamagedClip as error:
-        raise UserError(str(error)) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: no CSV text in UTF-8; save it as such") from error
-    except csv.Error as error:
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{path}: no CSV text ({reason}); correct it") from error
+    lines = read_table(path, _MAX_CSV_BYTES)
     header = [name.strip().lower() for name in lines[0]] if lines else []
     known = set(header) <= set(COLUMNS) and len(set(header)) == len(header)
     if not known or "file" not in header:
@@ -226,7 +164,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 def _check_file(file: str) -> str | None:
     """Why a file must not be opened; None if it may."""
     path = PureWindowsPath(file)  # which knows drives too
-    if not file or len(file) > 200 or not file.isprintable():
+    if not is_name(file):
         return "its file has no sound name"
     if path.drive or path.root or ".." in path.parts:
         return "its file lies outside the folder"
@@ -246,7 +184,7 @@ def _number_labels(labels: Sequence[str], path: Path) -> tuple[list[int], tuple[
         classes, note = number_classes([int(label or -1) for label in labels])
         return classes, name_classes(1 + max(classes)), note
     names = tuple(sorted(set(given)))
-    if len(names) > MAX_CLASSES or not all(n.isprintable() and len(n) <= 200 for n in names):
+    if len(names) > MAX_CLASSES or not all(map(is_name, names)):
         raise UserError(f"{path}: its labels are not the names of up to {MAX_CLASSES} classes")
     number = {name: place for place, name in enumerate(names)}
     return [number.get(label, -1) for label in labels], names, ""
@@ -261,20 +199,21 @@ def _number_subjects(subjects: Sequence[str]) -> list[int]:
     return [number.get(subject, -1) for subject in subjects]
 
 
-def _find_layout(folder: Path, items: Sequence[Item]) -> Layout:
-    """The layout that the joints and coordinates of the first readable file tell."""
-    problem = "no file can be read"
-    for item in items:
-        file, _, _, reason = item.payload
-        try:
-            shape = () if reason else map_array(folder / file).shape
-        except UserError as error:
-            problem = str(error)
-            continue
-        if len(shape) in (3, 4):
-            layout = guess_layout(shape[-2], shape[-1])
-            if layout:
-                return layout
-            problem = f"{folder / file}: {shape[-2]} joints of {shape[-1]} numbers"
-            break
-    raise UserError(f"{problem}; give the skeleton with --layout")
+def _choose_layout(option: str | None, files: Iterable[Path]) -> Layout:
+    """The layout that the user gives, else what the first sound file tells. Raises UserError."""
+    return find_layout(option) if option else read_first(files, _tell_layout)
+
+
+def _tell_layout(file: Path) -> Layout:
+    """The layout that the joints and coordinates of an array tell. Raises UserError."""
+    shape = map_array(file).shape
+    if len(shape) not in (3, 4):
+        raise DamagedClip(
+            f"{file}: an array {list(shape)}, which tells no skeleton; give [time, bodies, joints, axes]"
+        )
+    layout = guess_layout(shape[-2], shape[-1])
+    if layout is None:
+        raise UserError(
+            f"{file}: {shape[-2]} joints of {shape[-1]} numbers; give the skeleton with --layout"
+        )
+    return layout

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from halp_jax.datasets import pipeline
 from halp_jax.datasets.atomic_write import write_named
 from halp_jax.datasets.prepared import Dataset
 from halp_jax.errors import UserError
-from halp_jax.progress import Progress
 from halp_jax.skeletons.layout import describe_layout
 
-CLIPS_PER_READ = 64
 PROTOCOL = 3  # the last without frames and with numbered memo entries, see `_body`
 _NUMPY_2, _NUMPY_1 = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
 
@@ -59,7 +57,7 @@ def write_pyskl(dataset: Dataset, file: str | os.PathLike[str], overwrite: bool 
         for key, value in head.items():
             stream.write(_body(key) + _body(value))
         stream.write(_body("annotations") + pickle.EMPTY_LIST)
-        for number, frames in _iterate(dataset, np.arange(len(dataset)), "export"):
+        for number, frames in pipeline.iterate_clips(dataset, np.arange(len(dataset)), "export"):
             annotation = _annotate(frames, dataset.layout.axes) | {
                 "frame_dir": dataset.names[number],
                 "label": int(dataset.labels[number]),
@@ -130,7 +128,7 @@ def write_npz(
     with write_named(file, ".npz", overwrite) as stream, zipfile.ZipFile(stream, "w") as archive:
         for part, numbers in parts.items():
             with _member(archive, f"x_{part}", (len(numbers), longest, width)) as member:
-                for _, frames in _iterate(dataset, numbers, f"export {part}"):
+                for _, frames in pipeline.iterate_clips(dataset, numbers, f"export {part}"):
                     if dataset.layout.axes == 2:
                         frames = frames.copy()
                         frames[..., 2] = frames.any(-1)
@@ -153,19 +151,3 @@ def _member(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Iter
         np.lib.format.write_array_header_1_0(header, description)
         member.write(header.getvalue())
         yield member
-
-
-def _iterate(
-    dataset: Dataset, numbers: Int[np.ndarray, " chosen"], label: str
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(clip number, all its frames) in the order of `numbers`."""
-    if not len(numbers):
-        return
-    longest = int(dataset.lengths[numbers].max())
-    with Progress(len(numbers), label, unit="clips") as progress:
-        for batch in pipeline.eval_batches(
-            dataset, numbers, batch_size=min(CLIPS_PER_READ, len(numbers)), max_frames=longest
-        ):
-            for row in np.flatnonzero(batch["valid"]):
-                yield int(batch["index"][row]), batch["frames"][row, : batch["length"][row]]
-            progress.update(int(batch["valid"].sum()))

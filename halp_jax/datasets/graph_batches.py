@@ -14,7 +14,7 @@ largest that any batch of the run needs. The last node is a spare one: what is n
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -75,10 +75,11 @@ def make_batches(
     nodes, edges = sizes or find_sizes(dataset, numbers, batch_size, num_shards)
     shape = (-(-batch_size // num_shards), int(padding * nodes) + 1, max(int(padding * edges), 1))
     columns = _count_columns(dataset, numbers)
-    return [
-        _stack([_make_shard(dataset, group, *shape, columns) for group in shards])
-        for shards in groups
-    ]
+    batches = []
+    for shards in groups:
+        made = [_make_shard(dataset, group, *shape, columns) for group in shards]
+        batches.append({name: np.stack([shard[name] for shard in made]) for name in made[0]})
+    return batches
 
 
 def find_sizes(
@@ -96,10 +97,6 @@ def _group(numbers: np.ndarray, batch_size: int, num_shards: int) -> list[list[n
     slots = -(-batch_size // num_shards)
     batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
     return [[b[s * slots : (s + 1) * slots] for s in range(num_shards)] for b in batches]
-
-
-def _stack(shards: Sequence[Batch]) -> Batch:
-    return {name: np.stack([shard[name] for shard in shards]) for name in shards[0]}
 
 
 def _count_columns(dataset: Any, numbers: np.ndarray) -> int:

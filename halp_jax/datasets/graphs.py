@@ -22,8 +22,8 @@ from jaxtyping import Float, Int
 
 from halp_jax.datasets import graph_batches
 from halp_jax.datasets.arrays import check_labels, check_names, number_splits
-from halp_jax.datasets.claim import GRAPHS as FILE
-from halp_jax.datasets.claim import claim_folder
+from halp_jax.datasets.atomic_write import GRAPHS as FILE
+from halp_jax.datasets.atomic_write import claim_folder
 from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.errors import UserError

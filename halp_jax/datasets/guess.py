@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from halp_jax.datasets.ctrgcn_raw import JOINTS
+from halp_jax.datasets.ctrgcn import JOINTS
+from halp_jax.datasets.files import open_file, tell_content
 from halp_jax.datasets.npy import map_array
 from halp_jax.datasets.prepared import METADATA
-from halp_jax.datasets.source import tell_content
 from halp_jax.errors import UserError
 
 # Format -> how it looks, for the line that refuses.
@@ -29,6 +29,11 @@ _BY_SUFFIX = {
     ".skeleton": "ntu", ".bvh": "bvh", ".trc": "trc", ".mat": "mat", ".npz": "ctrgcn",
     ".pkl": "pyskl", ".pickle": "pyskl", ".txt": "text", ".zip": "tu",
 }  # fmt: skip
+# Of the names of a folder's files, the surest first.
+_BY_ENDING = (
+    ("tu", "_graph_indicator.txt"), ("ctrgcn", JOINTS), ("aimclr", "_position.npy"),
+    ("agcn", ("_data_joint.npy", "_data.npy")),
+)  # fmt: skip
 # Words that only one kind of JSON has at its beginning, the surest first.
 _JSON_WORDS = (
     ("layout", b'"parents"'),
@@ -79,13 +84,8 @@ def guess_format(path: str | Path) -> str:
 
 
 def _peek(path: Path) -> bytes:
-    try:
-        if not path.is_file():  # a pipe would never end to be read
-            raise UserError(f"{path}: it is no regular file; check what it is")
-        with path.open("rb") as stream:
-            return stream.read(_PEEK)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    with open_file(path) as stream:
+        return stream.read(_PEEK)
 
 
 def _guess_file(path: Path) -> str | None:
@@ -142,14 +142,9 @@ def _guess_folder(folder: Path) -> str | None:
 
 def _guess_files(files: Sequence[Path]) -> str | None:
     """By the surest of these files of one level."""
-    if any(each.name.endswith("_graph_indicator.txt") for each in files):
-        return "tu"
-    if any(each.name == JOINTS for each in files):
-        return "ctrgcn"
-    if any(each.name.endswith("_position.npy") for each in files):
-        return "aimclr"
-    if any(each.name.endswith(("_data_joint.npy", "_data.npy")) for each in files):
-        return "agcn"
+    for format, endings in _BY_ENDING:
+        if any(each.name.endswith(endings) for each in files):
+            return format
     texts = {each.parent for each in files if each.suffix == ".txt"}
     names = [each.name.lower() for each in texts]
     if any("skeleton" in each for each in names) and any("label" in each for each in names):
@@ -157,10 +152,8 @@ def _guess_files(files: Sequence[Path]) -> str | None:
     tables = [each for each in files if each.suffix.lower() == ".csv"][:_MAX_PEEKED]
     if "folder" in map(_guess_file, tables):
         return "folder"
-    for suffixes in (*_BY_SUFFIX, ".json", ".npy", ".csv"):
-        if suffixes == ".txt":
-            continue
-        some = [each for each in files if each.suffix.lower() == suffixes][:_MAX_PEEKED]
+    for suffix in (*_BY_SUFFIX, ".json", ".npy", ".csv"):
+        some = [each for each in files if each.suffix.lower() == suffix != ".txt"][:_MAX_PEEKED]
         told = [each for each in map(_guess_file, some) if each not in (None, "layout")]
         if told:
             return told[0]

@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
-from halp_jax.datasets.json_files import is_frame_number, load_json, stack_people, to_points
+from halp_jax.datasets import tracking
+from halp_jax.datasets.clip import Clip, DamagedClip
+from halp_jax.datasets.files import check_folder, is_name, load_json
 from halp_jax.datasets.labels import MAX_CLASSES
-from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source, check_folder, fixed_splits
-from halp_jax.datasets.tracking import line_up, track_people
+from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import OPENPOSE18, Layout
@@ -40,39 +39,37 @@ _ID = re.compile(r"[\w-]{1,100}", re.ASCII)
 _PARTS = {"train": "train", "val": "test"}
 
 
-def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+def read_item(item: Item, layout: Layout) -> list[Clip]:
     """The file of one clip -> the clip. Raises DamagedClip."""
-    path, label = item.payload
-    content = load_json(Path(path), _MAX_BYTES)
+    path = item.payload
+    content = load_json(path, _MAX_BYTES)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
         raise DamagedClip(f"{path}: no list `data` of frames; fetch it again")
     found = {}
     for frame in data:
-        number = frame.get("frame_index") if isinstance(frame, dict) else None
-        people = frame.get("skeleton") if isinstance(frame, dict) else None
-        if not is_frame_number(number) or not isinstance(people, list):
+        fields = frame if isinstance(frame, dict) else {}
+        number, people = fields.get("frame_index"), fields.get("skeleton")
+        if not tracking.is_frame_number(number) or not isinstance(people, list):
             raise DamagedClip(f"{path}: a frame without frame_index and skeleton; fetch it again")
         if number in found:
             raise DamagedClip(f"{path}: frame {number} is there twice; fetch it again")
-        found[number] = stack_people([_read_pose(each, path) for each in people], path)
+        found[number] = tracking.stack_people([_read_pose(each, path) for each in people], path)
         if len(found[number]) and found[number].shape[1] != layout.num_joints:
             raise DamagedClip(f"{path}: poses of {found[number].shape[1]} joints; fetch it again")
-    points, remark = track_people(line_up(found, path), layout.num_joints, layout.bodies)
+    points, remark = tracking.track_clip(found, layout, path)
     points[..., :2] *= _PICTURE[::-1]
-    frames = to_float32(lift_points(points, size=_PICTURE))
-    clip = Clip(frames, label, item.id, remark=remark, fps=_FPS)
-    return [check_clip(clip, layout, num_classes)]
+    frames = lift_points(points, size=_PICTURE)
+    return [Clip(frames, item.label, item.id, remark=remark, fps=_FPS)]
 
 
 def _read_pose(person: Any, path: str) -> Float[np.ndarray, "joints 3"]:
-    pose, score = (
-        person.get(key) if isinstance(person, dict) else None for key in ("pose", "score")
-    )
+    fields = person if isinstance(person, dict) else {}
+    pose, score = fields.get("pose"), fields.get("score")
     if not isinstance(pose, list) or not isinstance(score, list) or len(pose) != 2 * len(score):
         raise DamagedClip(f"{path}: a person without pose and score; fetch it again")
     triples = zip(pose[::2], pose[1::2], score, strict=True)
-    return to_points([number for triple in triples for number in triple], path)
+    return tracking.to_points([number for triple in triples for number in triple], path)
 
 
 def open_source(path: str | Path, *, layout: str | None = None) -> Source:
@@ -99,7 +96,7 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
                 continue
             label = entry["label_index"]
             class_names[label] = entry["label"]
-            items.append(Item(name, (str(clips / f"{name}.json"), label)))
+            items.append(Item(name, str(clips / f"{name}.json"), label))
             if part:
                 parts[part].append(name)
     if not items:
@@ -107,23 +104,13 @@ def open_source(path: str | Path, *, layout: str | None = None) -> Source:
     names = tuple(class_names.get(each, f"class {each}") for each in range(max(class_names) + 1))
     splits = {"given": parts} if all(parts.values()) else {}
     chosen = find_layout(layout) if layout else OPENPOSE18
-    return Source(
-        format="kinetics",
-        layout=chosen,
-        class_names=names,
-        items=tuple(items),
-        read=functools.partial(read_item, layout=chosen, num_classes=len(names)),
-        splits=functools.partial(fixed_splits, splits=splits),
-        notes={LEFT_OUT: left_out},
-    )
+    read, notes = functools.partial(read_item, layout=chosen), {LEFT_OUT: left_out}
+    return make_source("kinetics", read, items, chosen, names, splits, notes=notes)
 
 
 def _read_table(path: Path) -> dict[str, dict[str, Any]]:
     """A label file, checked. Raises UserError."""
-    try:
-        table = load_json(path)
-    except DamagedClip as error:
-        raise UserError(str(error)) from error
+    table = load_json(path)
     if not isinstance(table, dict) or not table:
         raise UserError(f"{path}: no table of clips; give ST-GCN's label file")
     for name, entry in table.items():
@@ -133,6 +120,6 @@ def _read_table(path: Path) -> dict[str, dict[str, Any]]:
         label, index = entry.get("label"), entry.get("label_index")
         if type(index) is not int or not 0 <= index < MAX_CLASSES:
             raise UserError(f"{path}: {name} has the label_index {str(index)[:40]}; correct it")
-        if not isinstance(label, str) or not 0 < len(label) <= 200 or not label.isprintable():
+        if not is_name(label):
             raise UserError(f"{path}: {name} has the label {str(label)[:40]!r}; correct it")
     return table

@@ -9,18 +9,61 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from halp_jax.datasets.ntu import parse_name
-from halp_jax.datasets.ntu_names import ACTIONS
+from halp_jax.datasets.source import Item
 
 UNLABELLED = -1
 # A label above this is damage, not a class: it must not make that many classes.
 MAX_CLASSES = 1000
+# Setup, camera, performer (subject), replication, action; all counted from 1.
+_NTU_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
 _PKU_NAME = re.compile(r"(\d{4})-([LMR])(?:_\d+)?", re.ASCII)
 _UCLA_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
+# NTU RGB+D 120 in the official order; NTU RGB+D 60 is the first 60.
+ACTIONS = tuple(
+    " ".join(
+        """
+        drink water; eat meal/snack; brushing teeth; brushing hair; drop; pickup; throw;
+        sitting down; standing up; clapping; reading; writing; tear up paper; wear jacket;
+        take off jacket; wear a shoe; take off a shoe; wear on glasses; take off glasses;
+        put on a hat/cap; take off a hat/cap; cheer up; hand waving; kicking something;
+        reach into pocket; hopping (one foot jumping); jump up; make a phone call/answer phone;
+        playing with phone/tablet; typing on a keyboard; pointing to something with finger;
+        taking a selfie; check time (from watch); rub two hands together; nod head/bow; shake head;
+        wipe face; salute; put the palms together; cross hands in front (say stop); sneeze/cough;
+        staggering; falling; touch head (headache); touch chest (stomachache/heart pain);
+        touch back (backache); touch neck (neckache); nausea or vomiting condition;
+        use a fan (with hand or paper)/feeling warm; punching/slapping other person;
+        kicking other person; pushing other person; pat on back of other person;
+        point finger at the other person; hugging other person; giving something to other person;
+        touch other person's pocket; handshaking; walking towards each other;
+        walking apart from each other; put on headphone; take off headphone; shoot at the basket;
+        bounce ball; tennis bat swing; juggling table tennis balls; hush (quiet); flick hair;
+        thumb up; thumb down; make ok sign; make victory sign; staple book; counting money;
+        cutting nails; cutting paper (using scissors); snapping fingers; open bottle;
+        sniff (smell); squat down; toss a coin; fold paper; ball up paper; play magic cube;
+        apply cream on face; apply cream on hand back; put on bag; take off bag;
+        put something into a bag; take something out of a bag; open a box; move heavy objects;
+        shake fist; throw up cap/hat; hands up (both hands); cross arms; arm circles; arm swings;
+        running on the spot; butt kicks (kick backward); cross toe touch; side kick; yawn;
+        stretch oneself; blow nose; hit other person with something;
+        wield knife towards other person; knock over other person (hit with body);
+        grab other person's stuff; shoot at other person with a gun; step on foot; high-five;
+        cheers and drink; carry something with other person; take a photo of other person;
+        follow other person; whisper in other person's ear; exchange things with other person;
+        support somebody with hand; finger-guessing game (playing rock-paper-scissors)
+        """.split()
+    ).split("; ")
+)
 UCLA_ACTIONS = (
     "pick up with one hand", "pick up with two hands", "drop trash", "walk around", "sit down",
     "stand up", "donning", "doffing", "throw", "carry",
 )  # fmt: skip
+
+
+def parse_name(name: str) -> tuple[int, int, int, int, int] | None:
+    """ "S001C002P003R002A013" -> (setup, camera, subject, replication, action), or None."""
+    match = _NTU_NAME.fullmatch(name)
+    return tuple(int(number) for number in match.groups()) if match else None
 
 
 def number_classes(labels: Sequence[int], names: Sequence[str] = ()) -> tuple[list[int], str]:
@@ -63,17 +106,27 @@ def name_classes(count: int) -> tuple[str, ...]:
     return tuple(f"class {number}" for number in range(count))
 
 
-def label_by_folder(names: Sequence[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """{clip: class} and the classes' names, in the order of the alphabet.
+def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], tuple[str, ...]]:
+    """The items with their classes, and the classes' names, in the order of the alphabet.
 
     The name of a clip that lies in a folder begins with it ("wave/0007"), and that is its class; any
     other is without a label.
     """
-    folders = {name: name.split("/")[0] for name in names if "/" in name}
-    classes = sorted(set(folders.values()))
-    number = {each: place for place, each in enumerate(classes)}
-    labels = {name: number[folders[name]] if name in folders else UNLABELLED for name in names}
-    return labels, tuple(classes)
+    folders = [item.id.split("/")[0] if "/" in item.id else None for item in items]
+    classes = sorted(set(filter(None, folders)))
+    number = {each: place for place, each in enumerate(classes)} | {None: UNLABELLED}
+    return _relabel(items, [number[each] for each in folders]), tuple(classes)
+
+
+def number_items(items: Sequence[Item]) -> tuple[list[Item], str]:
+    """`number_classes` of items, which their ids name."""
+    classes, note = number_classes([item.label for item in items], [item.id for item in items])
+    return _relabel(items, classes), note
+
+
+def _relabel(items: Sequence[Item], classes: Sequence[int]) -> list[Item]:
+    pairs = zip(items, classes, strict=True)
+    return [Item(item.id, item.payload, label) for item, label in pairs]
 
 
 def parse_name_fields(name: str) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""What the readers of motion files (bvh, trc, mat, text) share: files, labels, joints, metres."""
+"""What the readers of motion files (bvh, trc, mat, text) share: joints, metres, labels."""
 
 import re
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_COORDINATE, DamagedClip
+from halp_jax.datasets.files import read_first
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import find_joints
 from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, Layout
@@ -16,7 +16,6 @@ from halp_jax.skeletons.layout_file import find_layout
 
 MAX_FILE_BYTES = 256 * 2**20
 SCALED = "clips in another unit than metres, scaled: by 0.01 or 0.001 if that makes a person, else to 1.7 m"
-_MAX_FILES = 2_000_000
 # Means that stand for a joint which no marker shows.
 _MIDDLES = {
     "hip centre": ("left hip", "right hip"),
@@ -27,47 +26,22 @@ _TALL, _SHORTEST, _TALLEST = 1.45, 0.8, 2.1
 _CHAIN = ("left ankle", "left knee", "left hip", "hip centre", "shoulder centre", "head")
 
 
-def list_files(path: str | Path, pattern: str, what: str) -> list[tuple[str, Path]]:
-    """(name, file) for a file, or for each in a folder and those below it; name: path without suffix.
+def choose_layout(
+    option: str | None, files: Sequence[Path], read_names: Callable[[Path], Sequence[str]]
+) -> Layout:
+    """The layout that the user gives, else the richest known one with joints of the first sound file.
 
     Raises:
         UserError: there is none.
     """
-    start = Path(path).expanduser()
-    if start.is_file():
-        return [(start.stem, start)]
-    if not start.is_dir():
-        raise UserError(f"{start} does not exist; give {what}, or the folder with them")
-    files = sorted(file for file in start.rglob(pattern) if file.is_file())
-    if not 0 < len(files) <= _MAX_FILES:
-        raise UserError(f"{start} holds {len(files)} files {pattern}; give the folder with {what}")
-    return [(str(file.relative_to(start).with_suffix("")), file) for file in files]
-
-
-def parse_numbers(text: bytes, where: str) -> Float[np.ndarray, " numbers"]:
-    """Numbers between blanks and line ends. Raises DamagedClip."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # numpy only warns of text that is no number
-        try:
-            return np.fromstring(text, sep=" ")
-        except (ValueError, DeprecationWarning) as error:
-            reason = "text that is no number; write or fetch it again"
-            raise DamagedClip(f"{where}: it holds {reason}") from error
-
-
-def choose_layout(names: Sequence[str] | None, layout: str | None, what: str) -> Layout:
-    """The layout that the user gives, else the richest known one whose joints are all among `names`.
-
-    Raises:
-        UserError: there is none.
-    """
-    if layout:
-        return find_layout(layout)
+    if option:
+        return find_layout(option)
+    names = read_first(files, read_names)
     for known in (KINECT20, *MOCAP_LAYOUTS):
-        if names and len(_find_all(names, known)) == known.num_joints:
+        if len(_find_all(names, known)) == known.num_joints:
             return known
     raise UserError(
-        f"{what}: its joints are not those of {KINECT20.name} or of"
+        f"{files[0]}: its joints are not those of {KINECT20.name} or of"
         f" {', '.join(each.name for each in MOCAP_LAYOUTS)}; give --layout, a .json file with some of"
         f" {', '.join(names or ('its joints',))[:300]}"
     )

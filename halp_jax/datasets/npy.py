@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.datasets.clip import MAX_COORDINATE
-from halp_jax.datasets.source import tell_content
-from halp_jax.errors import UserError
+from halp_jax.datasets.clip import MAX_COORDINATE, DamagedClip
+from halp_jax.datasets.files import one_line, open_file, tell_content
 
 _MAX_AXES = 8
 _MAX_HEADER = 10_000
@@ -50,12 +49,12 @@ def read_header(stream: io.BufferedIOBase, where: str) -> Header:
     """The header at the start of a .npy stream, checked to be of numbers.
 
     Raises:
-        UserError: naming `where`: it is no .npy file, or its array holds more than numbers.
+        DamagedClip: naming `where`: it is no .npy file, or its array holds more than numbers.
     """
     try:
         start = stream.read(64)
         if not start.startswith(np.lib.format.MAGIC_PREFIX):
-            raise UserError(
+            raise DamagedClip(
                 f"{where}: no .npy array, it holds {tell_content(start)}; write it with np.save"
             )
         stream.seek(0)
@@ -65,43 +64,42 @@ def read_header(stream: io.BufferedIOBase, where: str) -> Header:
             if version not in _READERS:
                 raise ValueError(f"version {version} of the format")
             shape, fortran, dtype = _READERS[version](stream, max_header_size=_MAX_HEADER)
-    except UserError:
+    except DamagedClip:
         raise
     except Exception as error:  # a damaged header is parsed as Python and raises nearly anything
-        raise UserError(
+        raise DamagedClip(
             f"{where}: no .npy array, its header is damaged; write or fetch it again"
         ) from error
     if dtype.kind == "O":
-        raise UserError(
+        raise DamagedClip(
             f"{where}: an array of Python objects, only numbers are read; save each clip as an array"
             " of its own"
         )
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise UserError(f"{where}: its array is of {str(dtype)[:40]}; only numbers are read")
+        raise DamagedClip(f"{where}: its array is of {str(dtype)[:40]}; only numbers are read")
     if len(shape) > _MAX_AXES or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
-        raise UserError(f"{where}: its array has the shape {str(shape)[:60]}; fetch it again")
+        raise DamagedClip(f"{where}: its array has the shape {str(shape)[:60]}; fetch it again")
     return Header(shape, dtype, bool(fortran), stream.tell())
 
 
-def map_array(path: Path) -> np.ndarray:
+def map_array(path: str | Path) -> np.ndarray:
     """The array of a .npy file, mapped: only what is used of it is read, and it cannot be written.
 
     Raises:
-        UserError: the file is missing, cut short, or holds more than numbers.
+        DamagedClip: the file is missing, cut short, or holds more than numbers.
     """
-    try:
-        if path.exists() and not path.is_file():  # a pipe would never end to be read
-            raise UserError(f"{path}: it is no regular file; check what it is")
-        with path.open("rb") as stream:
-            header = read_header(stream, str(path))
-        if path.stat().st_size < header.offset + header.nbytes:
-            raise UserError(
-                f"{path}: {path.stat().st_size} bytes, but an array {_text(header.shape)} of"
-                f" {header.dtype} takes {header.offset + header.nbytes}; fetch it again"
-            )
+    path = Path(path)
+    with open_file(path) as stream:
+        header = read_header(stream, str(path))
+        size = path.stat().st_size
+        if size < header.offset + header.nbytes:
+            raise DamagedClip(_tell_size(str(path), size, header))
         return _map(path, header, header.offset)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+
+
+def _tell_size(where: str, size: int, header: Header) -> str:
+    shape, needed = str(list(header.shape))[:60], header.offset + header.nbytes
+    return f"{where}: {size} bytes, but an array {shape} of {header.dtype} takes {needed}; fetch it again"
 
 
 def _map(path: Path, header: Header, offset: int) -> np.ndarray:
@@ -112,20 +110,15 @@ def _map(path: Path, header: Header, offset: int) -> np.ndarray:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """A .npz file. Raises UserError."""
-    try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is a folder or no regular file; give a .npz file")
-        return zipfile.ZipFile(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except ZIP_DAMAGE as error:
-        if isinstance(error, UserError):
-            raise
-        with path.open("rb") as stream:
-            start = stream.read(64)
-        what = "it is cut short" if start.startswith(b"PK") else f"it holds {tell_content(start)}"
-        raise UserError(f"{path}: no whole .npz file, {what}; fetch it again") from error
+    """A .npz file. Raises DamagedClip."""
+    with open_file(path) as stream:
+        start = stream.read(64)
+        try:
+            return zipfile.ZipFile(path)
+        except ZIP_DAMAGE as error:
+            cut = start.startswith(b"PK")
+            what = "it is cut short" if cut else f"it holds {tell_content(start)}"
+            raise DamagedClip(f"{path}: no whole .npz file, {what}; fetch it again") from error
 
 
 class Rows:
@@ -136,31 +129,32 @@ class Rows:
     more than a row is held in memory.
 
     Raises:
-        UserError: there is no such array, it is cut short, holds more than numbers, or lies in
+        DamagedClip: there is no such array, it is cut short, holds more than numbers, or lies in
             Fortran order.
     """
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, path: str | Path, name: str):
+        path = Path(path)
         self.where = f"{path}, {name}"
         with open_zip(path) as file:
             try:
                 info = file.getinfo(f"{name}.npy")
             except KeyError:
                 there = ", ".join(sorted(each.filename[:40] for each in file.infolist())[:12])
-                raise UserError(f"{path} has no array {name}; it has: {there or 'none'}") from None
+                raise DamagedClip(
+                    f"{path} has no array {name}; it has: {there or 'none'}"
+                ) from None
             with self._open(file, info) as stream:
                 self.header = read_header(stream, self.where)
         if self.header.fortran and len(self.header.shape) > 1:
-            raise UserError(f"{self.where}: in Fortran order; save it in C order")
+            raise DamagedClip(f"{self.where}: in Fortran order; save it in C order")
         if info.file_size != self.header.offset + self.header.nbytes:
-            raise UserError(
-                f"{self.where}: {info.file_size} bytes, but an array {_text(self.header.shape)} of"
-                f" {self.header.dtype} takes {self.header.offset + self.header.nbytes};"
-                " fetch it again"
-            )
+            raise DamagedClip(_tell_size(self.where, info.file_size, self.header))
         # No deflate stream shrinks further; a header that claims more is not believed.
         if info.file_size > 1100 * min(info.compress_size, path.stat().st_size) + 2**16:
-            raise UserError(f"{self.where}: {info.file_size} bytes cannot be in it; fetch it again")
+            raise DamagedClip(
+                f"{self.where}: {info.file_size} bytes cannot be in it; fetch it again"
+            )
         self._file, self._info, self._stream, self._mapped = None, info, None, None
         if info.compress_type == zipfile.ZIP_STORED:
             self._mapped = _map(path, self.header, self._find_data(path) + self.header.offset)
@@ -183,8 +177,9 @@ class Rows:
         try:
             return file.open(info)
         except (*ZIP_DAMAGE, OSError) as error:
-            reason = " ".join(str(error).split())[:100]
-            raise UserError(f"{self.where}: damaged ({reason}); fetch it again") from error
+            raise DamagedClip(
+                f"{self.where}: damaged ({one_line(error)}); fetch it again"
+            ) from error
 
     def _find_data(self, path: Path) -> int:
         """Where a stored member's bytes begin: behind a header whose lengths only it knows."""
@@ -194,7 +189,7 @@ class Rows:
         start = self._info.header_offset + _LOCAL_HEADER
         start += int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
         if start + self._info.file_size > path.stat().st_size:
-            raise UserError(f"{self.where}: the file ends within it; fetch it again")
+            raise DamagedClip(f"{self.where}: the file ends within it; fetch it again")
         return start
 
     @property
@@ -202,7 +197,7 @@ class Rows:
         return self.header.shape
 
     def read(self, first: int, count: int = 1) -> np.ndarray:
-        """Rows first .. first + count. Raises UserError if the file is damaged there."""
+        """Rows first .. first + count. Raises DamagedClip if the file is damaged there."""
         if self._mapped is not None:
             return self._mapped[first : first + count]
         row = math.prod(self.shape[1:]) * self.header.dtype.itemsize
@@ -212,10 +207,11 @@ class Rows:
         except (*ZIP_DAMAGE, OSError) as error:
             # A stream that failed stays broken; the next row starts a new one.
             self._restart()
-            reason = " ".join(str(error).split())[:100]
-            raise UserError(f"{self.where}: damaged ({reason}); fetch it again") from error
+            raise DamagedClip(
+                f"{self.where}: damaged ({one_line(error)}); fetch it again"
+            ) from error
         if len(data) != count * row:
-            raise UserError(f"{self.where}: it ends within row {first}; fetch it again")
+            raise DamagedClip(f"{self.where}: it ends within row {first}; fetch it again")
         return np.frombuffer(data, self.header.dtype).reshape(count, *self.shape[1:])
 
 
@@ -240,7 +236,3 @@ def clean_numbers(array: np.ndarray) -> np.ndarray:
 def to_float32(array: np.ndarray) -> np.ndarray:
     """`clean_numbers` as clips hold them."""
     return clean_numbers(array).astype(np.float32)
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return str(list(shape))[:60]

@@ -14,13 +14,10 @@ that was held to the real ones.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip, check_clip
-from halp_jax.datasets.json_files import list_files, load_json
+from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip
+from halp_jax.datasets.files import list_files, load_json, to_numbers
 from halp_jax.datasets.labels import UCLA_ACTIONS, parse_name_fields
-from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source, Splits
+from halp_jax.datasets.source import Item, Source, Splits, make_source, split_by_rules
 from halp_jax.skeletons.layout import KINECT20
 
 WHAT = "the folder of NW-UCLA's files, a01_s01_e00_v01.json"
@@ -31,7 +28,7 @@ _TEST_VIEW = 3
 
 def read_item(item: Item) -> list[Clip]:
     """One file -> one clip. Raises DamagedClip."""
-    path = Path(item.payload)
+    path = item.payload
     content = load_json(path, _MAX_BYTES)
     fields = content if isinstance(content, dict) else {}
     label = fields.get("label")
@@ -39,47 +36,26 @@ def read_item(item: Item) -> list[Clip]:
         raise DamagedClip(
             f"{path}: its label is {str(label)[:40]}, not 1 to {len(UCLA_ACTIONS)}; fetch it again"
         )
-    try:
-        frames = np.array(fields.get("skeletons"), np.float64)
-    except (TypeError, ValueError, OverflowError):
-        frames = np.zeros(0)
-    if frames.ndim != 3 or frames.shape[1:] != (KINECT20.num_joints, 3) or not len(frames):
+    frames = to_numbers(fields.get("skeletons"))
+    if frames.ndim != 3 or frames.shape[1:] != (KINECT20.num_joints, 3):
         raise DamagedClip(f"{path}: its skeletons are not [time, 20, 3] numbers; fetch it again")
-    if len(frames) > MAX_FRAMES:
-        raise DamagedClip(f"{path}: {len(frames)} frames, more than {MAX_FRAMES}; fetch it again")
-    name = item.id
-    clip = Clip(to_float32(frames[:, None]), label - 1, name, **parse_name_fields(name))
-    return [check_clip(clip, KINECT20, len(UCLA_ACTIONS))]
+    frames = frames[:, None]
+    return [Clip(frames, label - 1, item.id, **parse_name_fields(item.id))]
 
 
 def open_source(path: str | Path) -> Source:
-    """The folder of the files, or one of them.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The folder of the files, or one of them. Raises UserError where there is none."""
     _, files = list_files(path, _NAMES, WHAT)
-    return Source(
-        format="nwucla",
-        layout=KINECT20,
-        class_names=UCLA_ACTIONS,
-        items=tuple(Item(name, str(file)) for name, file in {f.stem: f for f in files}.items()),
-        read=read_item,
-        splits=make_splits,
-        notes={},
-    )
+    items = [Item(name, str(file)) for name, file in {f.stem: f for _, f in files}.items()]
+    return make_source("nwucla", read_item, items, KINECT20, UCLA_ACTIONS, make_splits)
 
 
 def make_splits(infos: Sequence[ClipInfo]) -> Splits:
     """{"xview": ..., "xsub": ...}, each {"train": names, "test": names}."""
-    tests = {
-        "xview": lambda info: info.camera == _TEST_VIEW,
-        "xsub": lambda info: info.subject % 2 == 0,
-    }
-    return {
-        benchmark: {
-            "train": [info.name for info in infos if not testing(info)],
-            "test": [info.name for info in infos if testing(info)],
-        }
-        for benchmark, testing in tests.items()
-    }
+    return split_by_rules(
+        infos,
+        {
+            "xview": lambda info: info.camera != _TEST_VIEW,
+            "xsub": lambda info: info.subject % 2 == 1,
+        },
+    )

@@ -15,6 +15,7 @@ pixels, or come to lie in the box from -1 to 1 where there is a canvas; all else
 normalisation.
 """
 
+import functools
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -22,20 +23,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import make_source
-from halp_jax.datasets.json_files import (
-    list_files,
-    load_json,
-    split_name,
-    stack_people,
-    to_points,
-    to_size,
-)
+from halp_jax.datasets import tracking
+from halp_jax.datasets.clip import Clip, DamagedClip
+from halp_jax.datasets.files import list_files, load_json
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source
-from halp_jax.datasets.tracking import line_up, track_people
+from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, get_layout, guess_layout
@@ -67,16 +59,17 @@ def read_frame(
     lists = [next((person[key] for key in _POSE if person.get(key)), None) for person in people]
     if people and not any(lists) and any(person.get(hand) for person in people for hand in _HANDS):
         raise DamagedClip(f"{path}: hands without a body; run OpenPose with its body model")
-    found = stack_people([to_points(each, str(path)) for each in lists if each], str(path))
-    return found, to_size(content.get("canvas_height"), content.get("canvas_width"))
+    found = tracking.stack_people(
+        [tracking.to_points(each, str(path)) for each in lists if each], str(path)
+    )
+    return found, tracking.to_size(content.get("canvas_height"), content.get("canvas_width"))
 
 
-def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+def read_item(item: Item, layout: Layout) -> list[Clip]:
     """The files of one clip -> the clip. Raises DamagedClip."""
-    files, label = item.payload
     found: dict[int, np.ndarray] = {}
     sizes = set()
-    for number, path in files:
+    for number, path in item.payload:
         if number in found:
             raise DamagedClip(f"clip {item.id}: frame {number} is there twice; remove one file")
         people, size = read_frame(Path(path))
@@ -90,10 +83,10 @@ def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
                 " keep clips of other models apart"
             )
         found[number] = people
-    points, remark = track_people(line_up(found, item.id), layout.num_joints, layout.bodies)
+    points, remark = tracking.track_clip(found, layout, item.id)
     size = sizes.pop() if len(sizes) == 1 else None
-    frames = to_float32(lift_points(points, size=size))
-    return [check_clip(Clip(frames, label, item.id, remark=remark), layout, num_classes)]
+    frames = lift_points(points, size=size)
+    return [Clip(frames, item.label, item.id, remark=remark)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -106,12 +99,13 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     Raises:
         UserError: no such files, nobody in any of them, or joints of an unknown skeleton.
     """
-    folder, files = list_files(path, _NAMES, WHAT)
+    folder, found = list_files(path, _NAMES, WHAT)
+    files = [file for _, file in found]
     clips = _group(folder, files)
-    chosen = _choose_layout(files, layout)
-    labels, class_names = label_by_folder(list(clips))
-    items = [Item(name, (frames, labels[name])) for name, frames in sorted(clips.items())]
-    return make_source("openpose", read_item, items, chosen, class_names, seed, folder)
+    chosen = find_layout(layout) if layout else _tell_layout(files)
+    items, class_names = label_by_folder([Item(*clip) for clip in sorted(clips.items())])
+    read, notes = functools.partial(read_item, layout=chosen), {"folder": str(folder)}
+    return make_source("openpose", read, items, chosen, class_names, seed=seed, notes=notes)
 
 
 def _group(folder: Path, files: list[Path]) -> dict[str, list[tuple[int, str]]]:
@@ -120,7 +114,9 @@ def _group(folder: Path, files: list[Path]) -> dict[str, list[tuple[int, str]]]:
     for parent, inside in groupby(files, lambda file: file.parent):
         groups: dict[str, list[tuple[int, str]]] = {}
         for file in inside:
-            group, number = split_name(file.name[: -len(".json")].removesuffix("_keypoints"))
+            group, number = tracking.split_name(
+                file.name[: -len(".json")].removesuffix("_keypoints")
+            )
             groups.setdefault(group, []).append((number, str(file)))
         inner = parent.relative_to(folder).as_posix()
         for group, frames in groups.items():
@@ -132,9 +128,7 @@ def _group(folder: Path, files: list[Path]) -> dict[str, list[tuple[int, str]]]:
     return clips
 
 
-def _choose_layout(files: list[Path], option: str | None) -> Layout:
-    if option:
-        return find_layout(option)
+def _tell_layout(files: list[Path]) -> Layout:
     people: list[np.ndarray] = []
     damaged = None
     for file in files:
@@ -175,9 +169,5 @@ def _find_offset(people: Float[np.ndarray, "people 25 3"], *joints: int) -> floa
     if not len(shown):
         return np.inf
     middle, first, second = (shown[:, joint, :2] for joint in joints)
-    seen = shown[..., 2:] > 0
-    points = shown[..., :2]
-    high = np.where(seen, points, -np.inf).max(1)
-    size = np.linalg.norm(high - np.where(seen, points, np.inf).min(1), axis=-1)
     apart = np.linalg.norm(middle - (first + second) / 2, axis=-1)
-    return float(np.median(apart / np.maximum(size, 1e-9)))
+    return float(np.median(apart / tracking.measure(shown)))

@@ -9,7 +9,6 @@ import math
 import os
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,20 +17,18 @@ import numpy as np
 from halp_jax.datasets import graphs, pipeline, prepared
 from halp_jax.datasets.arrays import ArrayDataset
 from halp_jax.datasets.atomic_write import write_named
+from halp_jax.datasets.npy import ZIP_DAMAGE
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.errors import UserError
-from halp_jax.progress import Progress
 
 SUFFIX = ".npz"
 FORMAT, FORMAT_VERSION = "halp_jax packed clips", 1
 VERSIONS = {FORMAT: FORMAT_VERSION, graphs.FORMAT: graphs.FORMAT_VERSION}
-CLIPS_PER_READ = 64
 # What is unpacked before it is known to fit: a file of some MB can be made to hold GB.
 _MOST_PACKED, _SPARE = 100, 2**20
 # What zipfile, zlib, numpy and json say of a file that is cut short, changed, or something else.
 DAMAGE = (
-    ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, RuntimeError,
-    zipfile.BadZipFile, zlib.error, struct.error, MemoryError, Misfit,
+    *ZIP_DAMAGE, KeyError, TypeError, IndexError, AttributeError, struct.error, MemoryError, Misfit,
 )  # fmt: skip
 
 
@@ -75,18 +72,11 @@ def load_frames(dataset: Dataset) -> np.ndarray:
     """[frames, bodies, joints, 3] float32: all clips of a data set, one after the other."""
     if isinstance(dataset, ArrayDataset):
         return dataset.frames
-    numbers, longest = np.arange(len(dataset)), int(dataset.lengths.max())
     shape = (int(dataset.lengths.sum()), dataset.layout.bodies, dataset.layout.num_joints, 3)
     frames, end = np.empty(shape, np.float32), 0
-    with Progress(len(dataset), "pack", unit="clips") as progress:
-        for batch in pipeline.eval_batches(
-            dataset, numbers, batch_size=CLIPS_PER_READ, max_frames=longest
-        ):
-            for row in np.flatnonzero(batch["valid"]):
-                length = batch["length"][row]
-                frames[end : end + length] = batch["frames"][row, :length]
-                end += length
-            progress.update(int(batch["valid"].sum()))
+    for _, clip in pipeline.iterate_clips(dataset, np.arange(len(dataset)), "pack"):
+        frames[end : end + len(clip)] = clip
+        end += len(clip)
     return frames
 
 
@@ -104,14 +94,28 @@ def load(file: str | os.PathLike[str]) -> ArrayDataset | graphs.GraphDataset:
             if sum(size.values()) > _SPARE + _MOST_PACKED * path.stat().st_size:
                 raise Misfit("its arrays are far larger than the file")
             metadata = json.loads(arrays["metadata"].tobytes())
-            _check_version(path, metadata)
+            if not isinstance(metadata, dict) or metadata.get("format") not in VERSIONS:
+                raise Misfit("its metadata are of something else")
+            version, known = metadata.get("format_version"), VERSIONS[metadata["format"]]
+            if version != known:
+                raise UserError(
+                    f"{path} has format version {version}, this program reads {known}: pack it again"
+                )
             if metadata["format"] == graphs.FORMAT:
                 return graphs.read(path, metadata, arrays)
             fields = read_fields(path, metadata, len(metadata["names"]))
-            if frames_size > _SPARE + 4 * math.prod(_frames_shape(fields)):
+            layout, lengths = fields["layout"], fields["lengths"]
+            count = int(lengths.sum(dtype=np.int64))
+            shape = (max(count, 0), layout.bodies, layout.num_joints, 3)
+            if frames_size > _SPARE + 4 * math.prod(shape):
                 raise Misfit("its frames are more than its clips have")
             frames = arrays["frames"]
-        _check_frames(frames, fields)
+        if frames.dtype not in (np.float16, np.float32):
+            raise Misfit(f"its frames are {frames.dtype}")
+        if not len(lengths) or lengths.min() < 1 or frames.shape != shape:
+            raise Misfit(f"its frames are {list(frames.shape)}, its clips have {list(shape)}")
+        if not np.isfinite(frames).all():
+            raise Misfit("coordinates are NaN or infinite")
     except UserError:
         raise
     except OSError as error:
@@ -148,31 +152,3 @@ def is_dataset(path: str | os.PathLike[str]) -> bool:
         return (path / prepared.METADATA).exists() or (path / graphs.FILE).exists()
     with zipfile.ZipFile(path) as file:
         return "metadata.npy" in file.namelist()
-
-
-def _check_version(path: Path, metadata: Any) -> None:
-    if not isinstance(metadata, dict) or metadata.get("format") not in VERSIONS:
-        raise Misfit("its metadata are of something else")
-    version = metadata.get("format_version")
-    known = VERSIONS[metadata["format"]]
-    if version != known:
-        raise UserError(
-            f"{path} has format version {version}, this program reads {known}: pack it again"
-        )
-
-
-def _frames_shape(fields: dict[str, Any]) -> tuple[int, ...]:
-    layout = fields["layout"]
-    count = int(fields["lengths"].sum(dtype=np.int64))
-    return (max(count, 0), layout.bodies, layout.num_joints, 3)
-
-
-def _check_frames(frames: np.ndarray, fields: dict[str, Any]) -> None:
-    """Raises Misfit when the frames are not those of the clips that the metadata name."""
-    lengths, shape = fields["lengths"], _frames_shape(fields)
-    if frames.dtype not in (np.float16, np.float32):
-        raise Misfit(f"its frames are {frames.dtype}")
-    if not len(lengths) or lengths.min() < 1 or frames.shape != shape:
-        raise Misfit(f"its frames are {list(frames.shape)}, its clips have {list(shape)}")
-    if not np.isfinite(frames).all():
-        raise Misfit("coordinates are NaN or infinite")

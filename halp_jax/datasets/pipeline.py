@@ -14,12 +14,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from halp_jax.datasets import arrays
 from halp_jax.datasets.arrays import ArrayDataset
 from halp_jax.datasets.prepared import Dataset, PreparedDataset
 from halp_jax.errors import UserError
+from halp_jax.progress import Progress
 
 # {"frames": [batch, max_frames, bodies, joints, xyz] float32, zeros after the end of a clip,
 #  "length": [batch] int32, at most max_frames, "label": [batch] int32,
@@ -27,6 +28,7 @@ from halp_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 PREFETCHED_BATCHES = 2
+CLIPS_PER_READ = 64
 # The op's usual 4 leave neighbours of 40,000 clips visibly related; 16 pass the same tests.
 SHUFFLE_ROUNDS = 16
 
@@ -134,6 +136,20 @@ def eval_batches(
 
     steps = tf.data.Dataset.range(-(-len(clips) // batch_size))
     return _iterate(tf, dataset, steps, choose, batch_size, max_frames)
+
+
+def iterate_clips(
+    dataset: Dataset, numbers: Int[np.ndarray, " chosen"], label: str
+) -> Iterator[tuple[int, Float[np.ndarray, "time bodies joints xyz"]]]:
+    """(clip number, all its frames) in the order of `numbers`; `label` says what is going on."""
+    if not len(numbers):
+        return
+    size, longest = min(CLIPS_PER_READ, len(numbers)), int(dataset.lengths[numbers].max())
+    with Progress(len(numbers), label, unit="clips") as progress:
+        for batch in eval_batches(dataset, numbers, batch_size=size, max_frames=longest):
+            for row in np.flatnonzero(batch["valid"]):
+                yield int(batch["index"][row]), batch["frames"][row, : batch["length"][row]]
+            progress.update(int(batch["valid"].sum()))
 
 
 def describe_cut(lengths: Int[np.ndarray, " chosen"], max_frames: int, part: str) -> str:

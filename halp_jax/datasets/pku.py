@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import MAX_COORDINATE, Clip, ClipInfo, DamagedClip, check_clip
-from halp_jax.datasets.source import Item, Source, Splits, check_folder, read_bytes
+from halp_jax.datasets.clip import MAX_COORDINATE, Clip, ClipInfo, DamagedClip
+from halp_jax.datasets.files import check_folder, parse_numbers, read_bytes, read_lines, remember
+from halp_jax.datasets.source import Item, Source, Splits, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import NTU25
 
@@ -77,10 +78,7 @@ def parse_video_name(name: str) -> dict[str, int]:
 def parse_video(data: bytes, where: str) -> Float[np.ndarray, "time bodies joints xyz"]:
     """The bytes of a skeleton file -> float32 metres. Raises DamagedClip."""
     lines = [line for line in data.splitlines() if line.strip()]
-    try:
-        values = np.fromstring(data, sep=" ")
-    except (ValueError, DeprecationWarning):
-        raise DamagedClip(f"{where}: it holds text that is no number; fetch it again") from None
+    values = parse_numbers(data, where)
     if not lines:
         raise DamagedClip(f"{where}: it is empty; fetch it again")
     wrong = next((n for n, line in enumerate(lines, 1) if len(line.split()) != _ROW), None)
@@ -125,10 +123,9 @@ def _join_frames(actions: Sequence[int]) -> list[tuple[int, int, int, int]]:
     return rows
 
 
-@functools.lru_cache(maxsize=1)
-def _load_video(path: str, changed_ns: int) -> Float[np.ndarray, "time bodies joints xyz"]:
-    # The clips of a video follow one another, so one file is parsed once and not twenty times.
-    return parse_video(read_bytes(Path(path), _MAX_FILE_BYTES), path)
+@remember
+def _load_video(path: str) -> Float[np.ndarray, "time bodies joints xyz"]:
+    return parse_video(read_bytes(path, _MAX_FILE_BYTES), path)
 
 
 def read_item(item: Item) -> list[Clip]:
@@ -138,14 +135,7 @@ def read_item(item: Item) -> list[Clip]:
     fields = parse_video_name(video)
     if not fields:
         raise DamagedClip(f"{video_path}: its name is not like 0105-M or A01N02-L; rename it")
-    if row is None:  # its labels could not be read when the folder was opened: say why
-        parse_labels(read_bytes(Path(label_path), _MAX_FILE_BYTES), label_path)
-        raise DamagedClip(f"{label_path}: it has changed while it was read; start again")
-    try:
-        changed = Path(video_path).stat().st_mtime_ns
-    except OSError as error:
-        raise DamagedClip(f"{video_path}: {error.strerror}; every label needs its video") from None
-    frames = _load_video(video_path, changed)
+    frames = _load_video(video_path)
     action, start, end, labelled = row
     if labelled not in (0, len(frames)):
         raise DamagedClip(
@@ -158,15 +148,14 @@ def read_item(item: Item) -> list[Clip]:
             f"{label_path}: frames {start} to {end} of a video of {len(frames)}; correct it"
         )
     # A few labels of the data set end after the last frame.
-    clip = Clip(frames[start:end].copy(), action - 1, item.id, fps=_FPS, **fields)
-    return [check_clip(clip, NTU25, len(ACTIONS))]
+    return [Clip(frames[start:end].copy(), action - 1, item.id, fps=_FPS, **fields)]
 
 
 def read_split_file(path: Path) -> dict[str, list[str]]:
     """{"train": video names, "test": video names}. Raises UserError."""
     videos: dict[str, list[str]] = {"train": [], "test": []}
     part = None
-    for line in read_bytes(path).decode("utf-8", "replace").splitlines():
+    for line in read_lines(path):
         head = line.strip().lower()
         if head.startswith("train"):
             part = "train"
@@ -217,8 +206,8 @@ def open_source(path: str | Path) -> Source:
             continue
         try:
             rows = parse_labels(read_bytes(label, _MAX_FILE_BYTES), str(label))
-        except DamagedClip:
-            items.append(Item(name, (str(video), str(label), None)))
+        except DamagedClip as error:
+            items.append(Item(name, DamagedClip(str(error))))  # not the frames that it holds
             continue
         used: set[str] = set()
         for row in rows:
@@ -231,20 +220,14 @@ def open_source(path: str | Path) -> Source:
         raise UserError(f"{labels} has no label file for any video of {skeletons}; unpack both")
 
     split_files = _find_split_files(folder, videos)
-    return Source(
-        format="pku",
-        layout=NTU25,
-        class_names=_read_actions(folder),
-        items=tuple(items),
-        read=read_item,
-        splits=functools.partial(
-            make_splits, videos={name: read_split_file(file) for name, file in split_files.items()}
-        ),
-        notes={
-            "videos_without_labels": unlabelled,
-            "split_files": {name: str(file) for name, file in split_files.items()},
-        },
+    splits = functools.partial(
+        make_splits, videos={name: read_split_file(file) for name, file in split_files.items()}
     )
+    notes = {
+        "videos_without_labels": unlabelled,
+        "split_files": {name: str(file) for name, file in split_files.items()},
+    }
+    return make_source("pku", read_item, items, NTU25, _read_actions(folder), splits, notes=notes)
 
 
 def _find_folder(folder: Path, what: str) -> Path:
@@ -285,9 +268,8 @@ def _read_actions(folder: Path) -> tuple[str, ...]:
     file = folder / "action_names.txt"
     if not file.is_file():
         return ACTIONS
-    lines = read_bytes(file).decode("utf-8", "replace").splitlines()
-    found = [re.fullmatch(r"\s*(\d{1,4})[\s.,:]+(.*\S)\s*", line, re.ASCII) for line in lines]
-    names = {int(match[1]): match[2] for match in found if match}
+    pattern = re.compile(r"\s*(\d{1,4})[\s.,:]+(.*\S)\s*", re.ASCII)
+    names = {int(match[1]): match[2] for match in map(pattern.fullmatch, read_lines(file)) if match}
     lacking = [number for number in range(1, len(ACTIONS) + 1) if number not in names]
     if lacking:
         raise UserError(f"{file}: no name for action {lacking[0]}; write a line a class: 1 bow")

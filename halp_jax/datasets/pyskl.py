@@ -21,25 +21,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.datasets.clip import MAX_COORDINATE, MAX_RATE, Clip, DamagedClip, check_clip
-from halp_jax.datasets.labels import (
-    MAX_CLASSES,
-    UNLABELLED,
-    guess_class_names,
-    number_classes,
-    parse_name_fields,
-)
+from halp_jax.datasets import labels
+from halp_jax.datasets.clip import MAX_COORDINATE, MAX_RATE, Clip, DamagedClip
+from halp_jax.datasets.files import find_single, is_name
 from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.pyskl_points import JOINTS, WHERE, Rows, find_rows, read_rows
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.source import (
-    Item,
-    Source,
-    Splits,
-    find_normalized,
-    find_single,
-    fixed_splits,
-)
+from halp_jax.datasets.source import Item, Source, Splits, find_normalized, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
@@ -57,24 +45,20 @@ BEST_BODIES = "clips with more bodies than the layout has, those of the highest 
 
 
 class Annotation(NamedTuple):
-    """What is read of one annotation; `reason` says why it cannot be."""
+    """What is read of one annotation."""
 
-    keypoint: np.ndarray | Rows | None = None
+    keypoint: np.ndarray | Rows
     scores: np.ndarray | None = None
     size: tuple[float, float] | None = None
-    label: int = -1
-    reason: str | None = None
     remark: str = ""
 
 
-def read_item(item: Item, layout: Layout, num_classes: int, fps: float = 0.0) -> list[Clip]:
+def read_item(item: Item, layout: Layout, fps: float = 0.0) -> list[Clip]:
     """One annotation -> one clip, absent bodies zero. Raises DamagedClip.
 
     `fps` is what the file says of all clips, 0 if nothing: then names may tell.
     """
-    keypoint, scores, size, label, reason, remark = item.payload
-    if reason:
-        raise DamagedClip(f"clip {item.id}: {reason}; correct the annotation or leave it out")
+    keypoint, scores, size, remark = item.payload
     if isinstance(keypoint, Rows):
         keypoint, scores, remark = read_rows(keypoint, layout)
     keypoint = clean_numbers(keypoint)
@@ -91,9 +75,8 @@ def read_item(item: Item, layout: Layout, num_classes: int, fps: float = 0.0) ->
     if frames.shape[1] < layout.bodies:
         absent = layout.bodies - frames.shape[1]
         frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
-    fields = parse_name_fields(item.id) | ({"fps": fps} if fps else {})
-    clip = Clip(np.ascontiguousarray(frames), label, item.id, remark=remark, **fields)
-    return [check_clip(clip, layout, num_classes)]
+    fields = labels.parse_name_fields(item.id) | ({"fps": fps} if fps else {})
+    return [Clip(np.ascontiguousarray(frames), item.label, item.id, remark=remark, **fields)]
 
 
 def open_source(
@@ -110,7 +93,7 @@ def open_source(
         UserError: no such file, a pickle that is refused, no annotations, or joints of an unknown
             skeleton.
     """
-    file = find_single(Path(path).expanduser(), ".pkl", "a PYSKL annotation file (.pkl)")
+    file = find_single(path, ".pkl", "a PYSKL annotation file (.pkl)")
     content = load_pickle(file)
     if isinstance(content, list):  # as PYSKL's own tool writes them, without splits
         content = {"annotations": content}
@@ -123,49 +106,44 @@ def open_source(
     names: Counter[str] = Counter()
     items = []
     for number, annotation in enumerate(annotations):
-        name, payload = _check_annotation(annotation, number, axes, folder)
+        fields = annotation if isinstance(annotation, dict) else {}
+        name = fields.get("frame_dir")
+        name = name if is_name(name) else f"annotation {number}"
         names[name] += 1
-        if names[name] > 1:
-            reason = f"frame_dir {name} is there twice"
-            name, payload = f"{name}#{names[name]}", Annotation(reason=reason)
-        items.append(Item(name, payload))
+        unique = name if names[name] == 1 else f"{name}#{names[name]}"
+        try:
+            if unique != name:
+                raise DamagedClip(f"frame_dir {name} is there twice")
+            items.append(Item(unique, *_check_annotation(fields, axes, folder)))
+        except DamagedClip as error:
+            told = f"clip {unique}: {error}; correct the annotation or leave it out"
+            items.append(Item(unique, DamagedClip(told)))
 
-    sound = [item.payload for item in items if item.payload.reason is None]
+    sound = [item.payload for item in items if isinstance(item.payload, Annotation)]
     if not sound and not any("keypoint" in each for each in annotations if isinstance(each, dict)):
         raise UserError(
             f"{file}: its key points lie in other files, not found in {folder}: {WHERE}"
         )
     if not sound:
-        raise UserError(f"{file}: no annotation is sound; the first: {items[0].payload.reason}")
+        raise UserError(f"{file}: no annotation is sound; the first: {items[0].payload}")
     joints = Counter(
         JOINTS if isinstance(each.keypoint, Rows) else each.keypoint.shape[2] for each in sound
     ).most_common(1)[0][0]
     chosen = _choose_layout(layout, content.get("layout"), joints, axes, file)
     splits, ignored = _pair_splits(content.get("split"), file)
-    class_names = _given_names(content.get("class_names"), 1 + max(each.label for each in sound))
+    class_names = _given_names(content.get("class_names"), 1 + max(each.label for each in items))
     note = ""
     if not class_names:
-        names = [item.id for item in items]
-        labels, note = number_classes([item.payload.label for item in items], names)
-        items = [
-            Item(item.id, item.payload._replace(label=label))
-            for item, label in zip(items, labels, strict=True)
-        ]
-        class_names = guess_class_names(names, 1 + max(labels))
-    return find_normalized(
-        Source(
-            format="pyskl",
-            layout=chosen,
-            class_names=class_names,
-            items=tuple(items),
-            read=functools.partial(
-                read_item, layout=chosen, num_classes=len(class_names), fps=_given_rate(content)
-            ),
-            splits=functools.partial(fixed_splits, splits=splits),
-            notes={"file": str(file), "labels": note, "splits_ignored": ignored},
-            guessed=not layout and content.get("layout") is None,
-        )
-    )
+        items, note = labels.number_items(items)
+        num_classes = 1 + max(item.label for item in items)
+        class_names = labels.guess_class_names([item.id for item in items], num_classes)
+    fps = content.get("fps")  # in Hz, of a file that `export` wrote
+    fps = float(fps) if isinstance(fps, int | float) and 0 < fps <= MAX_RATE else 0.0
+    read = functools.partial(read_item, layout=chosen, fps=fps)
+    notes = {"file": str(file), "labels": note, "splits_ignored": ignored}
+    guessed = not layout and content.get("layout") is None
+    given = (read, items, chosen, class_names, splits)
+    return find_normalized(make_source("pyskl", *given, notes=notes, guessed=guessed))
 
 
 def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file: Path) -> Layout:
@@ -190,16 +168,10 @@ def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file
 
 def _given_names(names: Any, num_classes: int) -> tuple[str, ...]:
     """The class names that a file of `export` holds, if they are sound."""
-    sound = isinstance(names, list | tuple) and num_classes <= len(names) <= MAX_CLASSES
+    sound = isinstance(names, list | tuple) and num_classes <= len(names) <= labels.MAX_CLASSES
     if not sound or not all(isinstance(n, str) and n and n.isprintable() for n in names):
         return ()
     return tuple(names)
-
-
-def _given_rate(content: dict[str, Any]) -> float:
-    """The frame rate in Hz that a file of `export` holds; 0 if none is there."""
-    fps = content.get("fps")
-    return float(fps) if isinstance(fps, int | float) and 0 < fps <= MAX_RATE else 0.0
 
 
 def _array(value: Any) -> np.ndarray | None:
@@ -214,56 +186,45 @@ def _count_axes(annotations: list[Any]) -> int:
     return 2 if 2 * axes.count(2) > len(axes) else 3
 
 
-def _check_annotation(
-    annotation: Any, number: int, axes: int, folder: Path
-) -> tuple[str, Annotation]:
-    """Its name, and its array and label or the reason why it cannot be read."""
-    name = annotation.get("frame_dir") if isinstance(annotation, dict) else None
-    if not isinstance(name, str) or not name or len(name) > 200 or not name.isprintable():
-        return f"annotation {number}", Annotation(reason="it has no frame_dir to name it")
-    label = annotation.get("label")
-    label = UNLABELLED if label is None else label
-    if not isinstance(label, int | np.integer) or not UNLABELLED <= label < MAX_CLASSES:
-        return name, Annotation(reason=f"its label is {str(label)[:40]}, not a class number")
-    size = _read_size(annotation.get("img_shape")) if axes == 2 else None
-    if isinstance(size, str):
-        return name, Annotation(reason=size)
-    if "keypoint" not in annotation:
-        rows = find_rows(annotation, name, folder)
-        if isinstance(rows, str):
-            return name, Annotation(reason=rows)
-        return name, Annotation(rows, None, size, int(label))
-    array = _array(annotation["keypoint"])
+def _check_annotation(fields: dict[str, Any], axes: int, folder: Path) -> tuple[Annotation, int]:
+    """What is read of an annotation, and its label. Raises DamagedClip."""
+    name, label = fields.get("frame_dir"), fields.get("label")
+    if not is_name(name):
+        raise DamagedClip("it has no frame_dir to name it")
+    label = labels.UNLABELLED if label is None else label
+    whole = isinstance(label, int | np.integer)
+    if not whole or not labels.UNLABELLED <= label < labels.MAX_CLASSES:
+        raise DamagedClip(f"its label is {str(label)[:40]}, not a class number")
+    size = _read_size(fields.get("img_shape")) if axes == 2 else None
+    if "keypoint" not in fields:
+        return Annotation(find_rows(fields, name, folder), None, size), int(label)
+    array = _array(fields["keypoint"])
     if array is None or array.dtype.kind != "f":
-        return name, Annotation(reason="its keypoint is no array of floating-point numbers")
+        raise DamagedClip("its keypoint is no array of floating-point numbers")
     if array.ndim != 4 or array.shape[3] != axes or array.size == 0:
-        reason = f"its keypoint is {array.shape}, not [bodies, time, joints, {axes}]"
-        return name, Annotation(reason=reason)
-    total, frames, remark = annotation.get("total_frames"), array.shape[1], ""
+        raise DamagedClip(f"its keypoint is {array.shape}, not [bodies, time, joints, {axes}]")
+    total, frames, remark = fields.get("total_frames"), array.shape[1], ""
     if isinstance(total, int | np.integer) and 0 < total < frames:
         frames, remark = total, CUT  # what follows is padding
-    if axes == 3:
-        return name, Annotation(array[:, :frames], label=int(label), remark=remark)
-    scores = annotation.get("keypoint_score")
+    scores = fields.get("keypoint_score") if axes == 2 else None
     if scores is not None:
         scores = _array(scores)
         if scores is None or scores.dtype.kind != "f" or scores.shape != array.shape[:3]:
-            return name, Annotation(reason="its keypoint_score is not [bodies, time, joints]")
+            raise DamagedClip("its keypoint_score is not [bodies, time, joints]")
         if not np.isfinite(scores).all():
-            return name, Annotation(reason="its keypoint_score has NaN or infinite numbers")
-    if scores is not None:
+            raise DamagedClip("its keypoint_score has NaN or infinite numbers")
         scores = scores[:, :frames]
-    return name, Annotation(array[:, :frames], scores, size, int(label), remark=remark)
+    return Annotation(array[:, :frames], scores, size, remark), int(label)
 
 
-def _read_size(size: Any) -> tuple[float, float] | str | None:
-    """(height, width) of the picture, None where it is not told; or what is wrong with it."""
+def _read_size(size: Any) -> tuple[float, float] | None:
+    """(height, width) of the picture, None where it is not told. Raises DamagedClip."""
     if size is None:
         return None
     pair = isinstance(size, list | tuple) and len(size) == 2
     numbers = pair and all(isinstance(n, int | float | np.integer | np.floating) for n in size)
     if not numbers or not all(0 < n < MAX_COORDINATE for n in size):
-        return f"its img_shape is {str(size)[:40]}, not (height, width)"
+        raise DamagedClip(f"its img_shape is {str(size)[:40]}, not (height, width)")
     return float(size[0]), float(size[1])
 
 

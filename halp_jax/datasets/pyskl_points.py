@@ -12,7 +12,6 @@ They are looked for in the folder of the annotations, or in the one that is give
 Held to real annotations of eight clips; of the key points only the structure was at hand.
 """
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -21,11 +20,10 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import DamagedClip
-from halp_jax.datasets.json_files import MAX_PEOPLE
+from halp_jax.datasets.files import remember
 from halp_jax.datasets.npy import clean_numbers
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.tracking import line_up, track_people
-from halp_jax.errors import UserError
+from halp_jax.datasets.tracking import MAX_PEOPLE, track_clip
 from halp_jax.skeletons.layout import Layout
 
 JOINTS = 17  # COCO's, of the detector that made them
@@ -43,8 +41,8 @@ class Rows(NamedTuple):
     frames: np.ndarray  # [rows], the frame of each
 
 
-def find_rows(annotation: Mapping[str, Any], name: str, folder: Path) -> Rows | str:
-    """Where the key points of an annotation lie, or the reason why they cannot be read."""
+def find_rows(annotation: Mapping[str, Any], name: str, folder: Path) -> Rows:
+    """Where the key points of an annotation lie. Raises DamagedClip where they cannot be read."""
     frames = annotation.get("frame_inds")
     frames = frames.array if isinstance(frames, PickledArray) else None
     raw_file, key = annotation.get("raw_file"), annotation.get("key", name)
@@ -54,11 +52,11 @@ def find_rows(annotation: Mapping[str, Any], name: str, folder: Path) -> Rows | 
         places = (f"skeletons_mmaction/{name}.pkl", f"{name}.pkl")
         file, key = next(filter(None, (_find_tail(folder, each) for each in places)), None), ""
     if file is None:
-        return f"it has no keypoint, and there is no file of it in {folder}"
+        raise DamagedClip(f"it has no keypoint, and there is no file of it in {folder}")
     if frames is None or frames.ndim != 1 or frames.dtype.kind not in "iu" or not len(frames):
-        return "it has no frame_inds that tell the frame of each key point"
+        raise DamagedClip("it has no frame_inds that tell the frame of each key point")
     if (np.diff(frames.astype(np.int64)) < 0).any():
-        return "its frame_inds fall, so that its rows pair with no frames"
+        raise DamagedClip("its frame_inds fall, so that its rows pair with no frames")
     return Rows(str(file), key, frames)
 
 
@@ -71,10 +69,7 @@ def _find_tail(folder: Path, name: str) -> Path | None:
     return next((each for each in tails if each.is_file()), None)
 
 
-@functools.lru_cache(maxsize=1)
-def _load(file: str, changed_ns: int) -> Any:
-    # Clips of one file mostly follow one another.
-    return load_pickle(file)
+_load = remember(load_pickle)
 
 
 def read_rows(
@@ -90,10 +85,7 @@ def read_rows(
         DamagedClip: the file has no such key points.
     """
     where = f"{rows.file}, {rows.key}" if rows.key else rows.file
-    try:
-        content = _load(rows.file, Path(rows.file).stat().st_mtime_ns)
-    except (UserError, OSError) as error:
-        raise DamagedClip(str(error)) from error
+    content = _load(rows.file)
     if rows.key:
         content = content.get(rows.key) if isinstance(content, dict) else None
     points = content.get("keypoint") if isinstance(content, dict) else None
@@ -111,6 +103,6 @@ def read_rows(
         raise DamagedClip(f"{where}: more than {MAX_PEOPLE} people in one frame; fetch it again")
     shown = [each[each.any((1, 2))] for each in people]
     found = dict(zip(numbers.tolist(), shown, strict=True))
-    tracked, remark = track_people(line_up(found, where), layout.num_joints, layout.bodies)
+    tracked, remark = track_clip(found, layout, where)
     tracked = tracked.transpose(1, 0, 2, 3)
     return tracked[..., :2], tracked[..., 2], remark

@@ -17,7 +17,6 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, MAX_RATE, Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.source import Item
@@ -35,15 +34,11 @@ LOST_JOINTS = "clips with joints that are NaN, filled in over {} frames at most,
 RESAMPLED = "clips taken to {:g} frames a second"
 
 
-def _keep(frames: Float[np.ndarray, "..."], layout: Layout) -> Float[np.ndarray, "..."]:
-    return frames
-
-
 NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {
     "upright": normalize_clip,
     "view": view_clip,
     "released": functools.partial(view_clip, as_released=True),
-    "none": _keep,
+    "none": lambda frames, layout: frames,
 }
 
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from halp_jax.datasets.source import tell_content
-from halp_jax.errors import UserError
+from halp_jax.datasets.clip import DamagedClip
+from halp_jax.datasets.files import one_line, open_file, tell_content
 
 _OPCODES = frozenset(
     """
@@ -46,7 +46,7 @@ class PickledArray:
 
     __slots__ = ("array",)
 
-    def __init__(self) -> None:
+    def __init__(self, *_: Any) -> None:
         self.array = None
 
     def __setstate__(self, state: Any) -> None:
@@ -59,7 +59,7 @@ class _Dtype:
 
     __slots__ = ("dtype",)
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: Any, *_: Any) -> None:
         if not (isinstance(code, str) and _NUMBERS.fullmatch(code)):
             raise pickle.UnpicklingError(f"an array of {code!r} holds more than numbers")
         self.dtype = np.dtype(code)
@@ -96,10 +96,6 @@ def _make_array(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
 
 
-def _empty_array(*_: Any) -> PickledArray:
-    return PickledArray()
-
-
 def _array_of_buffer(
     data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
 ) -> PickledArray:
@@ -108,10 +104,6 @@ def _array_of_buffer(
     if order == "K" and axes is not None:  # numpy 2.2 and up: a transposed array
         made.array = made.array.transpose(axes)
     return made
-
-
-def _dtype(code: Any, *_: Any) -> _Dtype:
-    return _Dtype(code)
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
@@ -130,10 +122,10 @@ def _refuse(*_: Any) -> None:
 
 
 _ALLOWED: dict[tuple[str, str], _Name] = {
-    ("numpy", "dtype"): _Name(_dtype),
+    ("numpy", "dtype"): _Name(_Dtype),
     ("numpy", "ndarray"): _Name(_refuse),  # only ever an argument of _reconstruct
-    ("numpy.core.multiarray", "_reconstruct"): _Name(_empty_array),
-    ("numpy._core.multiarray", "_reconstruct"): _Name(_empty_array),
+    ("numpy.core.multiarray", "_reconstruct"): _Name(PickledArray),
+    ("numpy._core.multiarray", "_reconstruct"): _Name(PickledArray),
     ("numpy.core.multiarray", "scalar"): _Name(_scalar),
     ("numpy._core.multiarray", "scalar"): _Name(_scalar),
     ("numpy.core.numeric", "_frombuffer"): _Name(_array_of_buffer),
@@ -230,28 +222,23 @@ def load_pickle(path: str | Path, max_bytes: int = 16 * 2**30) -> Any:
     """The value in a pickle; arrays in it are `PickledArray`s, scalars numpy scalars.
 
     Raises:
-        UserError: naming the file: it cannot be read, is damaged, or holds more than plain values.
+        DamagedClip: naming the file: it cannot be read, is damaged, or holds more than plain values.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise UserError(f"{path}: {size} bytes, more than the limit of {max_bytes}")
-        with path.open("rb") as file:
+    with open_file(path, max_bytes) as file:
+        start = file.read(64)
+        file.seek(0)
+        try:
             # Mapped: a file's read takes memory for as many bytes as are asked for, there or not.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                _check_opcodes(view, size)
+                _check_opcodes(view, len(view))
             return _Unpickler(file).load()
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    except Exception as error:  # a damaged pickle raises nearly anything, says the manual
-        reason = " ".join(f"{error}".split())[:200]
-        if not isinstance(error, pickle.UnpicklingError):
-            with path.open("rb") as file:
-                start = file.read(64)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged pickle raises nearly anything, says the manual
             reason = f"it holds {tell_content(start)}"
-            if start.startswith(b"\x80"):
+            if isinstance(error, pickle.UnpicklingError):
+                reason = one_line(error, 200)
+            elif start.startswith(b"\x80"):
                 reason = "it is damaged or cut short"
-        raise UserError(f"{path}: no pickle of arrays: {reason}; fetch it again") from error
+            raise DamagedClip(f"{path}: no pickle of arrays: {reason}; fetch it again") from error

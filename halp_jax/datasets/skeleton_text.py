@@ -9,6 +9,7 @@ the nine values a joint that nobody uses than that they are made of the characte
 ways give the same float64 of every coordinate, the one nearest to the decimal number.
 """
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -186,13 +187,6 @@ class _Damage(Exception):  # noqa: N818
     """Why a file cannot be read, before it is known which."""
 
 
-def _parse_numbers(data: bytes) -> Float[np.ndarray, " tokens"]:
-    try:
-        return np.fromstring(data, sep=" ")
-    except (ValueError, DeprecationWarning):
-        raise _Damage("it holds text that is no number") from None
-
-
 def _parse_count(tokens: list[bytes], position: int, what: str, most: int) -> int:
     if position >= len(tokens):
         raise _Damage(f"it ends before the {what}")
@@ -210,7 +204,9 @@ def parse_tokens(data: bytes) -> Recording:
 
     Raises _Damage.
     """
-    tokens, values = data.split(), _parse_numbers(data)
+    tokens, values = data.split(), np.zeros(0)
+    with contextlib.suppress(ValueError, DeprecationWarning):
+        values = np.fromstring(data, sep=" ")
     if len(values) != len(tokens):
         raise _Damage("it holds text that is no number")
     frame, slot, ids, starts = [], [], [], []

@@ -1,25 +1,27 @@
 """What every reader gives: a folder or file of any format as a `Source` of clips.
 
 A reader lists its items cheaply (`open_source`) and turns one item into clips (`Source.read`),
-which may then run in a process pool. Small helpers that all readers share are here too.
+which may then run in a process pool. What all readers share of splits is here too.
 """
 
 import dataclasses
+import functools
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip
+from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
+from halp_jax.datasets.npy import to_float32
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.normalize import looks_normalized
 
-# Larger than any file of one clip or video in the supported data sets; read no further.
-MAX_FILE_BYTES = 512 * 2**20
+TEST_SHARE = 5  # every fifth subject or clip tests where files tell no split
 _BENCHMARKS = {
     "xsub": "xsub", "csub": "xsub", "cs": "xsub", "xview": "xview", "cview": "xview", "cv": "xview",
     "xset": "xset", "xsetup": "xset", "cset": "xset", "csetup": "xset",
@@ -28,10 +30,17 @@ _BENCHMARKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One file, or one clip of a file, still unread. `payload` is the reader's own, picklable."""
+    """One file, or one clip of a file, still unread.
+
+    Attributes:
+        id: its name, each once.
+        payload: the reader's own, picklable; a DamagedClip where it is known what is wrong with it.
+        label: 0-based class, -1 where there is none or the reader will find it.
+    """
 
     id: str
     payload: Any
+    label: int = -1
 
 
 Splits = dict[str, dict[str, list[str]]]
@@ -63,6 +72,46 @@ class Source:
     notes: dict[str, Any]
     normalized: str = ""
     guessed: bool = False
+
+
+def make_source(
+    format: str,
+    read: Callable[[Item], list[Clip]],
+    items: Sequence[Item],
+    layout: Layout,
+    class_names: Sequence[str],
+    splits: Callable[[Sequence[ClipInfo]], Splits] | Splits | None = None,
+    *,
+    seed: int = 0,
+    notes: Mapping[str, Any] | None = None,
+    guessed: bool = False,
+) -> Source:
+    """A Source whose clips, of any real type, are checked as they are read.
+
+    `splits` may be those that a file gives by name; without any `split_by_default` makes them.
+    """
+    if splits is None:
+        splits = functools.partial(split_by_default, seed=seed)
+    elif isinstance(splits, dict):
+        splits = functools.partial(fixed_splits, splits=splits)
+    names = tuple(class_names)
+    read = functools.partial(read_checked, read=read, layout=layout, num_classes=len(names))
+    notes = dict(notes or {})
+    return Source(format, layout, names, tuple(items), read, splits, notes, guessed=guessed)
+
+
+def read_checked(
+    item: Item, read: Callable[[Item], list[Clip]], layout: Layout, num_classes: int
+) -> list[Clip]:
+    """The clips of an item as float32. Raises DamagedClip."""
+    if isinstance(item.payload, DamagedClip):
+        raise DamagedClip(str(item.payload))
+    clips = []
+    for clip in read(item):
+        if clip.frames.dtype != np.float32:
+            clip = dataclasses.replace(clip, frames=to_float32(clip.frames))
+        clips.append(check_clip(clip, layout, num_classes))
+    return clips
 
 
 def find_normalized(source: Source, count: int = 16) -> Source:
@@ -100,6 +149,35 @@ def guess_benchmark(path: Path) -> str:
 def fixed_splits(infos: Sequence[ClipInfo], splits: Splits) -> Splits:
     """The splits that a file gives by name, whatever clips there are. (A picklable constant.)"""
     return splits
+
+
+def split_by_rules(
+    infos: Sequence[ClipInfo], rules: Mapping[str, Callable[[ClipInfo], bool]]
+) -> Splits:
+    """{benchmark: whether a clip is trained on} -> the names of both parts of each."""
+    return {
+        benchmark: {
+            "train": [info.name for info in infos if trains(info)],
+            "test": [info.name for info in infos if not trains(info)],
+        }
+        for benchmark, trains in rules.items()
+    }
+
+
+def split_by_default(infos: Sequence[ClipInfo], seed: int) -> Splits:
+    """{"xsub": ...} if there are two subjects at least, else {"random": ...}."""
+    # A clip of an unknown person could be of anyone, so it is in neither part.
+    known = [info for info in infos if info.subject >= 0]
+    subjects = sorted({info.subject for info in known})
+    if len(subjects) > 1:
+        testing = set(subjects[TEST_SHARE - 1 :: TEST_SHARE] or subjects[-1:])
+        return split_by_rules(known, {"xsub": lambda info: info.subject not in testing})
+    order = sorted(
+        (info.name for info in infos),
+        key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest(),
+    )
+    count = max(1, len(order) // TEST_SHARE) if len(order) > 1 else 0
+    return {"random": {"train": sorted(order[count:]), "test": sorted(order[:count])}}
 
 
 def number_splits(
@@ -143,78 +221,3 @@ def count_overlap(splits: dict[str, dict[str, list[int]]], count: int) -> dict[s
         if used and len(used) < count:
             notes[f"split {benchmark}"] = f"{count - len(used)} clips are in no part of it"
     return notes
-
-
-def check_folder(path: str | Path, what: str) -> Path:
-    """`path` as a folder that exists. Raises UserError, saying what it should hold, otherwise."""
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise UserError(f"{folder} does not exist; give the folder with {what}")
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file; give the folder with {what}")
-    return folder
-
-
-def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The content of a file. Raises DamagedClip if it cannot be read or is absurdly large."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe would never end to be read
-            raise DamagedClip(f"{path}: it is no regular file; check what it is")
-        size = path.stat().st_size
-        if not size:
-            raise DamagedClip(f"{path}: it is empty; write or fetch it again")
-        if size > max_bytes:
-            raise DamagedClip(
-                f"{path}: {size} bytes, more than the limit of {max_bytes}; check what it is"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise DamagedClip(f"{path}: cannot be read ({error.strerror}); check the file") from error
-
-
-def read_first(files: Iterable[Path], read: Callable[[Path], Any]) -> Any:
-    """What `read` makes of the first sound file. Raises UserError as it does of the first one."""
-    problems = []
-    for file in files:
-        try:
-            return read(file)
-        except UserError as error:
-            problems.append(str(error))
-    raise UserError(problems[0])
-
-
-def tell_content(data: bytes) -> str:
-    """What the first bytes of a file look like, in words that end a sentence "it holds"."""
-    if not data.strip():
-        return "nothing"
-    if data.startswith(b"\x93NUMPY"):
-        return "a .npy array"
-    if data.startswith(b"PK\x03\x04"):
-        return "a zip archive, as .npz is one"
-    if data[:1] == b"\x80" and data[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return "a pickle"
-    if data.startswith((b"\x89HDF", b"MATLAB")):
-        return "MATLAB's or HDF5's data"
-    if data.lstrip().startswith((b"{", b"[")):
-        return "JSON"
-    line = data.lstrip().splitlines()[0].decode("utf-8", "replace")[:40]
-    return f"the text {line!r}" if line.isprintable() and "\ufffd" not in line else "no text"
-
-
-def find_single(path: Path, suffix: str, what: str) -> Path:
-    """`path`, or the one file *`suffix` in the folder that it is.
-
-    Raises:
-        UserError: there is none or more than one; `what` says what to give instead.
-    """
-    if path.is_dir():
-        found = sorted(path.glob(f"*{suffix}"))
-        if len(found) != 1:
-            names = ", ".join(each.name for each in found) or "none"
-            raise UserError(
-                f"{path} holds {len(found)} {suffix} files ({names}); give the one to read"
-            )
-        return found[0]
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give {what}")
-    return path

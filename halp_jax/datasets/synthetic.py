@@ -9,7 +9,7 @@ import functools
 from collections.abc import Sequence
 
 from halp_jax.datasets.clip import Clip, ClipInfo
-from halp_jax.datasets.source import Item, Source, Splits
+from halp_jax.datasets.source import Item, Source, Splits, make_source, split_by_rules
 from halp_jax.errors import UserError
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
@@ -19,38 +19,25 @@ MAX_CLIPS = 10_000_000
 _FPS = 30.0
 
 
-def open_source(
-    path: str = "",
-    *,
-    clips_per_class: int = 60,
-    clips: int | None = None,
-    seed: int = 0,
-) -> Source:
-    """The embedded data set of `clips` clips, or `clips_per_class` of each of the 20 classes.
+def open_source(path: str = "", *, clips: int = 1200, seed: int = 0) -> Source:
+    """The embedded data set.
 
     Args:
         path: not used; there are no files.
-        clips_per_class: size of each class.
-        clips: if given, the number of all clips; classes then differ by one at most.
+        clips: how many there are; the sizes of the 20 classes differ by one at most.
         seed: makes another data set, with other people, of the same kind.
 
     Raises:
         UserError: a size below 1 or a negative seed.
     """
-    count = clips_per_class * len(synthetic.CLASS_NAMES) if clips is None else clips
-    for name, value, low, high in (("the number of clips", count, 1, MAX_CLIPS),
+    for name, value, low, high in (("the number of clips", clips, 1, MAX_CLIPS),
                                    ("seed", seed, 0, 2**63 - 1)):  # fmt: skip
         if not low <= value <= high:
             raise UserError(f"synthetic: {name} is {value}; give a number from {low} to {high}")
-    return Source(
-        format="synthetic",
-        layout=NTU25,
-        class_names=synthetic.CLASS_NAMES,
-        items=tuple(Item(f"clip {index}", index) for index in range(count)),
-        read=functools.partial(read_item, seed=seed),
-        splits=make_splits,
-        notes={"seed": seed, "clips": count},
-    )
+    items = [Item(f"clip {index}", index) for index in range(clips)]
+    read, notes = functools.partial(read_item, seed=seed), {"seed": seed, "clips": clips}
+    names = synthetic.CLASS_NAMES
+    return make_source("synthetic", read, items, NTU25, names, make_splits, notes=notes)
 
 
 def read_item(item: Item, *, seed: int) -> list[Clip]:
@@ -67,10 +54,4 @@ def make_splits(clips: Sequence[ClipInfo]) -> Splits:
         "xsub": lambda clip: clip.subject % 2 == 1,
         "xview": lambda clip: clip.camera in TRAIN_CAMERAS,
     }
-    return {
-        benchmark: {
-            "train": [clip.name for clip in clips if trains(clip)],
-            "test": [clip.name for clip in clips if not trains(clip)],
-        }
-        for benchmark, trains in rules.items()
-    }
+    return split_by_rules(clips, rules)

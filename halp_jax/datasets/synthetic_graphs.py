@@ -26,14 +26,9 @@ Bonds = list[tuple[int, int]]
 
 def read(source: str = "", *, seed: int = 0) -> GraphDataset:
     """COUNT molecules; another seed makes others. `source` is not used: there are no files."""
-    return make(COUNT, seed)
-
-
-def make(count: int, seed: int = 0) -> GraphDataset:
-    """`count` molecules."""
-    made = [make_molecule(np.random.default_rng((seed, i))) for i in range(count)]
+    made = [make_molecule(np.random.default_rng((seed, i))) for i in range(COUNT)]
     atoms, bonds, active = zip(*made, strict=True)
-    names = [f"molecule {i}" for i in range(count)]
+    names = [f"molecule {i}" for i in range(COUNT)]
     return from_arrays(bonds, active, node_labels=atoms, class_names=CLASS_NAMES, names=names)
 
 

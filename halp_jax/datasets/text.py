@@ -4,10 +4,11 @@
 msr_action3d, msrc12, florence3d, sbu, irds, uiprmd; "named" is a CSV with a first line Hips.x, Hips.y,
 Hips.z, ... as bvh-converter writes it, whose joints are found by meaning.
 
-Files of many clips are cut by `text_cuts`; UI-PRMD's angles are put to its positions here. Held to a
+Files of many clips are cut by `text_columns`; UI-PRMD's angles are put to its positions here. Held to a
 real file of UI-PRMD; of the other sets only to files made in their likeness.
 """
 
+import fnmatch
 import functools
 import re
 from collections.abc import Sequence
@@ -17,22 +18,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import make_source
-from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.motion_files import (
-    MAX_FILE_BYTES,
-    choose_layout,
-    list_files,
-    match_name,
-    parse_numbers,
-    scale_to_metres,
-    select_joints,
-)
-from halp_jax.datasets.npy import clean_numbers, to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes, read_first
-from halp_jax.datasets.text_columns import MAX_NUMBERS, Columns, find_columns
-from halp_jax.datasets.text_cuts import CUTS, Part
+from halp_jax.datasets import motion_files
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
+from halp_jax.datasets.files import ALL, list_files, parse_numbers, read_bytes, remember
+from halp_jax.datasets.labels import label_by_folder, name_classes
+from halp_jax.datasets.npy import clean_numbers
+from halp_jax.datasets.source import Item, Source, make_source
+from halp_jax.datasets.text_columns import CUTS, MAX_NUMBERS, Columns, Part, find_columns
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout, with_bodies
 
@@ -107,7 +99,7 @@ def place_uiprmd(
     found = [each for each in (path.with_name(name), folder / name) if each.is_file()]
     if not found:
         raise DamagedClip(f"{path}: no {name} beside it or in a folder Angles; unpack both")
-    angles = parse_text(read_bytes(found[0], MAX_FILE_BYTES), columns, str(found[0])).numbers[:, 0]
+    angles = _load(str(found[0]), columns).numbers[:, 0]
     if len(angles) != len(table.numbers):
         raise DamagedClip(
             f"{found[0]}: {len(angles)} frames, {len(table.numbers)} positions; fetch both again"
@@ -117,19 +109,15 @@ def place_uiprmd(
         return place_joints(_UIPRMD_PARENTS, table.numbers[:, 0], turns)[:, None]
 
 
-@functools.lru_cache(maxsize=1)
-def _load(path: str, changed_ns: int, columns: Columns) -> Table:
-    # The clips of a file follow one another, so it is parsed once.
-    return parse_text(read_bytes(Path(path), MAX_FILE_BYTES), columns, path)
+@remember
+def _load(path: str, columns: Columns) -> Table:
+    return parse_text(read_bytes(path, motion_files.MAX_FILE_BYTES), columns, path)
 
 
-def read_item(item: Item, columns: Columns, layout: Layout, num_classes: int) -> list[Clip]:
+def read_item(item: Item, columns: Columns, layout: Layout) -> list[Clip]:
     """One file, or one part of it -> one clip. Raises DamagedClip."""
-    path, part, fields, reason = item.payload
-    if reason:
-        raise DamagedClip(reason)
-    file, remarks, fps = Path(path), [], columns.fps
-    table = _load(path, file.stat().st_mtime_ns, columns)
+    path, part, fields = item.payload
+    remarks, fps, table = [], columns.fps, _load(path, columns)
     rows = np.arange(len(table.numbers))
     rate = 1.0 if columns.kind == "header" else columns.key_rate
     if table.keys is not None:
@@ -143,7 +131,9 @@ def read_item(item: Item, columns: Columns, layout: Layout, num_classes: int) ->
             fps = rate / float(np.median(steps)) if len(steps) else fps
     if not 0 < len(rows) <= MAX_FRAMES:
         raise DamagedClip(f"clip {item.id}: {len(rows)} frames of {path}; correct its labels")
-    numbers = place_uiprmd(table, file, columns) if columns.kind == "uiprmd" else table.numbers
+    numbers = (
+        place_uiprmd(table, Path(path), columns) if columns.kind == "uiprmd" else table.numbers
+    )
     numbers = clean_numbers(numbers[rows])
     bodies = []
     for body in range(numbers.shape[1]):
@@ -151,16 +141,15 @@ def read_item(item: Item, columns: Columns, layout: Layout, num_classes: int) ->
         seen = positions.any(-1, keepdims=True)  # what is missing in the file stays zero
         if columns.scale:
             positions = np.where(seen, positions * columns.scale + columns.shift, 0.0)
-        bodies.append(select_joints(positions, table.names, layout, path))
+        bodies.append(motion_files.select_joints(positions, table.names, layout, path))
     frames = np.stack(bodies, 1)
     if not columns.scale:
-        frames[:, 0], remark = scale_to_metres(frames[:, 0], layout)
+        frames[:, 0], remark = motion_files.scale_to_metres(frames[:, 0], layout)
         remarks += [remark] if remark else []
     present = np.flatnonzero(frames.any((1, 2, 3)))  # MSRC-12 begins without a body
     frames = frames[present[0] : present[-1] + 1] if len(present) else frames
-    given = {"label": part.label, "subject": part.subject} | fields
-    clip = Clip(to_float32(frames), name=item.id, remark="; ".join(remarks), fps=fps, **given)
-    return [check_clip(clip, layout, num_classes)]
+    given = {"subject": part.subject} | fields
+    return [Clip(frames, item.label, item.id, remark="; ".join(remarks), fps=fps, **given)]
 
 
 def open_source(
@@ -176,40 +165,32 @@ def open_source(
     Raises:
         UserError: no file, columns that are not known, or joints that make no known layout.
     """
-    given = columns
-    described = find_columns(given)
-    files = list_files(path, described.files, f"the files of {given}")
-    items, labels = [], []
-    folders, classes = label_by_folder([name for name, _ in files])
-    labelled = "{label}" in described.name or described.cut
+    described = find_columns(columns)
+    names = fnmatch.translate(described.files.lower())
+    _, files = list_files(path, names, f"{described.files}, the files of {columns}", ALL)
+    items = []
     for name, file in files:
-        reason, parts = "", [Part()]
-        fields = match_name(described.name, name) if described.name else {}
-        if labelled and "label" in fields:
-            fields["label"] -= described.first_label
-        elif not labelled:
-            fields["label"] = folders[name]
+        fields = motion_files.match_name(described.name, name) if described.name else {}
+        label = fields.pop("label", described.first_label - 1) - described.first_label
         try:
-            parts = CUTS[described.cut](file, described) if described.cut else parts
+            parts = CUTS[described.cut](file, described) if described.cut else [Part(label=label)]
         except DamagedClip as error:
-            reason = str(error)
+            items.append(Item(name, DamagedClip(str(error))))  # not the frames that it holds
+            continue
         for part in parts:
-            label = part.label if described.cut else fields.get("label", -1)
-            labels.append(label)
             whole = f"{name}_{part.name}" if part.name else name
-            items.append(Item(whole, (str(file), part, fields, reason)))
-    if labelled:
-        count = max([*labels, len(described.classes) - 1]) + 1
-        classes = described.classes or tuple(f"class {label}" for label in range(count))
-    chosen = _find_layout(described, layout, files)
-    read = functools.partial(read_item, columns=described)
-    return make_source("text", read, items, chosen, classes, seed)
+            items.append(Item(whole, (str(file), part, fields), part.label))
+    if "{label}" in described.name or described.cut:
+        count = max([item.label for item in items] + [len(described.classes) - 1]) + 1
+        classes = described.classes or name_classes(count)
+    else:
+        items, classes = label_by_folder(items)
 
-
-def _find_layout(columns: Columns, layout: str | None, files: Sequence[tuple[str, Path]]) -> Layout:
     def read_names(file: Path) -> Sequence[str]:
-        return parse_text(read_bytes(file, MAX_FILE_BYTES), columns, str(file)).names
+        return described.joints or _load(str(file), described).names
 
-    names = columns.joints or read_first([file for _, file in files], read_names)
-    chosen = choose_layout(names, layout or columns.layout or None, str(files[0][1]))
-    return with_bodies(chosen, max(columns.bodies, chosen.bodies))
+    paths = [file for _, file in files]
+    chosen = motion_files.choose_layout(layout or described.layout, paths, read_names)
+    chosen = with_bodies(chosen, max(described.bodies, chosen.bodies))
+    read = functools.partial(read_item, columns=described, layout=chosen)
+    return make_source("text", read, items, chosen, classes, seed=seed)

@@ -7,15 +7,23 @@ A description of one's own is a JSON file with the fields of `Columns`, all but 
      "key": 0, "key_rate": 30, "name": "a{label}_s{subject}_e{performance}"}
 
 Numbers are separated by blanks, commas, semicolons or tabs; a frame may take one line or many.
+
+Where a file of a known set holds many clips, CUTS tells where each begins and ends, and what it is:
+UTKinect has an actionLabel.txt, MSRC-12 a .tagstream of moments (a clip reaches halfway to the gestures
+before and after), Florence 3D all its clips in one file.
 """
 
 import dataclasses
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from halp_jax.datasets.source import read_bytes
+import numpy as np
+
+from halp_jax.datasets.clip import DamagedClip
+from halp_jax.datasets.files import load_json, read_bytes, read_lines
+from halp_jax.datasets.motion_files import MAX_FILE_BYTES
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20, MAX_BODIES, NTU25
 
@@ -45,7 +53,7 @@ class Columns:
             Without a {label} the class is the subfolder.
         first_label: the number of the first class in names and in files.
         classes: their names; "class 0", ... if not given.
-        cut: the rule by which one file becomes many clips, see `text_cuts`; "" for one clip.
+        cut: the rule by which one file becomes many clips, see CUTS; "" for one clip.
     """
 
     joints: tuple[str, ...] = ()
@@ -152,13 +160,7 @@ def find_columns(given: str | None) -> Columns:
         raise UserError(
             f"{what}; give one of {', '.join(BUILT_IN)}, or a .json file that describes the columns"
         )
-    try:
-        fields = json.loads(read_bytes(Path(given).expanduser(), 2**20))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise UserError(str(error)) from error
-        reason = " ".join(str(error).split())[:100]
-        raise UserError(f"{given}: no JSON ({reason}); correct it") from error
+    fields = load_json(Path(given).expanduser(), 2**20)
     if not isinstance(fields, Mapping):
         raise UserError(f"{given}: no table of columns; see halp_jax/datasets/text_columns.py")
     columns = Columns(**{name: _check_field(name, fields[name], given) for name in fields})
@@ -214,3 +216,71 @@ def _check_together(columns: Columns, where: str) -> Columns:
         if not sound:
             raise UserError(f"{where}: {reason}; correct it")
     return columns
+
+
+class Part(NamedTuple):
+    """A clip of a file: the rows whose key lies from `first` to `last`."""
+
+    name: str = ""
+    label: int = -1
+    first: float = -np.inf
+    last: float = np.inf
+    subject: int = -1
+
+
+def cut_utkinect(file: Path, columns: Columns) -> list[Part]:
+    """The rows "walk: 150 190" (numbers of frames) below the name of the sequence."""
+    sequence, parts = file.stem.removeprefix("joints_"), []
+    found = [folder / "actionLabel.txt" for folder in (file.parent, file.parent.parent)]
+    labels = next((each for each in found if each.is_file()), found[0])
+    here = False
+    for line in read_lines(labels, MAX_FILE_BYTES):
+        action, colon, frames = (word.strip() for word in line.partition(":"))
+        if not colon:
+            here = action == sequence if action else here
+        elif here and "NaN" not in frames:
+            match = re.fullmatch(r"(\d{1,9})\s+(\d{1,9})", frames, re.ASCII)
+            if not match or action not in columns.classes:
+                raise DamagedClip(
+                    f"{labels}: {line[:40]!r} is no action with two frames; correct it"
+                )
+            label = columns.classes.index(action)
+            parts.append(Part(action, label, int(match[1]), int(match[2])))
+    if not parts:
+        raise DamagedClip(f"{labels}: no action of {sequence} in it; add its rows")
+    return parts
+
+
+def cut_msrc12(file: Path, columns: Columns) -> list[Part]:
+    """The marks "49933186918;G1 ..." of the .tagstream: ticks of another clock than the frames'."""
+    tags, marks = file.with_suffix(".tagstream"), []
+    for line in read_lines(tags, MAX_FILE_BYTES)[1:]:
+        if line.strip():
+            match = re.fullmatch(r"\s*(\d{1,15})\s*;\s*G(\d{1,2})\b.*", line, re.ASCII)
+            if not match or not 1 <= int(match[2]) <= len(columns.classes):
+                raise DamagedClip(f"{tags}: {line[:40]!r} is no gesture with its time; correct it")
+            marks.append(((int(match[1]) * 1000 + 24937.5) / 49875, int(match[2]) - 1))
+    marks.sort()
+    times = np.array([time for time, _ in marks])
+    bounds = [-np.inf, *(times[1:] + times[:-1]) / 2, np.inf]
+    return [
+        Part(f"{number:02d}", label, bounds[number], bounds[number + 1])
+        for number, (_, label) in enumerate(marks)
+    ]
+
+
+def cut_florence3d(file: Path, columns: Columns) -> list[Part]:
+    """Rows that begin with idvideo idactor idcategory, a clip being those of one idvideo."""
+    parts: dict[float, Part] = {}
+    for line in read_bytes(file, MAX_FILE_BYTES).splitlines():
+        if words := line.split(None, 3)[:3]:
+            try:
+                video, actor, category = (int(float(word)) for word in words)
+            except (ValueError, OverflowError) as error:
+                raise DamagedClip(f"{file}: a row without video, actor, class; fetch it") from error
+            label = category - columns.first_label
+            parts.setdefault(video, Part(f"{video:03d}", label, video, video, actor))
+    return list(parts.values())
+
+
+CUTS = {"utkinect": cut_utkinect, "msrc12": cut_msrc12, "florence3d": cut_florence3d}

@@ -1,5 +1,7 @@
 """People that a detector finds anew in every frame -> bodies that keep their place in a clip.
 
+Detectors write x, y, score, x, y, score, ... of each person, which become points here.
+
 The order of a frame's people says nothing, and their numbers, where there are any, seldom do. Here a
 person is whoever is nearest to where a person was: by the mean distance of the joints that both show,
 in shares of their size, so that it does not matter how near the camera is. A person who is lost may be
@@ -7,20 +9,25 @@ found again within `MAX_GAP` frames.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import MAX_FRAMES, DamagedClip
+from halp_jax.datasets.clip import MAX_COORDINATE, MAX_FRAMES, DamagedClip
+from halp_jax.datasets.files import to_numbers
+from halp_jax.skeletons.layout import Layout
 
 FARTHEST = 0.3  # of a person's size: the mean joint moves less between two frames
 MAX_GAP = 30  # frames; after them the nearest person may well be another
 LASTING = 0.2  # a track of a smaller share of the longest one's frames is a chance find
+MAX_PEOPLE = 100  # in one frame: comparing all with all must stay cheap
 MORE_PEOPLE = (
     "clips with more people than the layout has bodies, those that last and move most kept"
 )
+_FRAME = re.compile(r"(.*?)[-_. ]?(\d{1,12})", re.DOTALL | re.ASCII)
 
 
 class Track(NamedTuple):
@@ -28,6 +35,57 @@ class Track(NamedTuple):
 
     times: list[int]
     poses: list[np.ndarray]
+
+
+def is_frame_number(value: Any) -> bool:
+    """Whether a value of a JSON file can be the number of a frame."""
+    return type(value) is int and 0 <= value < 2**40
+
+
+def to_size(height: Any, width: Any) -> tuple[float, float] | None:
+    """(height, width) of a picture, if that is what a file gives."""
+    whole = all(type(length) is int and 0 < length < 2**20 for length in (height, width))
+    return (float(height), float(width)) if whole else None
+
+
+def to_points(numbers: Any, where: str) -> Float[np.ndarray, "joints 3"]:
+    """x, y, score, x, y, score, ... -> [joints, 3]; a joint of no score, or not a number, is zero.
+
+    Raises:
+        DamagedClip: naming `where`: this is no list of such triples.
+    """
+    points = to_numbers(numbers)
+    if points.ndim != 1 or not points.size or points.size % 3:
+        raise DamagedClip(f"{where}: key points that are no list of x, y, score; write it again")
+    points = points.reshape(-1, 3)
+    seen = np.isfinite(points).all(1) & (points[:, 2] > 0)
+    points = np.where(seen[:, None], points, 0.0)
+    if np.abs(points).max() > MAX_COORDINATE:
+        raise DamagedClip(f"{where}: coordinates over {MAX_COORDINATE:g}; write it again")
+    return points
+
+
+def stack_people(people: list[np.ndarray], where: str) -> Float[np.ndarray, "people joints 3"]:
+    """The people of one frame as an array, without those of whom no joint was seen.
+
+    Raises:
+        DamagedClip: they are too many, or differ in their number of joints.
+    """
+    if len(people) > MAX_PEOPLE:
+        raise DamagedClip(f"{where}: {len(people)} people in one frame; leave it out")
+    if len({len(person) for person in people}) > 1:
+        raise DamagedClip(f"{where}: people of different numbers of joints; write it again")
+    shown = [person for person in people if person.any()]
+    return np.stack(shown) if shown else np.zeros((0, 0, 3))
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """A frame's name without ending -> (that of its clip, the frame's number, 0 without one).
+
+    walk_000012 is frame 12 of walk, 00012 of a clip that has no name.
+    """
+    match = _FRAME.fullmatch(name)
+    return (match[1], int(match[2])) if match else (name, 0)
 
 
 def line_up(
@@ -50,6 +108,13 @@ def line_up(
         )
     nobody = np.zeros((0, 0, 3))
     return [found.get(numbers[0] + step * place, nobody) for place in range(count)]
+
+
+def track_clip(
+    found: Mapping[int, Float[np.ndarray, "_people _joints 3"]], layout: Layout, where: str
+) -> tuple[Float[np.ndarray, "time bodies joints 3"], str]:
+    """`track_people` of frames that are told by their numbers. Raises DamagedClip."""
+    return track_people(line_up(found, where), layout.num_joints, layout.bodies)
 
 
 def track_people(
@@ -112,7 +177,7 @@ def _match(
     there, seen = before[:, None, :, 2] > 0, people[None, :, :, 2] > 0
     both, either = there & seen, there | seen
     apart = np.linalg.norm(before[:, None, :, :2] - people[None, :, :, :2], axis=-1)
-    apart /= np.maximum(_measure(before)[:, None], _measure(people))[..., None]
+    apart /= np.maximum(measure(before)[:, None], measure(people))[..., None]
     near = (apart * both).sum(-1) < FARTHEST * both.sum(-1)
     # A joint that one of them lacks counts as far off: of two halves the larger resumes.
     cost = np.where(both, apart, FARTHEST * either).sum(-1) / np.maximum(either.sum(-1), 1)
@@ -125,7 +190,7 @@ def _match(
     return pairs
 
 
-def _measure(people: Float[np.ndarray, "people joints 3"]) -> Float[np.ndarray, " people"]:
+def measure(people: Float[np.ndarray, "people joints 3"]) -> Float[np.ndarray, " people"]:
     """The diagonal of the box around each person's joints, in the unit of the points."""
     unseen = people[..., 2:] <= 0
     points = people[..., :2]

@@ -8,23 +8,18 @@ mocap15 if the first file has them. Markers on the skin (R.ASIS) are no joints; 
 them by their names.
 """
 
+import functools
 import re
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip, check_clip
-from halp_jax.datasets.folder import make_source
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
+from halp_jax.datasets.files import ALL, list_files, one_line, read_bytes
 from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.motion_files import (
-    MAX_FILE_BYTES,
-    choose_layout,
-    list_files,
-    select_joints,
-)
-from halp_jax.datasets.npy import to_float32
-from halp_jax.datasets.source import Item, Source, read_bytes, read_first
+from halp_jax.datasets.motion_files import MAX_FILE_BYTES, choose_layout, select_joints
+from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import MAX_BODIES, Layout, with_bodies
 
@@ -59,27 +54,22 @@ def parse_trc(
             # Empty cells at the end of a line are often left out.
             row[: len(line)] = [float(cell) if cell.strip() else np.nan for cell in line[:width]]
     except (ValueError, IndexError, KeyError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(error)
         raise DamagedClip(f"{where}: no sound TRC file ({reason}); export it again") from error
     fps = rate if 0 < rate < 1e4 else 0.0
     return names, numbers.reshape(len(rows), len(names), 3) * _UNITS[units], fps
 
 
-def _read_names(file: Path) -> list[str]:
-    return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
-
-
-def read_item(item: Item, layout: Layout, num_classes: int) -> list[Clip]:
+def read_item(item: Item, layout: Layout) -> list[Clip]:
     """The files of one clip, a body each. Raises DamagedClip."""
-    paths, label = item.payload
     bodies, fps = [], 0.0
-    for path in paths:
-        names, positions, fps = parse_trc(read_bytes(Path(path), MAX_FILE_BYTES), path)
+    for path in item.payload:
+        names, positions, fps = parse_trc(read_bytes(path, MAX_FILE_BYTES), path)
         bodies.append(select_joints(positions, names, layout, path))
     frames = np.zeros((max(map(len, bodies)), len(bodies), layout.num_joints, 3))
     for body, positions in enumerate(bodies):
         frames[: len(positions), body] = positions
-    return [check_clip(Clip(to_float32(frames), label, item.id, fps=fps), layout, num_classes)]
+    return [Clip(frames, item.label, item.id, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -93,21 +83,23 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         UserError: no file, too many people in a clip, or no layout whose joints the first file has.
     """
     clips: dict[str, list[tuple[int, str]]] = {}
-    for name, file in list_files(path, "*.trc", ".trc files"):
-        person = _PERSON.search(Path(name).name)
-        clip = name[: -len(Path(name).name)] + _PERSON.sub("", Path(name).name, count=1)
+    _, found = list_files(path, r".*\.trc", "a .trc file, or the folder with .trc files", ALL)
+    for name, file in found:
+        folder, slash, last = name.rpartition("/")
+        person = _PERSON.search(last)
+        clip = folder + slash + _PERSON.sub("", last, count=1)
         clips.setdefault(clip, []).append((int(person[1]) if person else 0, str(file)))
     most = max(map(len, clips.values()))
     if most > MAX_BODIES:
         raise UserError(f"{path}: a clip of {most} people (files _P1, _P2, ...); join fewer")
-    labels, classes = label_by_folder(list(clips))
-    files = [file for people in clips.values() for _, file in people]
-    chosen = choose_layout(
-        None if layout else read_first(map(Path, files), _read_names), layout, files[0]
-    )
+
+    def read_names(file: Path) -> list[str]:
+        return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
+
+    chosen = choose_layout(layout, [file for _, file in found], read_names)
     chosen = with_bodies(chosen, max(most, chosen.bodies))
-    items = [
-        Item(name, (tuple(file for _, file in sorted(files)), labels[name]))
-        for name, files in clips.items()
-    ]
-    return make_source("trc", read_item, items, chosen, classes, seed)
+    items, classes = label_by_folder(
+        [Item(name, [file for _, file in sorted(people)]) for name, people in clips.items()]
+    )
+    read = functools.partial(read_item, layout=chosen)
+    return make_source("trc", read, items, chosen, classes, seed=seed)

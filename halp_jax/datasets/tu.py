@@ -15,13 +15,14 @@ Nothing is unpacked: the files are read where they are in the archive.
 
 import io
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from halp_jax.datasets.files import one_line
 from halp_jax.datasets.graphs import GraphDataset, build, clean_edges
 from halp_jax.datasets.labels import UNLABELLED
+from halp_jax.datasets.npy import ZIP_DAMAGE
 from halp_jax.errors import UserError
 
 EDGES, OWNERS = "A", "graph_indicator"
@@ -89,9 +90,8 @@ def _find_files(path: Path) -> tuple[str, dict[str, tuple[str, bytes]]]:
                     raise UserError(f"{path}: {info.filename} has {info.file_size} bytes: too many")
                 members[info.filename] = lambda info=info: archive.read(info)
             return _choose(path, members)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError,
-            NotImplementedError) as error:  # fmt: skip
-        reason = "it does not exist" if not path.exists() else " ".join(str(error).split())
+    except (OSError, *ZIP_DAMAGE) as error:
+        reason = "it does not exist" if not path.exists() else one_line(error, 300)
         raise UserError(
             f"{path} is no archive or folder of a TU data set ({reason}): fetch it again"
         ) from error
