@@ -20,6 +20,7 @@ from _steps import change, create_state
 
 from halp_jax import watch
 from halp_jax.errors import UserError
+from halp_jax.inspect import page as looks
 from halp_jax.inspect.live import charts, files, page, rows, sphere
 from halp_jax.training import checkpoint
 from tests import _runs
@@ -52,18 +53,10 @@ def look(folder):
     return run
 
 
-@pytest.mark.parametrize(
-    "config, line",
-    [
-        (CONFIG | {"streams": 3}, {}), (CONFIG | {"streams": [["joint"]]}, {}),
-        (CONFIG | {"train": {"epochs": "x", "batch_size": []}}, {}), (CONFIG | {"train": 1}, {}),
-        (CONFIG, {"loss": [1], "epoch": "x", "mu": {}}), (CONFIG, {"loss": 10**400, "kept": "a"}),
-        (CONFIG, {"step": -1}), (CONFIG, {"step": 10**30}),
-    ],
-)  # fmt: skip
-def test_a_strange_run_costs_only_itself(tmp_path, config, line):
+@pytest.mark.parametrize("config", [{}, [], {"streams": [], "train": {}}])
+def test_a_strange_run_costs_only_itself(tmp_path, config):
     write_run(tmp_path / "a", (10,), config)
-    append(tmp_path / "a", json.dumps(make_line(20) | line) + "\n")
+    append(tmp_path / "a", '{"step": 20}\n{"step": 30, "loss": null, "epoch": null}\n')
     write_run(tmp_path / "b", (10, 20))
     app = page.make_app(files.Watcher([tmp_path]), sphere.Spheres())
     assert app.layout() is not None
@@ -73,17 +66,6 @@ def test_a_strange_run_costs_only_itself(tmp_path, config, line):
     for panel in charts.PANELS:
         for axis in charts.AXES:
             charts.plot_panel(panel, runs, [], axis, "", "light")
-
-
-def test_pipes_and_files_without_an_end_are_not_read(tmp_path):
-    for name in ("pipe", "zero"):
-        write_run(tmp_path / name)
-    os.mkfifo(tmp_path / "pipe/metrics.jsonl")
-    (tmp_path / "pipe/eval").mkdir()
-    os.mkfifo(tmp_path / "pipe/eval/knn.json")
-    (tmp_path / "zero/metrics.jsonl").symlink_to("/dev/zero")
-    write_run(tmp_path / "good", (10,))
-    assert [len(run.records) for run in files.Watcher([tmp_path]).look()] == [1, 0, 0]
 
 
 def test_a_half_written_line_is_read_once_it_is_whole(tmp_path):
@@ -239,10 +221,10 @@ def test_wrong_folders_and_a_taken_port_cost_one_line(tmp_path, capsys):
     assert f"port {port}" in error and "--port" in error and error.count("\n") == 1
 
 
-def test_without_dash_the_extra_is_named(monkeypatch):
+def test_without_dash_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dash", None)
     with pytest.raises(UserError, match="pip install dash.*'inspect'"):
-        page.import_dash()
+        page.make_app(files.Watcher([write_run(tmp_path)]), sphere.Spheres())
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +342,7 @@ def test_the_callbacks_answer_with_what_is_new(served):
     curve = first["chart-loss"]["figure"]["data"][0]
     assert curve["x"] == [10, 20] and curve["y"] == [4.0, 3.0] and curve["name"] == "run"
     layout = first["chart-loss"]["figure"]["layout"]
-    assert layout["font"]["color"] == charts.INK["dark"]
+    assert layout["font"]["color"] == looks.INK["dark"]
     assert layout["xaxis"]["title"]["text"] == "step (batches)"
     assert "20 of 40" in json.dumps(first["table"])
     again = ask(first["seen"]["data"])

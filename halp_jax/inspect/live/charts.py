@@ -4,6 +4,7 @@ A run keeps its colour and its dash everywhere. Themes: "light" and "dark".
 """
 
 import base64
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,9 +14,12 @@ from halp_jax.inspect.live.files import Run
 from halp_jax.progress import duration
 
 COLOURS = (page.BLUE, page.VERMILION, page.GREEN, page.PURPLE, page.SKY, page.ORANGE)
-DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
-STROKES = {"solid": "", "dash": "9 5", "dashdot": "9 4 2 4", "dot": "2 4"}  # of an SVG line
-INK = {"light": "#1a1a1a", "dark": "#e8e8e8"}
+DASHES = {
+    "solid": "",
+    "dash": "9 5",
+    "dashdot": "9 4 2 4",
+    "dot": "2 4",
+}  # name: strokes of an SVG line
 GRID = {"light": "#e3e5e8", "dark": "#33373d"}
 BOX = {"light": "#ffffff", "dark": "#22262b"}
 AXES = {"epoch": "epoch", "step": "step (batches)"}
@@ -54,8 +58,7 @@ PANELS = (
 
 def style_run(place: int) -> tuple[str, str]:
     """(colour, dash) of the run at this place of the list: 24 pairs, neighbours differ in both."""
-    dashes = tuple(DASHES[dash] for dash in page.DASHES)
-    return COLOURS[place % 6], dashes[(place + place // 12) % 4]
+    return COLOURS[place % 6], list(DASHES)[(place + place // 12) % 4]
 
 
 def plot_swatch(place: int) -> str:
@@ -63,7 +66,7 @@ def plot_swatch(place: int) -> str:
     colour, dash = style_run(place)
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" width="34" height="10"><line x1="1" x2="33" y1="5"'
-        f' y2="5" stroke="{colour}" stroke-width="3" stroke-dasharray="{STROKES[dash]}"/></svg>'
+        f' y2="5" stroke="{colour}" stroke-width="3" stroke-dasharray="{DASHES[dash]}"/></svg>'
     )
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
@@ -83,40 +86,35 @@ def plot_panel(
         if run.name in hidden or not len(series.value):
             continue
         colour, dash = style_run(place)
-        few = len(series.value) <= 12
         curves.append(
             {
                 "type": "scatter", "name": run.name, "showlegend": False,
                 "x": (series.epoch if axis == "epoch" else series.step).tolist(),
                 "y": (series.value * panel.scale).tolist(),
                 "customdata": list(zip(series.epoch.tolist(), series.step.tolist(), strict=True)),
-                "mode": "lines+markers" if few else "lines", "marker": {"size": 5},
+                "mode": "lines+markers" if len(series.value) <= 12 else "lines", "marker": {"size": 5},
                 "line": {"color": colour, "dash": dash, "width": 1.8},
                 "hovertemplate": f"<b>%{{fullData.name}}</b><br>{panel.title} %{{y:{panel.digits}}} "
                 f"{panel.unit if panel.scale != 1 or panel.name == 'clips_per_s' else ''}<br>"
                 "epoch %{customdata[0]:.2f}, step %{customdata[1]:,}<extra></extra>",
             }
         )  # fmt: skip
-    line = {
-        "gridcolor": GRID[theme],
-        "zeroline": False,
-        "automargin": True,
-        "linecolor": GRID[theme],
-    }
+    ink, grid = page.INK[theme], GRID[theme]
+    line = {"gridcolor": grid, "zeroline": False, "automargin": True, "linecolor": grid}
     layout = {
         "title": {"text": panel.title, "x": 0.02, "xanchor": "left", "font": {"size": 14}},
         "margin": {"l": 54, "r": 14, "t": 38, "b": 44},
-        "font": {"color": INK[theme], "size": 11, "family": "system-ui, sans-serif"},
+        "font": {"color": ink, "size": 11, "family": "system-ui, sans-serif"},
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
         "xaxis": line | {"title": {"text": AXES[axis], "standoff": 6}},
         "yaxis": line | {"title": {"text": panel.unit, "standoff": 6}},
         "hovermode": "closest", "uirevision": f"{axis} {stream}",
-        "hoverlabel": {"bgcolor": BOX[theme], "font": {"color": INK[theme]}, "align": "left"},
+        "hoverlabel": {"bgcolor": BOX[theme], "font": {"color": ink}, "align": "left"},
     }  # fmt: skip
     if not curves:
-        layout["xaxis"] |= {"visible": False}
-        layout["yaxis"] |= {"visible": False}
-        words = "<br>".join(_wrap(panel.empty, 44))
+        for name in ("xaxis", "yaxis"):
+            layout[name] |= {"visible": False}
+        words = "<br>".join(textwrap.wrap(panel.empty, 44))
         centre = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
         layout["annotations"] = [centre | {"text": words}]
     return {"data": curves, "layout": layout}
@@ -142,12 +140,3 @@ def _of(part: str, whole: object) -> str:
 
 def _say(value: float | None, form: str) -> str:
     return NONE if value is None else form.format(value)
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines

@@ -19,7 +19,11 @@ SLOTS = 4  # spheres at a time: a browser draws only so many 3-D scenes
 ALL = "all"  # streams together: their mean
 
 
-def import_dash() -> Any:
+def make_app(watcher: Watcher, spheres: Spheres, every: float = 5.0) -> Any:
+    """The Dash app, with its callbacks. It answers to names of this machine alone.
+
+    Raises UserError where Dash is not installed.
+    """
     try:
         import dash
     except ImportError:
@@ -27,12 +31,6 @@ def import_dash() -> Any:
             "the live page needs the package dash: pip install dash, or this project's extra "
             "'inspect'; without it, --config.train.tensorboard=True shows a run as it trains"
         ) from None
-    return dash
-
-
-def make_app(watcher: Watcher, spheres: Spheres, every: float = 5.0) -> Any:
-    """The Dash app, with its callbacks. It answers to names of this machine alone."""
-    dash = import_dash()
     app = dash.Dash(
         "halp_jax.watch", title="halp_jax.watch", update_title=None, index_string=SHELL,
         serve_locally=True, assets_folder="/dev/null", enable_mcp=False, add_log_handler=False,
@@ -53,8 +51,7 @@ def make_layout(watcher: Watcher, every: float) -> Any:
 
     graph = {"displayModeBar": False, "responsive": True}  # dragging zooms, a double click ends it
     panels = [
-        dcc.Graph(id=f"chart-{p.name}", config=graph,
-                  className="card", style={"height": 250})
+        dcc.Graph(id=f"chart-{p.name}", config=graph, className="card", style={"height": 250})
         for p in PANELS
     ]  # fmt: skip
     slots = [
@@ -71,9 +68,8 @@ def make_layout(watcher: Watcher, every: float) -> Any:
     ]  # fmt: skip
     runs = watcher.look()
     streams = [ALL, *dict.fromkeys(stream for run in runs for stream in run.streams)]
-    several = any(len(run.streams) > 1 for run in runs)
     stream = switch("stream", "stream", streams, ALL)
-    stream.hidden = not several
+    stream.hidden = all(len(run.streams) < 2 for run in runs)
     return html.Div([
         dcc.Interval(id="tick", interval=round(1000 * every)),
         dcc.Store(id="theme"), dcc.Store(id="seen"), dcc.Store(id="seen-spheres"),

@@ -1,18 +1,12 @@
-"""What `halp_jax.watch` shows of runs: a row of its table and a curve of each figure, as plain data.
+"""What `halp_jax.watch` shows of runs: a row of its table and a curve of each figure, as plain data."""
 
-watcher = files.Watcher(["runs/sweep"])
-for run in watcher.look():
-    row, curve = summarize(run), read_series(run, "loss")
-"""
-
-import functools
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from halp_jax.inspect.live.files import Run, number
+from halp_jax.inspect.live.files import Run
 from halp_jax.methods.halp import ACCURACY, WEIGHT, find_collapse
 
 # Of HaLP itself: they mean nothing until it is on.
@@ -58,10 +52,9 @@ def read_series(run: Run, name: str, stream: str = "") -> Series:
     """
     key = _find_key(run, name, stream)
     points = [
-        (record["step"], number(record.get("epoch")), value)
+        (record["step"], record.get("epoch"), value)
         for record in run.records
-        if (value := number(record.get(key))) is not None
-        and (name not in OF_HALP or number(record.get(WEIGHT)))
+        if (value := record.get(key)) is not None and (name not in OF_HALP or record.get(WEIGHT))
     ]
     if name == KNN and (found := _find_knn(run, stream)):
         if not points or found[0] > points[-1][0]:
@@ -80,25 +73,27 @@ def read_series(run: Run, name: str, stream: str = "") -> Series:
 def count_steps(run: Run) -> int | None:
     """Steps of an epoch, as the lines tell."""
     for record in reversed(run.records):
-        if record["step"] and (epoch := number(record.get("epoch"))):
+        if record["step"] and (epoch := record.get("epoch")):
             return round(record["step"] / epoch)
     return None
 
 
 def summarize(run: Run, stream: str = "") -> Row:
     """The run as a row of the table."""
-    train = run.config.get("train")
-    train = train if isinstance(train, dict) else {}
-    per_epoch, epochs = count_steps(run), number(train.get("epochs"))
+    train = run.config.get("train", {})
+    per_epoch, epochs = count_steps(run), train.get("epochs")
     step = run.records[-1]["step"] if run.records else 0
-    epochs = None if epochs is None else int(epochs)
     steps = epochs * per_epoch if epochs and per_epoch else None
-    rates = [r for r in (number(each.get("clips_per_s")) for each in run.records[-10:]) if r]
-    seconds = None  # a step takes
-    if rates and (batch := number(train.get("batch_size"))):
-        seconds = batch / median(rates)
+    rates = [rate for record in run.records[-10:] if (rate := record.get("clips_per_s"))]
+    seconds = train.get("batch_size", 0) / median(rates) if rates else None  # a step takes
     state = _judge(run, step, steps, seconds)
-    last = functools.partial(_find_last, run, stream=stream)
+
+    def last(name):
+        """The newest value; of HaLP's figures only what was written while it was on."""
+        key = _find_key(run, name, stream)
+        record = next((each for each in reversed(run.records) if key in each), {})
+        return record.get(key) if name not in OF_HALP or record.get(WEIGHT) else None
+
     knn = last(KNN)
     if found := _find_knn(run, stream):
         knn = found[1] if knn is None or found[0] >= step else knn
@@ -122,19 +117,9 @@ def _judge(run: Run, step: int, steps: int | None, seconds: float | None) -> str
 
 def _warn(run: Run) -> str | None:
     """What is wrong with the run, in one line, or None."""
-    if run.records and "loss" in run.records[-1] and number(run.records[-1]["loss"]) is None:
+    if run.records and run.records[-1].get("loss", 0) is None:
         return f"the loss is no longer finite at step {run.records[-1]['step']}"
     return find_collapse(run.records)
-
-
-def _find_last(run: Run, name: str, stream: str) -> float | None:
-    """The newest value; of HaLP's figures only what was written while it was on."""
-    key = _find_key(run, name, stream)
-    for record in reversed(run.records):
-        if key in record:
-            on = name not in OF_HALP or number(record.get(WEIGHT))
-            return number(record[key]) if on else None
-    return None
 
 
 def _find_key(run: Run, name: str, stream: str) -> str:
