@@ -19,10 +19,9 @@ from halp_jax import methods
 from halp_jax.datasets.graph_batches import make_batches
 from halp_jax.datasets.graphs import GraphDataset, GraphLayout
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, knn, linear, result_files, svm
+from halp_jax.evaluation import knn, linear, load, result_files, svm
 from halp_jax.methods import graph_views
 from halp_jax.methods.base import Method, Spec
-from halp_jax.training import checkpoint
 
 PROTOCOLS = ("svm", "knn", "linear")
 
@@ -46,7 +45,7 @@ def evaluate(
         raise UserError(f"--protocol={protocol} is not for graphs; use one of {known}")
     if protocol == "knn" and len(config.knn.k) > 1:
         raise UserError(f"knn.k={tuple(config.knn.k)}: of graphs give one at a time")
-    variables, step = load_variables(config, workdir, dataset, encoder, step)
+    config, variables, step = load.load_encoder(encoder, config, dataset.layout, workdir, step=step)
     split = dataset.splits.get(config.data.split) or dataset.indices(config.data.split, "train")
     chosen = np.sort(np.concatenate([*split.values()]))
     labelled = chosen[dataset.labels[chosen] >= 0]
@@ -68,37 +67,6 @@ def evaluate(
     }  # fmt: skip
 
 
-def load_variables(
-    config: ml_collections.ConfigDict,
-    workdir: str | os.PathLike[str],
-    dataset: GraphDataset,
-    encoder: str,
-    step: int | None,
-) -> tuple[Any, int | None]:
-    """((params, batch_stats), step) of one of `features.ENCODERS`; (None, None) of "raw"."""
-    if encoder == "raw":
-        return None, None
-    if encoder == "random":
-        state = methods.create_state(config, Spec(dataset.layout))
-        return features.get_variables(state), 0
-    features.check_same_encoder(config, checkpoint.load_config(workdir))
-    check_nodes(dataset, workdir, step)
-    state, step = checkpoint.restore_state(workdir, step)
-    return features.get_variables(state), step
-
-
-def check_nodes(
-    dataset: GraphDataset, workdir: str | os.PathLike[str], step: int | None = None
-) -> None:
-    """Raises UserError when nodes of the data set are not like those that a run was trained on."""
-    trained = checkpoint.load_info(workdir, step)["layout"]
-    if trained != dataset.describe():
-        raise UserError(
-            f"the encoder of {workdir} was trained on nodes with {trained}, those of {dataset.path} "
-            f"have {dataset.describe()}: evaluate it on the data set of its training"
-        )
-
-
 def make_encode(
     method: Method, layout: GraphLayout, *, points: bool = False
 ) -> Callable[[Any, Any], Array]:
@@ -110,7 +78,7 @@ def make_encode(
     infer = method.embed if points else method.encode
 
     def encode(variables, batch):
-        if variables is not None:
+        if variables:
             params, batch_stats = variables
             return infer(params, {"batch_stats": batch_stats}, batch)[0]
         g = graph_views.whole(jax.tree.map(lambda leaf: leaf[0], batch), layout, "none")

@@ -31,7 +31,7 @@ from halp_jax.evaluation import (
     streams,
 )  # fmt: skip
 from halp_jax.methods import check, common
-from halp_jax.training import cluster, normalization
+from halp_jax.training import checkpoint, cluster, normalization
 from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
 log = logging.getLogger("halp_jax")
@@ -132,7 +132,12 @@ def _evaluate(
         log.warning("%d clips are in train and in %s: accuracies will be too high", shared, part)
     options = {}
     if protocol == "transfer" and encoder == "trained":
-        load.check_transfer(config, workdir)
+        source = checkpoint.load_config(workdir).data.dir
+        if Path(source).resolve() == Path(config.data.dir).resolve():
+            raise UserError(
+                f"the encoder was pre-trained on {source} itself: give another data set as "
+                "--config.data.dir=DIR, or use --protocol=finetune"
+            )
     if protocol in TUNING:
         options["store"] = finetune_store.find_folder(
             workdir, protocol, config, dataset, variables, fusions

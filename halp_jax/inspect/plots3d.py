@@ -14,11 +14,13 @@ it lie on its surface, at their true angles. All else is a projection on it, dra
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from halp_jax.core.sphere import angle, slerp_weights
 from halp_jax.errors import UserError
 from halp_jax.inspect import page
 from halp_jax.inspect.anchors import Inspected, plot_positives, read_halp
@@ -130,7 +132,8 @@ def plot_scene_flat(scene: Scene, turn: tuple[float, float] | None = None) -> Fi
         height = np.degrees(np.arcsin(middle[2] / max(float(np.linalg.norm(middle)), 1e-9)))
         turn = float(height) + 12.0, float(np.degrees(np.arctan2(middle[1], middle[0]))) + 12.0
     axes.view_init(*turn)
-    eye = _direction(*turn)
+    up, around = np.radians(turn)
+    eye = np.array([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)])
     for line in _globe():
         shown = np.where((line @ eye > 0)[:, None], line, np.nan)  # the near half alone
         axes.plot(*shown.T, color=page.mute(0.8), lw=0.5, zorder=0)
@@ -209,12 +212,7 @@ def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
     refused = scene.positives[~scene.kept]
     add(refused, "refused", marker={"size": 4, "symbol": "x", "color": ink})
     numbers = [f"prototype {number}" for number in range(len(scene.prototypes))]
-    look = {
-        "size": 7,
-        "symbol": "diamond",
-        "color": paper,
-        "line": {"color": ink, "width": 2},
-    }
+    look = {"size": 7, "symbol": "diamond", "color": paper, "line": {"color": ink, "width": 2}}
     add(scene.prototypes, "prototypes", marker=look, text=numbers)
     hidden = {"visible": False}
     figure.update_layout(
@@ -227,11 +225,9 @@ def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
 
 def _walk(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Points on the geodesic between two unit vectors, [_ARC, dim]."""
-    t = np.linspace(0, 1, _ARC)[:, None]
-    omega = np.arccos(np.clip(start @ end, -1, 1))
-    if np.sin(omega) < 1e-6:  # one point, or two opposite ones, which no single arc joins
-        return np.repeat(start[None], _ARC, 0)
-    return (np.sin((1 - t) * omega) * start + np.sin(t * omega) * end) / np.sin(omega)
+    t = jnp.linspace(0, 1, _ARC)
+    a, b = slerp_weights(t, jnp.full_like(t, angle(jnp.asarray(start @ end))))
+    return np.outer(a, start) + np.outer(b, end)
 
 
 def _globe() -> list[np.ndarray]:
@@ -248,21 +244,14 @@ def _globe() -> list[np.ndarray]:
     return lines
 
 
-def _direction(elevation: float, azimuth: float) -> np.ndarray:
-    e, a = np.radians([elevation, azimuth])
-    return np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
-
-
 def _frame(axes, seen: np.ndarray, eye: np.ndarray) -> None:
     """Limits that hold what is drawn, and as much of the sphere as lies around it."""
     middle = (seen.max(0) + seen.min(0)) / 2
     flat = seen - middle
     flat = flat - (flat @ eye)[:, None] * eye
     half = 0.72 * max(float(np.linalg.norm(flat, axis=1).max()), 0.2)
-    axes.set(
-        xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half),
-        zlim=(middle[2] - half, middle[2] + half),
-    )  # fmt: skip
+    limits = zip(("xlim", "ylim", "zlim"), middle - half, middle + half, strict=True)
+    axes.set(**{name: (low, high) for name, low, high in limits})
     axes.set_box_aspect((1, 1, 1))
 
 
