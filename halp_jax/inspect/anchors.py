@@ -32,7 +32,6 @@ from halp_jax.evaluation import features, graphs, load
 from halp_jax.inspect.history import read_prototypes
 from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import default_config
-from halp_jax.methods.prepare import make_prepare
 from halp_jax.training import checkpoint
 
 _find_targets = jax.jit(halp.walk_targets, static_argnums=1)
@@ -166,11 +165,8 @@ def embed(
         encode = graphs.make_encode(method, dataset.layout, points=True)
         return graphs.extract(config, dataset, numbers, encode, variables)
     network = features.make_embedding("trained", config, dataset.layout, (stream,), points=True)
-    extract = features.make_extractor(
-        network, crop=config.knn.crop, num_frames=config.views.num_frames,
-        prepare=make_prepare(config, dataset.layout),
-    )  # fmt: skip
-    found = features.extract_clips(config, dataset, numbers, extract, variables)
+    extract = features.make_centre_extractor(config, dataset.layout, network)
+    found = features.extract_clips(config, dataset, extract, variables, numbers)
     return found.values[0, :, -config.encoder.dim :]
 
 

@@ -22,9 +22,6 @@ from halp_jax.core import hallucinate as halp
 from halp_jax.core.sphere import normalize, similarities, slerp_weights
 from halp_jax.inspect.anchors import SOLVERS, Inspected
 
-DRAWS = ("released", "slide")
-LAMBDAS = (0.2, 0.5, 0.8, 1.0)
-
 
 class KeepClass(NamedTuple):
     """One setting. All shares are of the kept positives."""
@@ -46,8 +43,8 @@ class KeepClass(NamedTuple):
 def keep_class(
     run: Inspected,
     solvers: Sequence[str] = SOLVERS,
-    draws: Sequence[str] = DRAWS,
-    lams: Sequence[float] = LAMBDAS,
+    draws: Sequence[str] = ("released", "slide"),
+    lams: Sequence[float] = (0.2, 0.5, 0.8, 1.0),
     *,
     num_positives: int = 50,
     seed: int = 0,

@@ -48,12 +48,12 @@ class Scene(NamedTuple):
 
 
 def project_sphere(
-    run: Inspected, clips: Sequence[int], solver: str | None = None, *, count: int = 8, **draw: Any
+    run: Inspected, clips: Sequence[int], solver: str | None = None, *, count: int = 8
 ) -> Scene:
     """Several anchors and `count` positives of each, on the three main directions of the clips."""
     points = np.concatenate([run.anchors, run.prototypes])
     basis = np.linalg.svd(points, full_matrices=False)[2][:3]  # not centred: the origin stays
-    return _make_scene(run, clips, basis, solver, count, "three main directions", None, draw)
+    return _make_scene(run, clips, basis, solver, count, "three main directions")
 
 
 def cut_sphere(
@@ -63,7 +63,6 @@ def cut_sphere(
     solver: str | None = None,
     *,
     count: int = 60,
-    **draw: Any,
 ) -> Scene:
     """One anchor on the sphere that holds it, its prototype P* and P_sel, with the positives there.
 
@@ -72,7 +71,7 @@ def cut_sphere(
     solver = solver or read_halp(run.config).solver
     if solver == "sphere":
         raise UserError("the solver 'sphere' walks to no prototype: show it with project_sphere")
-    drawn = plot_positives(run, clip, solver, count=count, **draw)
+    drawn = plot_positives(run, clip, solver, count=count)
     home = int((run.prototypes @ run.anchors[clip]).argmax())
     if selected is None:
         selected = int(np.bincount(drawn.selected).argmax())
@@ -82,14 +81,14 @@ def cut_sphere(
     basis = np.linalg.qr(spanning.T)[0].T
     basis = basis * np.where((basis * spanning).sum(1) < 0, -1, 1)[:, None]
     what = f"the sphere through one {run.unit}, P* ({home}) and P_sel ({selected})"
-    return _make_scene(run, [clip], basis, solver, count, what, (home, selected), draw)
+    return _make_scene(run, [clip], basis, solver, count, what, (home, selected))
 
 
-def _make_scene(run, clips, basis, solver, count, what, through, draw) -> Scene:
+def _make_scene(run, clips, basis, solver, count, what, through=None) -> Scene:
     basis = basis.astype(np.float32)
     drawn, arcs = [], []
     for clip in clips:
-        each = plot_positives(run, clip, solver, count=count, **draw)
+        each = plot_positives(run, clip, solver, count=count)
         chosen = np.ones(count, bool) if through is None else each.selected == through[1]
         drawn.append((each.points[chosen], each.kept[chosen], np.full(chosen.sum(), clip)))
         if each.solver == "sphere":
@@ -119,21 +118,16 @@ def describe(scene: Scene) -> str:
     return f"{scene.title}: {seen} is seen\n{kept}"
 
 
-def plot_scene_flat(scene: Scene, turn: tuple[float, float] | None = None) -> Figure:
-    """The scene in matplotlib, seen from `turn` = (elevation, azimuth) in degrees.
-
-    By default from above the middle of what is drawn.
-    """
+def plot_scene_flat(scene: Scene) -> Figure:
+    """The scene in matplotlib, seen from above the middle of what is drawn."""
     figure = page.make_figure(7.4, 6.6)
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
     axes.set_proj_type("ortho")
     middle = np.concatenate([scene.anchors, scene.prototypes[scene.exact], scene.positives]).mean(0)
-    if turn is None:
-        height = np.degrees(np.arcsin(middle[2] / max(float(np.linalg.norm(middle)), 1e-9)))
-        turn = float(height) + 12.0, float(np.degrees(np.arctan2(middle[1], middle[0]))) + 12.0
+    height = np.degrees(np.arcsin(middle[2] / max(float(np.linalg.norm(middle)), 1e-9)))
+    turn = float(height) + 12.0, float(np.degrees(np.arctan2(middle[1], middle[0]))) + 12.0
     axes.view_init(*turn)
-    up, around = np.radians(turn)
-    eye = np.array([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)])
+    eye = _direction(*turn)
     for line in _globe():
         shown = np.where((line @ eye > 0)[:, None], line, np.nan)  # the near half alone
         axes.plot(*shown.T, color=page.mute(0.8), lw=0.5, zorder=0)
@@ -232,16 +226,15 @@ def _walk(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 def _globe() -> list[np.ndarray]:
     """Meridians and circles of latitude of the unit sphere."""
-    around = np.radians(np.linspace(0, 360, 73))
-    lines = []
-    for degrees in range(0, 180, 30):
-        up = np.stack([np.sin(around), 0 * around, np.cos(around)], 1)
-        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        lines.append(up @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
-    for degrees in (-60, -30, 0, 30, 60):
-        r, z = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        lines.append(np.stack([r * np.cos(around), r * np.sin(around), z + 0 * around], 1))
-    return lines
+    around = np.linspace(0, 360, 73)
+    meridians = [_direction(around, azimuth) for azimuth in range(0, 180, 30)]
+    return meridians + [_direction(elevation, around) for elevation in range(-60, 90, 30)]
+
+
+def _direction(elevation, azimuth) -> np.ndarray:
+    """Unit vectors [..., 3] of angles in degrees."""
+    up, around = np.radians(np.broadcast_arrays(elevation, azimuth))
+    return np.stack([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)], -1)
 
 
 def _frame(axes, seen: np.ndarray, eye: np.ndarray) -> None:
