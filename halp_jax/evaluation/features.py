@@ -28,6 +28,7 @@ from halp_jax.evaluation.streams import with_streams
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import Spec
 from halp_jax.methods.common import find_lengths
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.progress import Progress
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import Layout
@@ -201,6 +202,20 @@ def make_extractor(
     return extract
 
 
+def make_centre_extractor(
+    config: ml_collections.ConfigDict,
+    layout: Layout,
+    embed: Embedding,
+    crop: float | None = None,
+    num_frames: int | None = None,
+) -> Callable[[PyTree, Iterable[dict[str, np.ndarray]], int], Features]:
+    """The same for one centre crop: by default of knn.crop, in views.num_frames frames."""
+    return make_extractor(
+        embed, crop=crop or config.knn.crop, num_frames=num_frames or config.views.num_frames,
+        prepare=make_prepare(config, layout),
+    )  # fmt: skip
+
+
 def check_fit(encoder: Encoder, config: ml_collections.ConfigDict, layout: Layout) -> None:
     """Raises UserError when the encoder does not take clips of this layout, or not this config."""
     shape = (1, config.views.num_frames, layout.bodies, layout.num_joints, 3)
@@ -219,11 +234,12 @@ def check_fit(encoder: Encoder, config: ml_collections.ConfigDict, layout: Layou
 def extract_clips(
     config: ml_collections.ConfigDict,
     dataset: Any,
-    numbers: Int[np.ndarray, " n"],
     extract: Callable[[PyTree, Iterable[dict[str, np.ndarray]], int], Features],
     variables: PyTree,
+    numbers: Int[np.ndarray, " n"] | None = None,
 ) -> Features:
-    """Features of the clips of these numbers."""
+    """Features of the clips of these numbers, or of all."""
+    numbers = np.arange(len(dataset), dtype=np.int32) if numbers is None else numbers
     batches = pipeline.eval_batches(
         dataset, numbers,
         batch_size=min(config.knn.batch_size, len(numbers)), max_frames=config.data.max_frames,

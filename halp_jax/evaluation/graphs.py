@@ -6,7 +6,7 @@ Features are of the graphs as they are, the encoder frozen. The folds are drawn 
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,15 +54,22 @@ def evaluate(
     method = methods.make_method(config, Spec(dataset.layout))
     encode = make_encode(method, dataset.layout)
     values = extract(config, dataset, labelled, encode, variables)
-    found, labels = dataset.labels[labelled], dataset.num_classes
-    predictions = predict(config, protocol, values, found, labels)
+    labels = dataset.labels[labelled]
+    predictions = predict(config, protocol, values, labels, dataset.num_classes)
+    # top1 is the mean over folds, then over draws; the rest counts all graphs of all draws.
+    pairs = zip(predictions, draw_seeds(config), strict=False)
+    draws = [fold_accuracy(found, labels, seed) for found, seed in pairs]
+    mean = float(np.mean(draws))
+    every, tiled = np.concatenate(predictions), np.tile(labels, len(draws))
+    metrics = result_files.summarize(every, tiled, dataset.num_classes)
+    metrics |= {"top1": mean, "best_top1": mean, "top1_draws": draws}
     described = config.to_dict()
     described["knn"]["k"] = config.knn.k[0]  # a result is of one
     return {
         "protocol": protocol, "encoder": encoder, "stream": config.streams[0],
         "split": config.data.split, "part": "test", "unlabelled": len(chosen) - len(labelled),
-        **result_files.name_classes(summarize(predictions, found, labels, config), dataset.class_names),
-        "num_test": len(found), "step": step, "seed": config.seed, "joined": [],
+        **result_files.name_classes(metrics, dataset.class_names),
+        "num_test": len(labels), "step": step, "seed": config.seed, "joined": [],
         "seconds": round(time.perf_counter() - begin, 3), "config": described,
     }  # fmt: skip
 
@@ -122,7 +129,7 @@ def predict(
                 votes = knn.vote(near, cosine, num_classes, config.knn.temperature)
                 predictions[test] = knn.rank(votes)[:, 0]
             else:
-                logits = linear.train_logits(
+                logits, _ = linear.train_logits(
                     config.linear, config.seed, values[None, train], labels[train], values[test],
                     num_classes=num_classes,
                 )  # fmt: skip
@@ -135,26 +142,6 @@ def draw_seeds(config: ml_collections.ConfigDict, protocol: str = "svm") -> list
     """Seeds of the fold draws: others for each seed of a run. A probe takes long, so one is enough."""
     seeds = [config.seed * config.svm.draws + i for i in range(config.svm.draws)]
     return seeds[:1] if protocol == "linear" else seeds
-
-
-def summarize(
-    predictions: Sequence[Int[np.ndarray, " graphs"]],
-    labels: Int[np.ndarray, " graphs"],
-    num_classes: int,
-    config: ml_collections.ConfigDict,
-) -> dict[str, Any]:
-    """top1 is the mean over folds, then over draws; the rest counts all graphs of all draws."""
-    every = np.concatenate(predictions)
-    draws = [
-        fold_accuracy(found, labels, seed)
-        for found, seed in zip(predictions, draw_seeds(config), strict=False)
-    ]
-    metrics = result_files.summarize(
-        every, np.tile(labels, len(draws)), num_classes, top5=float("nan")
-    )
-    del metrics["top5"]
-    mean = float(np.mean(draws))
-    return metrics | {"top1": mean, "best_top1": mean, "top1_draws": draws}
 
 
 def fold_accuracy(

@@ -22,7 +22,6 @@ from halp_jax.evaluation import (
     classifier,
     features,
     finetune,
-    finetune_store,
     graphs,
     knn,
     linear,
@@ -94,7 +93,7 @@ def run(
     for result, own in found:
         path = result_files.result_path(workdir, result, older)
         if cluster.is_first():
-            beside = [functools.partial(classifier.replace, found=own)] if keeps else []
+            beside = [functools.partial(classifier.save, found=own)] if keeps else []
             result_files.write_result(workdir, result, older, *beside)
         written.append((result, path))
     return written
@@ -139,12 +138,12 @@ def _evaluate(
                 "--config.data.dir=DIR, or use --protocol=finetune"
             )
     if protocol in TUNING:
-        options["store"] = finetune_store.find_folder(
+        options["store"] = finetune.find_folder(
             workdir, protocol, config, dataset, variables, fusions
         )
     results = PROTOCOLS[protocol](config, dataset, made, fusions, **options)
     origin = {
-        "protocol": protocol, "step": step, "encoder_id": finetune_store.fingerprint(variables),
+        "protocol": protocol, "step": step, "encoder_id": classifier.fingerprint(variables),
         "normalize": normalized,
     }  # fmt: skip
     for fusion, found in results.items():
@@ -161,4 +160,4 @@ def _evaluate(
                 result["config"]["knn"]["k"] = result.pop("k")
             yield result, own and own._replace(**origin)
     if "store" in options and cluster.is_first():  # all is written
-        finetune_store.remove_folder(options["store"])
+        finetune.remove_folder(options["store"])
