@@ -271,7 +271,7 @@ class Pool:
         self.given = []
 
     def submit(self, function, *arguments):
-        self.given.append(sphere.concurrent.futures.Future())
+        self.given.append(sphere.Future())
         return self.given[-1]
 
 

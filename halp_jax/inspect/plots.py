@@ -70,11 +70,9 @@ def plot_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
 def _make_drawing(run: Inspected, places: Sequence[int]) -> Callable[..., None]:
     """-> draw(axes, i, count=0): clip i of these as `count` poses, by default few; or graph i."""
     if run.unit == "graph":
-
-        def draw_graph(axes, i, count=0):
-            graph_plots.add_graph(axes, run.dataset, int(run.clips[places[i]]))
-
-        return draw_graph
+        return lambda axes, i, *_: graph_plots.add_graph(
+            axes, run.dataset, int(run.clips[places[i]])
+        )
     clips, layout, up = read_clips(run, places), run.dataset.layout, run.dataset.up
 
     def draw_clip(axes, i, count=0):

@@ -5,12 +5,12 @@ clips and draws, one sphere at a time. It stays, since a second run of the same 
 compilation. A checkpoint that training deletes meanwhile costs a message, and the next one is drawn.
 """
 
-import concurrent.futures
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,10 +41,10 @@ class Spheres:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._pool: ProcessPoolExecutor | None = None
         self._drawn: dict[tuple[Path, str], Sphere] = {}
         self._tried: dict[tuple[Path, str], tuple[int, float]] = {}
-        self._asked: dict[tuple[Path, str], tuple[int, concurrent.futures.Future]] = {}
+        self._asked: dict[tuple[Path, str], tuple[int, Future]] = {}
 
     def ask(self, run: Run, stream: str = "") -> Sphere:
         """What there is now; a newer checkpoint is begun with, and shown when asked again later."""
@@ -58,7 +58,14 @@ class Spheres:
             step, tried = self._tried.get(place, (None, 0.0))
             again = shown.message and self._clock() - tried > RETRY
             if place not in self._asked and (step != run.checkpoint or again):
-                self._begin(place, run.checkpoint)
+                if self._pool is None:
+                    spawn = multiprocessing.get_context("spawn")
+                    self._pool = ProcessPoolExecutor(1, spawn, initializer=_stand_back)
+                try:
+                    drawing = self._pool.submit(plot_sphere, *place, run.checkpoint)
+                    self._asked[place] = run.checkpoint, drawing
+                except BrokenProcessPool:  # its process was killed, for memory perhaps
+                    self._pool = None
             if place in self._asked:
                 first = "; the first one takes some ten seconds" if not self._drawn else ""
                 return shown._replace(message=f"drawing step {self._asked[place][0]}{first} …")
@@ -72,16 +79,6 @@ class Spheres:
                 self._pool.shutdown(wait=False, cancel_futures=True)
                 for worker in workers:
                     worker.terminate()
-            self._pool = None
-
-    def _begin(self, place: tuple[Path, str], step: int) -> None:
-        if self._pool is None:
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), initializer=_stand_back
-            )
-        try:
-            self._asked[place] = step, self._pool.submit(plot_sphere, *place, step)
-        except BrokenProcessPool:  # its process was killed, for memory perhaps
             self._pool = None
 
     def _collect(self, place: tuple[Path, str]) -> None:
