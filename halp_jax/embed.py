@@ -20,9 +20,10 @@ concat, or ensemble for a classifier of that kind, with the features of concat; 
 """
 
 import argparse
+import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,10 @@ from jaxtyping import Float, Int
 from halp_jax import datasets, evaluate
 from halp_jax.datasets import pipeline
 from halp_jax.datasets.atomic_write import atomic_write
-from halp_jax.datasets.read_pool import NORMALIZERS
+from halp_jax.datasets.clip import Clip
+from halp_jax.datasets.read_pool import NORMALIZERS, Reading, read_items
 from halp_jax.errors import UserError
-from halp_jax.evaluation import classifier, classify, features, knn, load, streams
-from halp_jax.evaluation.inputs import read_clips
-from halp_jax.methods.prepare import make_prepare
+from halp_jax.evaluation import classifier, features, knn, load, streams
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.layout_file import restore_layout
@@ -81,6 +81,46 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     if args.out and not args.out.endswith(".npz"):
         raise UserError(f"--out={args.out} does not end in .npz")
     return argparse.Namespace(**(vars(known) | vars(args))), config
+
+
+def read_clips(
+    path: Path,
+    format: str | None,
+    options: Mapping[str, str],
+    layout: Layout,
+    to_apply: str | None = None,
+) -> list[Clip]:
+    """The clips of a file or folder, with the joints and bodies of `layout`, not yet normalised.
+
+    Damaged ones are named on standard error and left out. The only clip of a file is called by its
+    path, others as the format calls them.
+
+    Args:
+        format: of the files; None to tell it from them.
+        options: of the format's reader. A .npy array has the joints of `layout` if they say nothing.
+        to_apply: what the clips will be normalised by; those that come with another are refused, see
+            `normalization.check_files`. None takes them all.
+
+    Raises:
+        UserError: no clip is sound, or the joints cannot be taken to `layout`.
+    """
+    format = format or datasets.guess_format(path)
+    if format == "npy":
+        options = {"layout": layout.name} | dict(options)
+    source = datasets.open_source(format, path, **options)
+    if to_apply:
+        normalization.check_files(source.normalized, path, to_apply)
+    reading = Reading(source.read, source.layout, len(source.class_names), "none", layout)
+    results = list(read_items(reading, source.items, workers=1))
+    clips = [clip for result in results for clip in result.clips]
+    damaged = [entry["reason"] for result in results for entry in result.damaged]
+    if not clips:
+        raise UserError(damaged[0] if damaged else f"{path} has no clips; check what it is")
+    for reason in damaged:
+        print(f"damaged, left out: {reason}", file=sys.stderr)
+    if path.is_file() and len(clips) == len(source.items) == 1:
+        clips = [dataclasses.replace(clip, name=str(path)) for clip in clips]
+    return clips
 
 
 def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> list[Any]:
@@ -143,7 +183,7 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     fusions = streams.parse_fusions(args.stream, config.streams)
     if len(fusions) > 1:
         raise UserError("give --stream one stream, mean, concat or ensemble")
-    layers = classify.choose(
+    layers = classifier.choose(
         args.classifier, args.workdir, fusions[0], config.streams, variables, step,
         None if args.normalize else normalized,  # who says it means it, of normalised clips too
         # More of the command that makes it.
@@ -153,18 +193,11 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         raise UserError("--stream=ensemble is of a classifier; give --classifier, or --stream=mean")
     needed = streams.find_needed(fusions, config.streams)
     with_points = features.make_embedding("trained", config, layout, needed, points=True)
-    encoder = features.Encoder(with_points, variables, needed)
     if dataset:
-        features.check_fit(encoder, config, dataset.layout)
-    extract = features.make_extractor(
-        encoder.embed,
-        crop=config.knn.crop,
-        num_frames=config.views.num_frames,
-        seed=config.seed,
-        prepare=make_prepare(config, layout),
-    )
-    found = [extract(variables, *read_batches(config, clips)).values[0] for clips in inputs]
-    parts = [np.concatenate(found)]
+        features.check_fit(features.Encoder(with_points, variables, needed), config, layout)
+    extract = features.make_centre_extractor(config, layout, with_points)
+    found = [features.extract_clips(config, clips, extract, variables) for clips in inputs]
+    parts = [np.concatenate([each.values[0] for each in found])]
     if args.neighbours:
         train = features.extract_split(
             config, dataset, "train", extract, variables, progress=True, labelled=False
@@ -182,10 +215,10 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
         looks = streams.find_needed([part.fusion for part in layers.parts], layers.streams)
         views = (needed, config.knn.crop, config.views.num_frames)
         if layers.variables is None and (looks, layers.crop, layers.num_frames) == views:
-            scores = classify.classify(layers, parts[0][:, :-end], needed)
+            scores = classifier.classify(layers, parts[0][:, :-end], needed)
         else:
-            score = classify.make_scorer(layers, config, layout, variables)
-            scores = np.concatenate([score(*read_batches(config, clips)) for clips in inputs])
+            score = classifier.make_scorer(layers, config, layout, variables)
+            scores = np.concatenate([score(clips) for clips in inputs])
         result |= {"scores": scores, "class_names": np.array(layers.class_names)}
     if args.neighbours:
         result |= find_neighbours(chosen[0], chosen[1], dataset, train.index, args.neighbours)
@@ -213,25 +246,6 @@ def find_neighbours(
     }
 
 
-def read_batches(config: ml_collections.ConfigDict, dataset: Any) -> tuple[Any, int]:
-    """(batches of all clips of a data set, how many clips)."""
-    batches = pipeline.eval_batches(
-        dataset,
-        np.arange(len(dataset), dtype=np.int32),
-        batch_size=min(config.knn.batch_size, len(dataset)),
-        max_frames=config.data.max_frames,
-    )
-    return batches, len(dataset)
-
-
-def write(file: str, result: dict[str, np.ndarray]) -> Path:
-    """Writes the .npz, whole or not at all."""
-    path = Path(file).expanduser()
-    with atomic_write(path, "choose another --out") as stream:
-        np.savez(stream, **result)
-    return path
-
-
 def format_clips(result: dict[str, np.ndarray]) -> str:
     """For each clip a line with its name, its best classes, and a line for each neighbour."""
     lines = []
@@ -239,7 +253,7 @@ def format_clips(result: dict[str, np.ndarray]) -> str:
     for row, name in enumerate(result["names"]):
         lines.append(str(name))
         if "scores" in result:
-            lines.append(classify.format_best(result["scores"][row], [*result["class_names"]]))
+            lines.append(classifier.format_best(result["scores"][row], [*result["class_names"]]))
         if "similarities" in result:
             neighbours = zip(*(result[column][row] for column in columns), strict=True)
             lines += [f"  {cosine:6.3f}  {kind}  ({other})" for cosine, kind, other in neighbours]
@@ -249,10 +263,13 @@ def format_clips(result: dict[str, np.ndarray]) -> str:
 def run(argv: Sequence[str]) -> None:
     """Embeds, writes and prints."""
     args, config = parse_args(argv)
-    if args.out and Path(args.out).expanduser().exists():
+    path = Path(args.out).expanduser() if args.out else None
+    if path and path.exists():
         raise UserError(f"{args.out} exists; choose another --out")
     result = embed(args, config)
-    path = write(args.out, result) if args.out else None
+    if path:
+        with atomic_write(path, "choose another --out") as stream:
+            np.savez(stream, **result)
     if args.neighbours or "scores" in result:
         print(format_clips(result))
     shown = [name for name in ("features", "embeddings", "scores") if name in result]

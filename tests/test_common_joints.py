@@ -15,7 +15,7 @@ from halp_jax.datasets.packed import load_frames, open_dataset
 from halp_jax.datasets.prepared import METADATA
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, load
+from halp_jax.evaluation import load
 from halp_jax.skeletons import layout as layouts
 from halp_jax.skeletons.common import convert_clip, match_joints, motion_energy
 from halp_jax.skeletons.layout import (
@@ -409,7 +409,7 @@ def test_command_refuses_in_one_line(command, tmp_path, capsys, options, message
     ],
 )  # fmt: skip
 def test_an_encoder_refuses_clips_of_another_layout(monkeypatch, clips, trained, message):
-    monkeypatch.setattr(features, "check_same_encoder", lambda *_: None)
+    monkeypatch.setattr(load, "check_same_encoder", lambda *_: None)
     monkeypatch.setattr(checkpoint, "load_config", lambda *_: None)
     monkeypatch.setattr(checkpoint, "restore_state", lambda *_: (None, 7))
     described = {7: {"layout": describe_layout(trained)}}

@@ -14,7 +14,7 @@ from _formats import write_aimclr, write_folder, write_nwucla
 
 from halp_jax import datasets, embed, evaluate
 from halp_jax.errors import UserError
-from halp_jax.evaluation import finetune_run, inputs, linear
+from halp_jax.evaluation import finetune_run, linear
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, with_bodies
 from halp_jax.training import checkpoint
 
@@ -256,17 +256,10 @@ def test_a_classifier_that_does_not_fit_is_refused(classified, place, capsys):
     refused("other weights of step 3")
     rewrite(streams=["joint"])
     refused("streams joint, this has joint, bone")
-    for changes in (
-        {"format": 9},
-        {"crop": "x"},
-        {"crop": 0},
-        {"parts": []},
-        {"parts": [["no", 1]]},
-    ):
-        rewrite(**changes)
-        refused("linear.npz cannot be read (")
+    rewrite(format=9)
+    refused("linear.npz cannot be read (its format is 9")
     rewrite(arrays={"encoder/7/head": np.zeros(3)})
-    refused("linear.npz cannot be read (tuple index")
+    refused("linear.npz cannot be read (")
     file.write_bytes(whole[:1000])
     line = refused("cannot be read")
     # Not asked for: said, and left out.
@@ -339,16 +332,16 @@ def test_clips_that_were_normalised_by_something_else_are_refused(tmp_path):
     write_aimclr(tmp_path, {"train": 2})
     message = "is normalised already .aimclr. and the encoder takes upright: give raw clips, or"
     with pytest.raises(UserError, match=message):
-        inputs.read_clips(tmp_path, None, {}, NTU25, "upright")
+        embed.read_clips(tmp_path, None, {}, NTU25, "upright")
     for normalization in ("none", None):
-        assert len(inputs.read_clips(tmp_path, None, {}, NTU25, normalization)) == 2
+        assert len(embed.read_clips(tmp_path, None, {}, NTU25, normalization)) == 2
 
 
 def test_a_skeleton_file_takes_the_joints_of_the_encoder(tmp_path):
     path = write_skeleton(tmp_path, "mine", seed=3, time=12, bodies=2)
-    (whole,) = inputs.read_clips(path, None, {}, NTU25)
-    (fewer,) = inputs.read_clips(path, None, {}, with_bodies(KINECT20, 2))
+    (whole,) = embed.read_clips(path, None, {}, NTU25)
+    (fewer,) = embed.read_clips(path, None, {}, with_bodies(KINECT20, 2))
     assert whole.frames.shape == (12, 2, 25, 3) and whole.name == str(path)
     np.testing.assert_array_equal(fewer.frames, whole.frames[:, :, [0, 1, 20, *range(3, 20)]])
     with pytest.raises(UserError, match="coco17"):
-        inputs.read_clips(path, None, {}, COCO17)
+        embed.read_clips(path, None, {}, COCO17)

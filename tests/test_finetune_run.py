@@ -16,7 +16,7 @@ from halp_jax import datasets, evaluate
 from halp_jax.datasets import pipeline
 from halp_jax.datasets.arrays import epoch_order
 from halp_jax.encoders.bigru import make_encoder
-from halp_jax.evaluation import finetune_run, finetune_store
+from halp_jax.evaluation import finetune, finetune_run
 from halp_jax.methods.probe import init_probe
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import NTU25
@@ -197,7 +197,7 @@ def test_a_run_that_is_killed_resumes_from_the_last_save_and_need_not_keep_weigh
 def test_records_are_of_what_the_result_depends_on(tmp_path):
     def folder(config=CONFIG, variables=None, dataset=DATASET, fusions=("joint",)):
         variables = variables or {"w": np.zeros(3)}
-        return finetune_store.find_folder(tmp_path, "semi", config, dataset, variables, fusions)
+        return finetune.find_folder(tmp_path, "semi", config, dataset, variables, fusions)
 
     assert folder().parent == tmp_path / "eval" / "unfinished"
     assert folder(small_config(finetune__save_minutes=1.0, semi__runs=2, knn__k=(3,))) == folder()
@@ -208,7 +208,7 @@ def test_records_are_of_what_the_result_depends_on(tmp_path):
     ]  # fmt: skip
     assert len({folder(), *others}) == 7
     (folder() / "x").mkdir(parents=True)
-    finetune_store.remove_folder(folder())
+    finetune.remove_folder(folder())
     assert not (tmp_path / "eval" / "unfinished").exists()
 
 

@@ -15,7 +15,7 @@ from halp_jax.datasets import graph_batches, graphs, synthetic_graphs, tu
 from halp_jax.errors import UserError
 from halp_jax.evaluation import svm
 from halp_jax.inspect import __main__ as inspect
-from halp_jax.inspect import anchors, graph_plots, history, maps, plots, plots3d, samples
+from halp_jax.inspect import anchors, graph_plots, history, maps, plots, plots3d
 from halp_jax.methods.base import Spec
 from halp_jax.training import checkpoint, loop, report
 
@@ -356,7 +356,7 @@ def test_what_graphs_have_not_is_said_in_a_line(run, capsys):
     unsaid = [axes.get_title() for axes in found.axes if axes.texts]
     assert unsaid == ["alignment (squared distance)", "uniformity (log)"]
     bank = state.replace(extra={"prototypes": np.ones((3, 24), np.float32)})
-    assert samples.read_prototypes(bank, 0).shape == (3, 24)
+    assert history.read_prototypes(bank, 0).shape == (3, 24)
 
 
 def test_svm_folds_of_scikit_learn():

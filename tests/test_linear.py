@@ -9,7 +9,7 @@ from _clips import FakeDataset, patch_pipeline, tiny_config
 
 from configs import default
 from halp_jax.errors import UserError
-from halp_jax.evaluation import classifier, classify, features, linear
+from halp_jax.evaluation import classifier, features, linear
 
 
 def settings(**changes):
@@ -85,11 +85,11 @@ def test_training_is_plain_sgd_with_the_last_short_batch(batch_size):
     )
     key = jax.random.key(3)
     int_labels = jnp.asarray(labels, jnp.int32)
-    probe, scaling, logits = linear.train_probe(
+    logits, (probe, mean, scale) = linear.train_probe(
         s, key, jnp.asarray(train), int_labels, jnp.asarray(train[0]), 3
     )
     weight, bias = numpy_probe(s, key, np.float64(train), labels, 3)
-    assert not scaling.mean.any() and np.all(scaling.scale == 1)
+    assert not mean.any() and np.all(scale == 1)
     np.testing.assert_allclose(probe.weight, weight, atol=2e-6)
     np.testing.assert_allclose(probe.bias, bias, atol=2e-6)
     np.testing.assert_allclose(logits[-1], train[0] @ weight + bias, atol=1e-5)
@@ -104,7 +104,7 @@ def test_top1_is_the_last_epoch_and_best_the_best_look():
     train, labels = toy_features(clips=60, seed=1)
     test, test_labels = toy_features(crops=1, clips=40, seed=1)
     s = settings(epochs=11, learning_rate=3.0, eval_every=1)  # restless: fusions differ
-    logits = linear.train_logits(s, 0, train, labels, test[0], num_classes=3)
+    logits, _ = linear.train_logits(s, 0, train, labels, test[0], num_classes=3)
     figures = linear.score(logits, test_labels, linear.eval_epochs(s))
     history = dict(figures["history"])
     assert list(history) == list(range(1, 12))
@@ -120,21 +120,20 @@ def test_top1_is_the_last_epoch_and_best_the_best_look():
 def test_standardize_undoes_scale_and_offset():
     train, labels = toy_features(clips=40)
     scaled = np.concatenate([300 * train - 5000, np.full_like(train[..., :1], 7)], axis=-1)
-    trained = {}
-    plain, standardized = (
+    (plain, _), (standardized, trained) = (
         linear.train_logits(
             settings(epochs=10, learning_rate=0.05, standardize=on),
-            0, scaled, labels, scaled[0], num_classes=3, trained=trained,
-        )[-1]
+            0, scaled, labels, scaled[0], num_classes=3,
+        )
         for on in (False, True)
     )  # fmt: skip
-    right = [np.mean(logits.argmax(1) == labels) for logits in (plain, standardized)]
+    right = [np.mean(logits[-1].argmax(1) == labels) for logits in (plain, standardized)]
     assert right[1] > 0.75 > right[0]
     # What is kept gives the same scores again: classifier.py says how.
-    part = classifier.Part("joint", 1.0, trained["probe"], *trained["scaling"])
+    part = classifier.Part("joint", 1.0, *trained)
     kept = classifier.Classifier((part,), ("a", "b", "c"), 0.95, 64, ("joint",))
-    scores = classify.classify(kept, scaled[0], ("joint",))
-    np.testing.assert_allclose(scores, jax.nn.softmax(standardized), atol=1e-5)
+    scores = classifier.classify(kept, scaled[0], ("joint",))
+    np.testing.assert_allclose(scores, jax.nn.softmax(standardized[-1]), atol=1e-5)
 
 
 def test_a_classifier_comes_back_from_its_file(tmp_path):
@@ -146,7 +145,8 @@ def test_a_classifier_comes_back_from_its_file(tmp_path):
         tuple(classifier.plain_part(*part) for part in shares), ("a", "b"), 0.95, 64,
         ("joint", "bone"), trees, "finetune", "view", 7, "00ff",
     )  # fmt: skip
-    path = classifier.save(tmp_path / "eval" / "x.npz", whole)
+    path = tmp_path / "eval" / "x.npz"
+    classifier.save(path, whole)
     found = classifier.load(path, "make it")
     assert found._replace(parts=(), variables=None) == whole._replace(parts=(), variables=None)
     assert jax.tree.structure(found) == jax.tree.structure(whole)
@@ -156,15 +156,17 @@ def test_a_classifier_comes_back_from_its_file(tmp_path):
     features = np.float32(rng.normal(size=(3, 8)))
     logits = 0.6 * (features[:, :4] @ probes[0].weight + probes[0].bias)
     logits += 0.4 * (features[:, 4:] @ probes[1].weight + probes[1].bias)
-    scores = classify.classify(found, features, ("joint", "bone"))
+    scores = classifier.classify(found, features, ("joint", "bone"))
     np.testing.assert_allclose(scores, jax.nn.softmax(logits), atol=1e-6)
-    lines = classify.format_best(np.array([0.1, 0.2, 0.3, 0.4]), ["a", "b", "c", "d"]).splitlines()
+    lines = classifier.format_best(
+        np.array([0.1, 0.2, 0.3, 0.4]), ["a", "b", "c", "d"]
+    ).splitlines()
     assert lines == ["   40.0 %  d", "   30.0 %  c", "   20.0 %  b"]
     for name, content in {"cut": path.read_bytes()[:500], "empty": b"", "text": b"no file"}.items():
         (damaged := tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name} cannot be read .*: make it"):
             classifier.load(damaged, "make it")
-    classifier.replace(path, None)
+    classifier.save(path, None)
     with pytest.raises(UserError, match="there is no .*x.npz: make it"):
         classifier.load(path, "make it")
 

@@ -6,7 +6,7 @@ from _clips import FakeDataset, make_state, tiny_config
 from _files import poses
 
 from halp_jax import datasets, embed, evaluate
-from halp_jax.evaluation import finetune_store
+from halp_jax.evaluation import finetune
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.skeletons.normalize import view_clip
 from halp_jax.training import checkpoint, checks, normalization
@@ -139,7 +139,5 @@ def test_fine_tuning_does_not_go_on_with_clips_of_another_normalisation():
     folders = set()
     for metadata in ({"normalize": "view"}, {"normalize": "upright"}, {}):
         dataset = FakeDataset(metadata=metadata)
-        folders.add(
-            finetune_store.find_folder("run", "finetune", tiny_config(), dataset, (), ["joint"])
-        )
+        folders.add(finetune.find_folder("run", "finetune", tiny_config(), dataset, (), ["joint"]))
     assert len(folders) == 3

@@ -20,7 +20,8 @@ from _steps import change, create_state
 
 from halp_jax import watch
 from halp_jax.errors import UserError
-from halp_jax.inspect.live import charts, files, page, rows, sphere
+from halp_jax.inspect import page as looks
+from halp_jax.inspect.live import charts, files, page, sphere
 from halp_jax.training import checkpoint
 from tests import _runs
 
@@ -52,38 +53,19 @@ def look(folder):
     return run
 
 
-@pytest.mark.parametrize(
-    "config, line",
-    [
-        (CONFIG | {"streams": 3}, {}), (CONFIG | {"streams": [["joint"]]}, {}),
-        (CONFIG | {"train": {"epochs": "x", "batch_size": []}}, {}), (CONFIG | {"train": 1}, {}),
-        (CONFIG, {"loss": [1], "epoch": "x", "mu": {}}), (CONFIG, {"loss": 10**400, "kept": "a"}),
-        (CONFIG, {"step": -1}), (CONFIG, {"step": 10**30}),
-    ],
-)  # fmt: skip
-def test_a_strange_run_costs_only_itself(tmp_path, config, line):
+@pytest.mark.parametrize("config", [{}, [], {"streams": [], "train": {}}])
+def test_a_strange_run_costs_only_itself(tmp_path, config):
     write_run(tmp_path / "a", (10,), config)
-    append(tmp_path / "a", json.dumps(make_line(20) | line) + "\n")
+    append(tmp_path / "a", '{"step": 20}\n{"step": 30, "loss": null, "epoch": null}\n')
     write_run(tmp_path / "b", (10, 20))
     app = page.make_app(files.Watcher([tmp_path]), sphere.Spheres())
     assert app.layout() is not None
     runs = files.Watcher([tmp_path]).look()
-    assert [rows.summarize(run).step for run in runs][1] == 20
+    assert [charts.summarize(run).step for run in runs][1] == 20
     assert page.make_table(runs, "") is not None
     for panel in charts.PANELS:
         for axis in charts.AXES:
             charts.plot_panel(panel, runs, [], axis, "", "light")
-
-
-def test_pipes_and_files_without_an_end_are_not_read(tmp_path):
-    for name in ("pipe", "zero"):
-        write_run(tmp_path / name)
-    os.mkfifo(tmp_path / "pipe/metrics.jsonl")
-    (tmp_path / "pipe/eval").mkdir()
-    os.mkfifo(tmp_path / "pipe/eval/knn.json")
-    (tmp_path / "zero/metrics.jsonl").symlink_to("/dev/zero")
-    write_run(tmp_path / "good", (10,))
-    assert [len(run.records) for run in files.Watcher([tmp_path]).look()] == [1, 0, 0]
 
 
 def test_a_half_written_line_is_read_once_it_is_whole(tmp_path):
@@ -98,17 +80,17 @@ def test_a_half_written_line_is_read_once_it_is_whole(tmp_path):
 def test_lines_that_a_resumed_run_drops_are_forgotten(tmp_path):
     folder = write_run(tmp_path / "run", (10, 20, 30))
     watcher = files.Watcher([folder])
-    assert rows.summarize(watcher.look()[0]).step == 30
+    assert charts.summarize(watcher.look()[0]).step == 30
     other = tmp_path / "other"
     other.write_text(json.dumps(make_line(10, loss=1.0)) + "\n")
     os.replace(other, folder / "metrics.jsonl")  # as truncate_metrics does
-    assert rows.read_series(watcher.look()[0], "loss").value.tolist() == [1.0]
+    assert charts.read_series(watcher.look()[0], "loss").value.tolist() == [1.0]
     append(folder, json.dumps(make_line(20, loss=2.0)) + "\n")
-    assert rows.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 2.0]
+    assert charts.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 2.0]
     append(folder, json.dumps(make_line(20, loss=3.0)) + "\n")  # a step twice: the later counts
-    assert rows.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 3.0]
+    assert charts.read_series(watcher.look()[0], "loss").value.tolist() == [1.0, 3.0]
     (folder / "metrics.jsonl").unlink()
-    assert rows.summarize(watcher.look()[0]).state == rows.NOT_STARTED
+    assert charts.summarize(watcher.look()[0]).state == charts.NOT_STARTED
 
 
 def test_figures_of_one_stream_and_of_all(tmp_path):
@@ -116,22 +98,22 @@ def test_figures_of_one_stream_and_of_all(tmp_path):
     more = {"mu": 1.0, "kept": 0.5, "kept_joint": 0.6, "kept_bone": 0.4, "knn_top1": 0.3}
     run = look(write_run(tmp_path / "run", (10, 20), config, **more))
     for stream, value in (("", 0.5), ("joint", 0.6), ("bone", 0.4)):
-        assert rows.read_series(run, "kept", stream).value.tolist() == [value] * 2
-        assert rows.summarize(run, stream).kept == value
-    assert not len(rows.read_series(run, "kept", "motion").step)
-    assert rows.summarize(run, "bone").knn is None  # training looks at the first stream alone
+        assert charts.read_series(run, "kept", stream).value.tolist() == [value] * 2
+        assert charts.summarize(run, stream).kept == value
+    assert not len(charts.read_series(run, "kept", "motion").step)
+    assert charts.summarize(run, "bone").knn is None  # training looks at the first stream alone
     single = look(write_run(tmp_path / "single", (10,), **(more | {"kept_joint": None})))
-    assert rows.summarize(single, "joint").kept == 0.5
+    assert charts.summarize(single, "joint").kept == 0.5
 
 
 def test_figures_of_halp_count_where_it_is_on(tmp_path):
     folder = write_run(tmp_path / "run", (10,), kept=1.0, loss_halp=-2.0)
-    assert rows.summarize(look(folder)).kept is None
+    assert charts.summarize(look(folder)).kept is None
     append(folder, json.dumps(make_line(20, mu=1.0, kept=0.9, loss_halp=-7.0)) + "\n")
     run = look(folder)
-    assert rows.summarize(run).kept == 0.9
-    assert rows.read_series(run, "loss_halp").step.tolist() == [20]
-    assert rows.read_series(run, "loss_halp").epoch.tolist() == [2.0]
+    assert charts.summarize(run).kept == 0.9
+    assert charts.read_series(run, "loss_halp").step.tolist() == [20]
+    assert charts.read_series(run, "loss_halp").epoch.tolist() == [2.0]
 
 
 def test_the_newest_evaluation_counts(tmp_path):
@@ -143,15 +125,15 @@ def test_the_newest_evaluation_counts(tmp_path):
     (folder / "eval" / "knn_random.json").write_text(json.dumps(random))
     (folder / "eval" / "knn_bone.json").write_text('{"half')
     run = look(folder)
-    assert rows.summarize(run).knn == 0.7
+    assert charts.summarize(run).knn == 0.7
     append(folder, json.dumps(make_line(30, knn_top1=0.4)) + "\n")
-    assert rows.summarize(look(folder)).knn == 0.4
+    assert charts.summarize(look(folder)).knn == 0.4
 
 
 def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
     run = look(write_run(tmp_path / "run", range(1, 5001)))
-    series = rows.read_series(run, "loss")
-    assert len(series.step) == rows.MAX_POINTS
+    series = charts.read_series(run, "loss")
+    assert len(series.step) == charts.MAX_POINTS
     assert (series.step[0], series.step[-1]) == (1, 5000)
 
 
@@ -173,47 +155,49 @@ def test_states(tmp_path):
     watcher = files.Watcher([folder], clock=lambda: clock[0])
 
     def state():
-        return rows.summarize(watcher.look()[0])
+        return charts.summarize(watcher.look()[0])
 
-    assert (state().state, state().steps) == (rows.NOT_STARTED, None)
+    assert (state().state, state().steps) == (charts.NOT_STARTED, None)
     append(folder, "".join(json.dumps(make_line(step)) + "\n" for step in (10, 20)))
     row = state()
-    assert (row.state, row.step, row.steps, row.epoch) == (rows.TRAINING, 20, 40, 2.0)
+    assert (row.state, row.step, row.steps, row.epoch) == (charts.TRAINING, 20, 40, 2.0)
     assert row.left == pytest.approx(20 * 8 / 80)
     written = (folder / "metrics.jsonl").stat().st_mtime
     os.utime(folder / "metrics.jsonl", (written - 900, written - 900))
-    assert state().state == rows.TRAINING  # it grew before our eyes, whatever its date says
+    assert state().state == charts.TRAINING  # it grew before our eyes, whatever its date says
     clock[0] += 901
-    assert state().state == rows.STOPPED and state().left is None
+    assert state().state == charts.STOPPED and state().left is None
     assert "no line for 15m" in charts.write_row(state())[1]
-    assert rows.summarize(look(folder)).state == rows.STOPPED  # at the first look the date tells
+    assert (
+        charts.summarize(look(folder)).state == charts.STOPPED
+    )  # at the first look the date tells
     append(folder, json.dumps(make_line(30)) + "\n")
-    assert state().state == rows.TRAINING
+    assert state().state == charts.TRAINING
     append(folder, json.dumps(make_line(40)) + "\n")
-    assert state().state == rows.FINISHED
+    assert state().state == charts.FINISHED
 
 
 def test_slow_lines_are_waited_for(tmp_path):
     folder = write_run(tmp_path / "run", (10, 20), clips_per_s=0.8)  # 100 s a line
     written = (folder / "metrics.jsonl").stat().st_mtime
     os.utime(folder / "metrics.jsonl", (written - 300, written - 300))
-    assert rows.summarize(look(folder)).state == rows.TRAINING
+    assert charts.summarize(look(folder)).state == charts.TRAINING
     os.utime(folder / "metrics.jsonl", (written - 700, written - 700))
-    assert rows.summarize(look(folder)).state == rows.STOPPED
+    assert charts.summarize(look(folder)).state == charts.STOPPED
 
 
 def test_what_is_wrong_is_said(tmp_path):
     folder = write_run(tmp_path / "run", range(1, 11), contrast_accuracy=0.5)
     append(folder, "".join(json.dumps(make_line(s, mu=1.0)) + "\n" for s in range(11, 22)))
-    assert "fell from 50.0%" in rows.summarize(look(folder)).warning
+    assert "fell from 50.0%" in charts.summarize(look(folder)).warning
     append(folder, json.dumps(make_line(22, loss=None)) + "\n")
-    assert "no longer finite at step 22" in rows.summarize(look(folder)).warning
+    assert "no longer finite at step 22" in charts.summarize(look(folder)).warning
 
 
 def test_nothing_is_written_into_a_run(tmp_path):
     folder = write_run(tmp_path / "run", (10,))
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
-    rows.summarize(look(folder))
+    charts.summarize(look(folder))
     assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
 
 
@@ -239,10 +223,10 @@ def test_wrong_folders_and_a_taken_port_cost_one_line(tmp_path, capsys):
     assert f"port {port}" in error and "--port" in error and error.count("\n") == 1
 
 
-def test_without_dash_the_extra_is_named(monkeypatch):
+def test_without_dash_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dash", None)
     with pytest.raises(UserError, match="pip install dash.*'inspect'"):
-        page.import_dash()
+        page.make_app(files.Watcher([write_run(tmp_path)]), sphere.Spheres())
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +271,7 @@ class Pool:
         self.given = []
 
     def submit(self, function, *arguments):
-        self.given.append(sphere.concurrent.futures.Future())
+        self.given.append(sphere.Future())
         return self.given[-1]
 
 
@@ -360,7 +344,7 @@ def test_the_callbacks_answer_with_what_is_new(served):
     curve = first["chart-loss"]["figure"]["data"][0]
     assert curve["x"] == [10, 20] and curve["y"] == [4.0, 3.0] and curve["name"] == "run"
     layout = first["chart-loss"]["figure"]["layout"]
-    assert layout["font"]["color"] == charts.INK["dark"]
+    assert layout["font"]["color"] == looks.INK["dark"]
     assert layout["xaxis"]["title"]["text"] == "step (batches)"
     assert "20 of 40" in json.dumps(first["table"])
     again = ask(first["seen"]["data"])

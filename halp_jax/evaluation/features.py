@@ -28,6 +28,7 @@ from halp_jax.evaluation.streams import with_streams
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import Spec
 from halp_jax.methods.common import find_lengths
+from halp_jax.methods.prepare import make_prepare
 from halp_jax.progress import Progress
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import Layout
@@ -171,34 +172,48 @@ def make_extractor(
 
     def extract(variables, batches, num_clips):
         variables = jax.device_put(parallel.local_view(variables), NamedSharding(mesh, everywhere))
-        store = _Store(num_clips)
+        values, labels, index = None, [], []
+
+        def keep(features, batch):
+            nonlocal values  # one array that is allocated once
+            valid = np.flatnonzero(batch["valid"])
+            features, done = np.asarray(features)[:, valid], sum(map(len, labels))
+            if values is None:
+                shape = (features.shape[0], num_clips, features.shape[2])
+                memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+                check_memory(shape, memory, "of this machine")
+                values = np.empty(shape, np.float32)
+            values[:, done : done + len(valid)] = features
+            labels.append(batch["label"][valid])
+            index.append(batch["index"][valid])
+
         waiting = None  # the next batch is read and sent while the device works on this one
         for batch in batches:
             result = run(variables, *put(batch))
             if waiting:
-                store.add(*waiting)
+                keep(*waiting)
             waiting = (result, batch)
         if waiting:
-            store.add(*waiting)
-        return store.finish()
+            keep(*waiting)
+        if (found := sum(map(len, labels))) != num_clips:
+            raise ValueError(f"expected {num_clips} clips, the batches held {found}")
+        return Features(values, np.concatenate(labels), np.concatenate(index))
 
     return extract
 
 
-def check_same_encoder(
-    config: ml_collections.ConfigDict, trained: ml_collections.ConfigDict
-) -> None:
-    """Raises UserError when the settings of a trained encoder are not those of its training.
-
-    Shapes alone would not tell: the weights of both GRU directions look the same.
-    """
-    ours, theirs = config.to_dict(), trained.to_dict()  # ConfigDicts differ by being locked, too
-    for name in ("streams", "encoder"):
-        if ours[name] != theirs[name]:
-            raise UserError(
-                f"config.{name} is not that of the training run; leave it out, or evaluate "
-                "another run (the streams to look at are chosen by --stream)"
-            )
+def make_centre_extractor(
+    config: ml_collections.ConfigDict,
+    layout: Layout,
+    embed: Embedding,
+    crop: float | None = None,
+    num_frames: int | None = None,
+) -> Callable[[PyTree, Iterable[dict[str, np.ndarray]], int], Features]:
+    """The same for one centre crop: by default of knn.crop, in views.num_frames frames."""
+    return make_extractor(
+        embed, crop=crop or config.knn.crop, num_frames=num_frames or config.views.num_frames,
+        prepare=make_prepare(config, layout),
+    )  # fmt: skip
 
 
 def check_fit(encoder: Encoder, config: ml_collections.ConfigDict, layout: Layout) -> None:
@@ -214,6 +229,22 @@ def check_fit(encoder: Encoder, config: ml_collections.ConfigDict, layout: Layou
             f"the encoder does not fit clips of layout {layout.name} {shape[1:]}; evaluate it on "
             "the layout of its training"
         ) from error
+
+
+def extract_clips(
+    config: ml_collections.ConfigDict,
+    dataset: Any,
+    extract: Callable[[PyTree, Iterable[dict[str, np.ndarray]], int], Features],
+    variables: PyTree,
+    numbers: Int[np.ndarray, " n"] | None = None,
+) -> Features:
+    """Features of the clips of these numbers, or of all."""
+    numbers = np.arange(len(dataset), dtype=np.int32) if numbers is None else numbers
+    batches = pipeline.eval_batches(
+        dataset, numbers,
+        batch_size=min(config.knn.batch_size, len(numbers)), max_frames=config.data.max_frames,
+    )  # fmt: skip
+    return extract(variables, batches, len(numbers))
 
 
 def extract_split(
@@ -258,31 +289,6 @@ def _report(batches: Iterable[dict[str, np.ndarray]], count: int, part: str):
             progress.update(int(batch["valid"].sum()))
 
 
-class _Store:
-    """Gathers features of batches in one host array that is allocated once."""
-
-    def __init__(self, num_clips: int):
-        self.num_clips, self.done = num_clips, 0
-        self.values, self.labels, self.index = None, [], []
-
-    def add(self, features, batch) -> None:
-        valid = np.flatnonzero(batch["valid"])
-        features = np.asarray(features)[:, valid]
-        if self.values is None:
-            shape = (features.shape[0], self.num_clips, features.shape[2])
-            check_memory(shape, _host_memory(), "of this machine")
-            self.values = np.empty(shape, np.float32)
-        self.values[:, self.done : self.done + len(valid)] = features
-        self.done += len(valid)
-        self.labels.append(batch["label"][valid])
-        self.index.append(batch["index"][valid])
-
-    def finish(self) -> Features:
-        if self.values is None or self.done != self.num_clips:
-            raise ValueError(f"expected {self.num_clips} clips, the batches held {self.done}")
-        return Features(self.values, np.concatenate(self.labels), np.concatenate(self.index))
-
-
 def check_memory(shape: tuple[int, ...], available: int, owner: str) -> None:
     """Raises UserError when float32 features [crops, clips, features] exceed `available` bytes."""
     needed = 4 * int(np.prod(shape, dtype=np.int64))
@@ -291,7 +297,3 @@ def check_memory(shape: tuple[int, ...], available: int, owner: str) -> None:
             f"{shape[0]} crops of {shape[1]} clips take {needed / 1e9:.1f} GB of the "
             f"{available / 1e9:.1f} GB {owner}; lower --config.linear.num_crops"
         )
-
-
-def _host_memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -8,10 +8,16 @@ batch 64, 80 epochs, x0.1 at 50 and 70, random crops U(0.5, 1), centre crop 0.95
     transfer    finetune on another data set than the encoder was pre-trained on
 
 `--encoder=random` trains from scratch with the same settings: the row to beat. The training itself is
-evaluation/finetune_run.py; with a folder `store` for them, runs that were stopped resume.
+evaluation/finetune_run.py. A command's runs lie in WORKDIR/eval/unfinished/PROTOCOL_DIGEST/, a folder a run:
+one that was stopped resumes. When the results are written the folder goes; one that is not wanted any
+more can go, too.
 """
 
+import contextlib
 import functools
+import hashlib
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +31,11 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, finetune_run, linear, result_files
 from halp_jax.evaluation import features as feats
 from halp_jax.methods import check
+from halp_jax.training import checks
 
 DRAWS = ("plain", "balanced")
+# Sections of the config that a run of fine-tuning depends on; of others it is a field, below.
+SECTIONS = ("seed", "streams", "data", "views", "encoder", "finetune")
 
 
 def sample_subset(
@@ -51,7 +60,8 @@ def sample_subset(
 def _make_runner(
     config, dataset, encoder: feats.Encoder, fusions: Sequence[str], store: Path | None
 ):
-    """-> run(fusion, indices, seed, title, name, keep): {stream: FinetuneResult} of the streams of this fusion.
+    """-> run(fusion, indices, seed, title, name, keep) -> (test logits [evals, queries, classes] of this fusion,
+    {stream: (share of its logits in them, FinetuneResult)}).
 
     `name` is of the run among those of `store`; `keep`: as in `finetune_run.make_trainer`.
     """
@@ -68,42 +78,30 @@ def _make_runner(
 
     def run(fusion, indices, seed, title, name, keep):
         tuned = {}
+        shares = config.linear.weights if fusion == "ensemble" else {fusion: 1.0}
         for stream in config.streams if fusion == "ensemble" else [fusion]:
             place = tuple(config.streams).index(stream)
             own = jax.tree.map(lambda leaf, place=place: leaf[place], encoder.variables)
             folder = store and store / f"{name}_{stream}"
             label = title if len(config.streams) == 1 else f"{title}, {stream}"
-            tuned[stream] = make(stream)(own, indices, seed, label, folder, keep=keep)
-        return tuned
+            end = make(stream)(own, indices, seed, label, folder, keep=keep)
+            tuned[stream] = shares[stream], end
+        return sum(share * end.logits for share, end in tuned.values()), tuned
 
     return run
-
-
-def _shares(config, fusion):
-    """The weight of each stream's scores in those of a fusion."""
-    return config.linear.weights if fusion == "ensemble" else {fusion: 1.0}
-
-
-def add_logits(
-    config: ml_collections.ConfigDict, fusion: str, tuned: dict[str, finetune_run.FinetuneResult]
-) -> np.ndarray:
-    """Test logits [evals, queries, classes] of a fusion: of its stream, or the ensemble's sum."""
-    return sum(_shares(config, fusion)[stream] * end.logits for stream, end in tuned.items())
 
 
 def make_classifier(
     config: ml_collections.ConfigDict,
     dataset: Any,
-    fusion: str,
-    tuned: dict[str, finetune_run.FinetuneResult],
+    tuned: dict[str, tuple[float, finetune_run.FinetuneResult]],
 ) -> classifier.Classifier:
     """The fine-tuned encoders with their linear layers."""
-    ends = [end.state for end in tuned.values()]
-    shares = _shares(config, fusion)
+    ends = [end.state for _, end in tuned.values()]
     return classifier.Classifier(
         parts=tuple(
-            classifier.plain_part(stream, shares[stream], end.state[0]["probe"])
-            for stream, end in tuned.items()
+            classifier.plain_part(stream, share, end.state[0]["probe"])
+            for stream, (share, end) in tuned.items()
         ),
         class_names=tuple(dataset.class_names),
         crop=config.finetune.test_crop,
@@ -137,10 +135,10 @@ def evaluate(
     epochs = linear.eval_epochs(config.finetune)
     results = {}
     for fusion in fusions:
-        tuned = run(fusion, indices, config.seed, "finetune", "all", keep)
-        metrics = linear.score(add_logits(config, fusion, tuned), labels, epochs) | counts
-        found = make_classifier(config, dataset, fusion, tuned) if keep else None
-        results[fusion] = metrics | {"classifier": found}
+        logits, tuned = run(fusion, indices, config.seed, "finetune", "all", keep)
+        found = make_classifier(config, dataset, tuned) if keep else None
+        metrics = linear.score(logits, labels, epochs)
+        results[fusion] = metrics | counts | {"classifier": found}
     return results
 
 
@@ -173,12 +171,12 @@ def evaluate_semi(
         seed = config.seed + number
         chosen = indices[sample_subset(dataset.labels[indices], fraction, semi.draw, seed)]
         title = f"{100 * fraction:g} % of the labels, draw {number + 1} of {semi.runs}"
-        tuned = run(fusion, chosen, seed, title, f"{fraction}_{number}", False)
-        return add_logits(config, fusion, tuned), len(chosen)
+        logits, _ = run(fusion, chosen, seed, title, f"{fraction}_{number}", False)
+        return linear.score(logits, labels, epochs), len(chosen)
 
     def metrics(fusion, fraction):
         draws = [one_draw(fusion, fraction, number) for number in range(semi.runs)]
-        scores = [linear.score(logits, labels, epochs) for logits, _ in draws]
+        scores = [score for score, _ in draws]
         top1 = [score["top1"] for score in scores]
         mean = {
             name: float(np.mean([score[name] for score in scores]))
@@ -195,3 +193,37 @@ def evaluate_semi(
     return {
         fusion: [metrics(fusion, fraction) for fraction in semi.fractions] for fusion in fusions
     }
+
+
+def find_folder(
+    workdir: str | Path,
+    protocol: str,
+    config: ml_collections.ConfigDict,
+    dataset: Any,
+    variables: Any,
+    fusions: Sequence[str],
+) -> Path:
+    """The folder of this command's runs; nothing is made yet.
+
+    Its name is of all that the result depends on, weights of the encoder and clips included; so what does
+    not fit is never resumed.
+    """
+    given = json.loads(config.to_json())
+    settings = {name: given[name] for name in SECTIONS}
+    settings["finetune"].pop("save_minutes", None)
+    settings |= {"draw": given["semi"]["draw"], "precision": given["train"].get("precision")}
+    settings |= {"batch": given["knn"]["batch_size"]}  # of the test clips: of other sums
+    split = config.data.split
+    chosen = [dataset.indices(split, part) for part in ("train", "test")]
+    parts = [classifier.fingerprint(variables, [dataset.labels, *chosen])]
+    parts += [checks.fingerprint(dataset, numbers) for numbers in chosen]
+    parts += [json.dumps(settings, sort_keys=True), *fusions]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return Path(workdir).expanduser() / "eval" / "unfinished" / f"{protocol}_{digest}"
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a command's records, and the folder above when it held no others."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # of other commands, or never made
+        folder.parent.rmdir()

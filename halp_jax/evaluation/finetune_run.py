@@ -21,7 +21,6 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
 from halp_jax.evaluation.streams import with_streams
-from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.training import cluster, parallel
 from halp_jax.training.checkpoint_io import CHECKPOINTS
@@ -70,18 +69,10 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     is saved when it is asked to stop, then raising Stopped, and resumes; without one nothing is kept.
     `keep`: the folder of a finished run keeps its weights.
     """
-    extract = feats.make_extractor(
-        feats.make_embedding("trained", with_streams(config, (stream,)), dataset.layout),
-        crop=config.finetune.test_crop, num_frames=config.views.num_frames,
-        prepare=make_prepare(config, dataset.layout),
-    )  # fmt: skip
+    embed = feats.make_embedding("trained", with_streams(config, (stream,)), dataset.layout)
+    crop = config.finetune.test_crop
+    extract = feats.make_centre_extractor(config, dataset.layout, embed, crop)
     epochs_seen = linear.eval_epochs(config.finetune)
-
-    def test_logits(state):
-        variables = state.params["encoder"], state.extra["batch_stats"]
-        test = feats.extract_split(config, dataset, "test", extract, variables)
-        probe = Probe(*(leaf[0] for leaf in state.params["probe"]))
-        return np.asarray(apply_probe(probe, jnp.asarray(test.values[0])))
 
     def run(variables, indices, seed, title, folder: Path | None = None, *, keep=True):
         own = make_config(config, stream, len(indices), seed)
@@ -94,14 +85,16 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
             epoch = int(state.step) // steps
             if not epoch:
                 return {}
-            logits = test_logits(state)
+            variables = state.params["encoder"], state.extra["batch_stats"]
+            test = feats.extract_split(config, dataset, "test", extract, variables)
+            probe = Probe(*(leaf[0] for leaf in state.params["probe"]))
+            logits = np.asarray(apply_probe(probe, jnp.asarray(test.values[0])))
             linear.check_finite(logits, "finetune")
             if cluster.is_first():
                 with atomic_write(file(epoch), ADVICE) as stream:
                     np.save(stream, logits)
             seen[epoch] = logits
-            test = dataset.indices(config.data.split, "test")
-            return {"test_top1": float(np.mean(logits.argmax(-1) == dataset.labels[test]))}
+            return {"test_top1": float(np.mean(logits.argmax(-1) == test.labels))}
 
         def start(state):
             params, batch_stats = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], variables)

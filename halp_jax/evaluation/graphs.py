@@ -6,7 +6,7 @@ Features are of the graphs as they are, the encoder frozen. The folds are drawn 
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,10 +19,9 @@ from halp_jax import methods
 from halp_jax.datasets.graph_batches import make_batches
 from halp_jax.datasets.graphs import GraphDataset, GraphLayout
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, knn, linear, result_files, svm
+from halp_jax.evaluation import knn, linear, load, result_files, svm
 from halp_jax.methods import graph_views
 from halp_jax.methods.base import Method, Spec
-from halp_jax.training import checkpoint
 
 PROTOCOLS = ("svm", "knn", "linear")
 
@@ -46,7 +45,7 @@ def evaluate(
         raise UserError(f"--protocol={protocol} is not for graphs; use one of {known}")
     if protocol == "knn" and len(config.knn.k) > 1:
         raise UserError(f"knn.k={tuple(config.knn.k)}: of graphs give one at a time")
-    variables, step = load_variables(config, workdir, dataset, encoder, step)
+    config, variables, step = load.load_encoder(encoder, config, dataset.layout, workdir, step=step)
     split = dataset.splits.get(config.data.split) or dataset.indices(config.data.split, "train")
     chosen = np.sort(np.concatenate([*split.values()]))
     labelled = chosen[dataset.labels[chosen] >= 0]
@@ -55,48 +54,24 @@ def evaluate(
     method = methods.make_method(config, Spec(dataset.layout))
     encode = make_encode(method, dataset.layout)
     values = extract(config, dataset, labelled, encode, variables)
-    found, labels = dataset.labels[labelled], dataset.num_classes
-    predictions = predict(config, protocol, values, found, labels)
+    labels = dataset.labels[labelled]
+    predictions = predict(config, protocol, values, labels, dataset.num_classes)
+    # top1 is the mean over folds, then over draws; the rest counts all graphs of all draws.
+    pairs = zip(predictions, draw_seeds(config), strict=False)
+    draws = [fold_accuracy(found, labels, seed) for found, seed in pairs]
+    mean = float(np.mean(draws))
+    every, tiled = np.concatenate(predictions), np.tile(labels, len(draws))
+    metrics = result_files.summarize(every, tiled, dataset.num_classes)
+    metrics |= {"top1": mean, "best_top1": mean, "top1_draws": draws}
     described = config.to_dict()
     described["knn"]["k"] = config.knn.k[0]  # a result is of one
     return {
         "protocol": protocol, "encoder": encoder, "stream": config.streams[0],
         "split": config.data.split, "part": "test", "unlabelled": len(chosen) - len(labelled),
-        **result_files.name_classes(summarize(predictions, found, labels, config), dataset.class_names),
-        "num_test": len(found), "step": step, "seed": config.seed, "joined": [],
+        **result_files.name_classes(metrics, dataset.class_names),
+        "num_test": len(labels), "step": step, "seed": config.seed, "joined": [],
         "seconds": round(time.perf_counter() - begin, 3), "config": described,
     }  # fmt: skip
-
-
-def load_variables(
-    config: ml_collections.ConfigDict,
-    workdir: str | os.PathLike[str],
-    dataset: GraphDataset,
-    encoder: str,
-    step: int | None,
-) -> tuple[Any, int | None]:
-    """((params, batch_stats), step) of one of `features.ENCODERS`; (None, None) of "raw"."""
-    if encoder == "raw":
-        return None, None
-    if encoder == "random":
-        state = methods.create_state(config, Spec(dataset.layout))
-        return features.get_variables(state), 0
-    features.check_same_encoder(config, checkpoint.load_config(workdir))
-    check_nodes(dataset, workdir, step)
-    state, step = checkpoint.restore_state(workdir, step)
-    return features.get_variables(state), step
-
-
-def check_nodes(
-    dataset: GraphDataset, workdir: str | os.PathLike[str], step: int | None = None
-) -> None:
-    """Raises UserError when nodes of the data set are not like those that a run was trained on."""
-    trained = checkpoint.load_info(workdir, step)["layout"]
-    if trained != dataset.describe():
-        raise UserError(
-            f"the encoder of {workdir} was trained on nodes with {trained}, those of {dataset.path} "
-            f"have {dataset.describe()}: evaluate it on the data set of its training"
-        )
 
 
 def make_encode(
@@ -110,7 +85,7 @@ def make_encode(
     infer = method.embed if points else method.encode
 
     def encode(variables, batch):
-        if variables is not None:
+        if variables:
             params, batch_stats = variables
             return infer(params, {"batch_stats": batch_stats}, batch)[0]
         g = graph_views.whole(jax.tree.map(lambda leaf: leaf[0], batch), layout, "none")
@@ -154,7 +129,7 @@ def predict(
                 votes = knn.vote(near, cosine, num_classes, config.knn.temperature)
                 predictions[test] = knn.rank(votes)[:, 0]
             else:
-                logits = linear.train_logits(
+                logits, _ = linear.train_logits(
                     config.linear, config.seed, values[None, train], labels[train], values[test],
                     num_classes=num_classes,
                 )  # fmt: skip
@@ -167,26 +142,6 @@ def draw_seeds(config: ml_collections.ConfigDict, protocol: str = "svm") -> list
     """Seeds of the fold draws: others for each seed of a run. A probe takes long, so one is enough."""
     seeds = [config.seed * config.svm.draws + i for i in range(config.svm.draws)]
     return seeds[:1] if protocol == "linear" else seeds
-
-
-def summarize(
-    predictions: Sequence[Int[np.ndarray, " graphs"]],
-    labels: Int[np.ndarray, " graphs"],
-    num_classes: int,
-    config: ml_collections.ConfigDict,
-) -> dict[str, Any]:
-    """top1 is the mean over folds, then over draws; the rest counts all graphs of all draws."""
-    every = np.concatenate(predictions)
-    draws = [
-        fold_accuracy(found, labels, seed)
-        for found, seed in zip(predictions, draw_seeds(config), strict=False)
-    ]
-    metrics = result_files.summarize(
-        every, np.tile(labels, len(draws)), num_classes, top5=float("nan")
-    )
-    del metrics["top5"]
-    mean = float(np.mean(draws))
-    return metrics | {"top1": mean, "best_top1": mean, "top1_draws": draws}
 
 
 def fold_accuracy(

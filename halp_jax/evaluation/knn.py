@@ -18,7 +18,6 @@ from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import result_files, streams
 from halp_jax.methods import check
-from halp_jax.methods.prepare import make_prepare
 
 
 @functools.partial(jax.jit, static_argnames=("k", "train_block", "test_block"))
@@ -129,32 +128,29 @@ def _check_k(ks: Sequence[Any], count: int) -> None:
         )
 
 
-def _make_extractor(config: ml_collections.ConfigDict, dataset: Any, embed: feats.Embedding):
+def _make_look(config, dataset, embed: feats.Embedding, encoded: Sequence[str], progress=False):
+    """-> look(variables, fusions): fusion -> for each k the metrics of `score` and clip counts."""
     check.share_above_zero(config, "knn.crop")
     check.at_least(config, 1, "knn.batch_size")
     check.at_least(config, 0, "knn.temperature")
     _check_k(config.knn.k, len(dataset.labelled(config.data.split, "train")))
-    return feats.make_extractor(
-        embed, crop=config.knn.crop, num_frames=config.views.num_frames, seed=config.seed,
-        prepare=make_prepare(config, dataset.layout),
-    )  # fmt: skip
-
-
-def _evaluate(
-    config, dataset, extract, variables, encoded, fusions, progress=False
-) -> dict[str, list[dict[str, Any]]]:
+    extract = feats.make_centre_extractor(config, dataset.layout, embed)
     split = functools.partial(feats.extract_split, config, dataset, progress=progress)
-    train, test = split("train", extract, variables), split("test", extract, variables)
-    counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
 
-    def fuse(fusion):
-        return score(
-            streams.select(train.values[0], fusion, encoded), train.labels,
-            streams.select(test.values[0], fusion, encoded), test.labels,
-            num_classes=dataset.num_classes, ks=config.knn.k, temperature=config.knn.temperature,
-        )  # fmt: skip
+    def look(variables, fusions):
+        train, test = split("train", extract, variables), split("test", extract, variables)
+        counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
+        found = {}
+        for fusion in fusions:
+            scores = score(
+                streams.select(train.values[0], fusion, encoded), train.labels,
+                streams.select(test.values[0], fusion, encoded), test.labels,
+                num_classes=dataset.num_classes, ks=config.knn.k, temperature=config.knn.temperature,
+            )  # fmt: skip
+            found[fusion] = [each | counts | {"best_top1": each["top1"]} for each in scores]
+        return found
 
-    return {fusion: [metrics | counts for metrics in fuse(fusion)] for fusion in fusions}
+    return look
 
 
 def evaluate(
@@ -171,19 +167,8 @@ def evaluate(
         raise UserError(
             "neighbours have no scores to add up: --stream=mean or concat, not ensemble"
         )
-    results = _evaluate(
-        config,
-        dataset,
-        _make_extractor(config, dataset, encoder.embed),
-        encoder.variables,
-        encoder.streams,
-        fusions or encoder.streams[:1],
-        progress=True,
-    )
-    return {
-        fusion: [metrics | {"best_top1": metrics["top1"]} for metrics in of_each_k]
-        for fusion, of_each_k in results.items()
-    }
+    look = _make_look(config, dataset, encoder.embed, encoder.streams, progress=True)
+    return look(encoder.variables, fusions or encoder.streams[:1])
 
 
 def make_knn_evaluator(
@@ -196,11 +181,9 @@ def make_knn_evaluator(
     """
     first = tuple(config.streams[:1])
     embed = feats.make_embedding("trained", config, dataset.layout, first)
-    extract = _make_extractor(config, dataset, embed)
+    look = _make_look(config, dataset, embed, first)
 
     def evaluate_state(state: Any) -> dict[str, float]:
-        variables = feats.get_variables(state)
-        metrics = _evaluate(config, dataset, extract, variables, first, first)[first[0]]
-        return {"knn_top1": metrics[0]["top1"]}
+        return {"knn_top1": look(feats.get_variables(state), first)[first[0]][0]["top1"]}
 
     return evaluate_state

@@ -8,7 +8,7 @@ its evaluations on the test set, `top1` is of the last epoch; `best_top1` is the
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,6 @@ from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe, init_probe, probe_loss
 
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
-
-
-class Scaling(NamedTuple):
-    """The probe applies to (features - mean) / scale; 0 and 1 without `linear.standardize`."""
-
-    mean: Float[Array, " features"]
-    scale: Float[Array, " features"]
 
 
 def check_config(config: ml_collections.ConfigDict, section: str = "linear") -> None:
@@ -77,11 +70,11 @@ def train_probe(
     train_labels: Int[Array, " clips"],
     test: Float[Array, "queries features"],
     num_classes: int,
-) -> tuple[Probe, Scaling, Float[Array, "evals queries classes"]]:
+) -> tuple[Float[Array, "evals queries classes"], tuple[Probe, Array, Array]]:
     """The whole training as one program on the device; epoch e sees crop e % crops.
 
-    Returns the last epoch's probe, what features it applies to (with `standardize` those of zero
-    mean, unit variance), and the test logits of every evaluation, after the epochs of `eval_epochs`.
+    Returns the test logits of every evaluation, after the epochs of `eval_epochs`, and (the last epoch's
+    probe, mean, scale): it applies to (features - mean) / scale, 0 and 1 without `standardize`.
     """
     num_crops, count, dim = train.shape
     batch_size, epochs = min(settings.batch_size, count), settings.epochs
@@ -126,7 +119,7 @@ def train_probe(
         seen = jnp.zeros((len(epochs_seen), len(test), num_classes))
         carry = ((probe, optimizer.init(probe)), seen)
         ((probe, _), seen), _ = jax.lax.scan(epoch_step, carry, jnp.arange(epochs))
-        return probe, Scaling(mean, scale), seen
+        return seen, (probe, mean, scale)
 
     return jax.jit(run)(train, train_labels, test)
 
@@ -145,16 +138,15 @@ def train_logits(
     test: Float[np.ndarray, "queries features"],
     *,
     num_classes: int,
-    trained: dict[str, Any] | None = None,
-) -> Float[np.ndarray, "evals queries classes"]:
-    """Trains a probe -> its test logits at every evaluation; `trained` gets its "probe" and "scaling".
+) -> tuple[Float[np.ndarray, "evals queries classes"], tuple[Probe, Array, Array]]:
+    """Trains a probe -> what `train_probe` returns.
 
     Raises UserError when the features do not fit in the device's memory.
     """
     memory = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in memory:
         feats.check_memory(train.shape, memory["bytes_limit"], "of the device")
-    probe, scaling, logits = train_probe(
+    logits, trained = train_probe(
         settings,
         jax.random.fold_in(jax.random.key(seed), _PROBE_KEY),
         jnp.asarray(train),
@@ -163,9 +155,7 @@ def train_logits(
         num_classes,
     )
     check_finite(logits, "linear")
-    if trained is not None:
-        trained |= {"probe": probe, "scaling": scaling}
-    return np.asarray(logits)
+    return np.asarray(logits), trained
 
 
 def score(
@@ -200,45 +190,36 @@ def evaluate(
     settings = config.linear
     check_config(config)
     views = config.views
-    common = {"num_frames": views.num_frames, "min_frames": views.min_frames, "seed": config.seed}
-    common["prepare"] = make_prepare(config, dataset.layout)
-    num_crops = min(settings.num_crops, settings.epochs)  # a crop beyond the epochs is never seen
-    crop = tuple(settings.crop)
-    crops = feats.make_extractor(encoder.embed, crop=crop, num_crops=num_crops, **common)
-    centre = feats.make_extractor(encoder.embed, crop=settings.test_crop, **common)
+    crops = feats.make_extractor(
+        encoder.embed, crop=tuple(settings.crop),
+        num_crops=min(settings.num_crops, settings.epochs),  # a crop beyond the epochs is never seen
+        num_frames=views.num_frames, min_frames=views.min_frames, seed=config.seed,
+        prepare=make_prepare(config, dataset.layout),
+    )  # fmt: skip
+    centre = feats.make_centre_extractor(config, dataset.layout, encoder.embed, settings.test_crop)
     split = functools.partial(feats.extract_split, config, dataset, progress=True)
     train = split("train", crops, encoder.variables)
     test = split("test", centre, encoder.variables)
 
-    trained: dict[str, dict[str, Any]] = {}
-
     @functools.cache  # an ensemble shares its probes with the looks at single streams
-    def logits_of(fusion):
+    def train_on(fusion):
         return train_logits(
             settings, config.seed,
             streams.select(train.values, fusion, encoder.streams), train.labels,
-            streams.select(test.values[0], fusion, encoder.streams),
-            num_classes=dataset.num_classes, trained=trained.setdefault(fusion, {}),
-        )  # fmt: skip
-
-    def fuse(fusion):
-        shares = {fusion: 1.0}
-        if fusion == "ensemble":
-            shares = {name: settings.weights[name] for name in encoder.streams}
-        logits = sum(share * logits_of(name) for name, share in shares.items())
-        parts = tuple(
-            Part(name, share, trained[name]["probe"], *trained[name]["scaling"])
-            for name, share in shares.items()
-        )
-        return logits, Classifier(
-            parts, tuple(dataset.class_names), settings.test_crop, views.num_frames,
-            tuple(config.streams),
+            streams.select(test.values[0], fusion, encoder.streams), num_classes=dataset.num_classes,
         )  # fmt: skip
 
     counts = {"num_train": len(train.labels), "num_test": len(test.labels)}
-    epochs = eval_epochs(settings)
     results = {}
     for fusion in fusions or encoder.streams[:1]:
-        logits, found = fuse(fusion)
-        results[fusion] = score(logits, test.labels, epochs) | counts | {"classifier": found}
+        shares = {fusion: 1.0}
+        if fusion == "ensemble":
+            shares = {name: settings.weights[name] for name in encoder.streams}
+        logits = sum(share * train_on(name)[0] for name, share in shares.items())
+        found = Classifier(
+            tuple(Part(name, share, *train_on(name)[1]) for name, share in shares.items()),
+            tuple(dataset.class_names), settings.test_crop, views.num_frames, tuple(config.streams),
+        )  # fmt: skip
+        metrics = score(logits, test.labels, eval_epochs(settings))
+        results[fusion] = metrics | counts | {"classifier": found}
     return results

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ml_collections
 
 from halp_jax import methods
+from halp_jax.datasets.graphs import GraphLayout
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, streams
 from halp_jax.methods.base import Spec
@@ -20,7 +20,7 @@ from halp_jax.training import checkpoint, normalization
 def load_encoder(
     kind: str,
     config: ml_collections.ConfigDict,
-    layout: Layout,
+    layout: Layout | GraphLayout,
     workdir: str | os.PathLike[str],
     *,
     step: int | None = None,
@@ -42,29 +42,57 @@ def load_encoder(
         return config, (), None
     if kind == "random":
         return config, features.get_variables(methods.create_state(config, Spec(layout))), 0
-    features.check_same_encoder(config, checkpoint.load_config(workdir))
+    check_same_encoder(config, checkpoint.load_config(workdir))
     state, step = checkpoint.restore_state(workdir, step)
     where = config.data.dir or "the input"
-    check_clips(layout, normalized, where, workdir, step)
+    check_input(layout, normalized, where, workdir, step)
     runs = [(config, features.get_variables(state))]
     for other in joined:
         state, last = checkpoint.restore_state(other)
-        check_clips(layout, normalized, where, other, last)
+        check_input(layout, normalized, where, other, last)
         runs.append((checkpoint.load_config(other), features.get_variables(state)))
     return *streams.join(runs), step
 
 
-def check_clips(
-    layout: Layout,
+def check_same_encoder(
+    config: ml_collections.ConfigDict, trained: ml_collections.ConfigDict
+) -> None:
+    """Raises UserError when the settings of a trained encoder are not those of its training.
+
+    Shapes alone would not tell: the weights of both GRU directions look the same.
+    """
+    ours, theirs = config.to_dict(), trained.to_dict()  # ConfigDicts differ by being locked, too
+    for name in ("streams", "encoder"):
+        if ours[name] != theirs[name]:
+            raise UserError(
+                f"config.{name} is not that of the training run; leave it out, or evaluate "
+                "another run (the streams to look at are chosen by --stream)"
+            )
+
+
+def check_data(dataset: Any, workdir: str | os.PathLike[str], step: int | None) -> None:
+    """Raises UserError when a data set is not of the kind that a run was trained on."""
+    normalized = None if dataset.unit == "graphs" else normalization.of_dataset(dataset.metadata)
+    check_input(dataset.layout, normalized, dataset.path, workdir, step)
+
+
+def check_input(
+    layout: Layout | GraphLayout,
     normalized: str | None,
     where: object,
     workdir: str | os.PathLike[str],
     step: int | None,
 ) -> None:
-    """Raises UserError when the clips of `where` are not of the kind that a run was trained on."""
+    """Raises UserError when clips or graphs of `where` are not of the kind that a run was trained on."""
     info = checkpoint.load_info(workdir, step)
-    check_layout(layout, restore_layout(info["layout"]))
-    normalization.check(normalized, where, workdir, info)
+    if isinstance(layout, Layout):
+        check_layout(layout, restore_layout(info["layout"]))
+        normalization.check(normalized, where, workdir, info)
+    elif info["layout"] != layout.describe():
+        raise UserError(
+            f"the encoder of {workdir} was trained on nodes with {info['layout']}, those of {where} "
+            f"have {layout.describe()}: evaluate it on the data set of its training"
+        )
 
 
 def check_layout(layout: Layout, trained: Layout) -> None:
@@ -84,14 +112,4 @@ def check_layout(layout: Layout, trained: Layout) -> None:
         raise UserError(
             f"the encoder was trained on {trained.name} and these clips are {layout.name}: prepare"
             f" them again with {name_option(trained)}"
-        )
-
-
-def check_transfer(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
-    """Raises UserError when the data set is the one of the run's own pre-training."""
-    source = checkpoint.load_config(workdir).data.dir
-    if Path(source).resolve() == Path(config.data.dir).resolve():
-        raise UserError(
-            f"the encoder was pre-trained on {source} itself: give another data set as "
-            "--config.data.dir=DIR, or use --protocol=finetune"
         )

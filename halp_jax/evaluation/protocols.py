@@ -22,7 +22,6 @@ from halp_jax.evaluation import (
     classifier,
     features,
     finetune,
-    finetune_store,
     graphs,
     knn,
     linear,
@@ -31,7 +30,7 @@ from halp_jax.evaluation import (
     streams,
 )  # fmt: skip
 from halp_jax.methods import check, common
-from halp_jax.training import cluster, normalization
+from halp_jax.training import checkpoint, cluster, normalization
 from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
 log = logging.getLogger("halp_jax")
@@ -95,7 +94,7 @@ def run(
     for result, own in found:
         path = result_files.result_path(workdir, result, older)
         if cluster.is_first():
-            beside = [functools.partial(classifier.replace, found=own)] if keeps else []
+            beside = [functools.partial(classifier.save, found=own)] if keeps else []
             result_files.write_result(workdir, result, older, *beside)
         written.append((result, path))
     return written
@@ -133,14 +132,19 @@ def _evaluate(
         log.warning("%d clips are in train and in %s: accuracies will be too high", shared, part)
     options = {}
     if protocol == "transfer" and encoder == "trained":
-        load.check_transfer(config, workdir)
+        source = checkpoint.load_config(workdir).data.dir
+        if Path(source).resolve() == Path(config.data.dir).resolve():
+            raise UserError(
+                f"the encoder was pre-trained on {source} itself: give another data set as "
+                "--config.data.dir=DIR, or use --protocol=finetune"
+            )
     if protocol in TUNING:
-        options["store"] = finetune_store.find_folder(
+        options["store"] = finetune.find_folder(
             workdir, protocol, config, dataset, variables, fusions
         )
     results = PROTOCOLS[protocol](config, dataset, made, fusions, **options)
     origin = {
-        "protocol": protocol, "step": step, "encoder_id": finetune_store.fingerprint(variables),
+        "protocol": protocol, "step": step, "encoder_id": classifier.fingerprint(variables),
         "normalize": normalized,
     }  # fmt: skip
     for fusion, found in results.items():
@@ -157,4 +161,4 @@ def _evaluate(
                 result["config"]["knn"]["k"] = result.pop("k")
             yield result, own and own._replace(**origin)
     if "store" in options and cluster.is_first():  # all is written
-        finetune_store.remove_folder(options["store"])
+        finetune.remove_folder(options["store"])

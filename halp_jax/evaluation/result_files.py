@@ -19,6 +19,10 @@ from halp_jax.errors import UserError
 
 HISTORY = "history.jsonl"  # every result of a run, in the order of the commands
 # Of the evaluations' sections, what changes no result; k has a part of the name for itself.
+SECTIONS = {
+    "semi": "finetune",
+    "transfer": "finetune",
+}  # of a config, where not of the protocol's name
 NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights", "k")
 # Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
@@ -28,21 +32,17 @@ def summarize(
     predictions: Int[np.ndarray, " clips"],
     labels: Int[np.ndarray, " clips"],
     num_classes: int,
-    *,
-    top5: float,
+    **more: float,
 ) -> dict[str, Any]:
-    """top1, top5, per_class (accuracy a class, None for one without clips) and confusion counts.
+    """top1, `more`, per_class (accuracy a class, None for one without clips) and confusion counts.
 
     confusion[i, j] counts the clips of class i that were taken for class j.
     """
     confusion = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (labels, predictions), 1)
-    return {
-        "top1": float(np.trace(confusion) / confusion.sum()),
-        "top5": top5,
-        "per_class": class_accuracies(confusion),
-        "confusion": confusion,
-    }
+    top1 = float(np.trace(confusion) / confusion.sum())
+    per_class = class_accuracies(confusion)
+    return {"top1": top1, **more, "per_class": per_class, "confusion": confusion}
 
 
 def class_accuracies(confusion: Int[np.ndarray, "classes classes"]) -> list[float | None]:
@@ -106,8 +106,8 @@ def _name_departures(config: Path, result: Mapping[str, Any]) -> str:
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a result is of, besides those that its name tells."""
     protocol, config = result["protocol"], json.loads(json.dumps(result["config"]))
-    section = {"semi": "finetune", "transfer": "finetune"}.get(protocol, protocol)
-    kept = {f: v for f, v in config.get(section, {}).items() if f not in NO_EVALUATION}
+    section = config.get(SECTIONS.get(protocol, protocol), {})
+    kept = {field: value for field, value in section.items() if field not in NO_EVALUATION}
     if protocol == "transfer":
         kept |= {"data": Path(config["data"]["dir"]).stem, "split": config["data"]["split"]}
     return kept

@@ -16,8 +16,7 @@ import ml_collections
 import pandas as pd
 
 from halp_jax.errors import UserError
-from halp_jax.evaluation import paper
-from halp_jax.evaluation.result_files import ENCODERS, column_name, row_name, walk
+from halp_jax.evaluation import paper, result_files
 from halp_jax.evaluation.streams import COMBINED
 from halp_jax.methods.upgrade import upgrade_config
 
@@ -27,8 +26,6 @@ NO_EXPERIMENT = (
     "train.parallel", "train.tensorboard", "train.wandb", "checkpoint.",
     "cluster.", "knn.", "linear.", "finetune.", "semi.",
 )  # fmt: skip
-# Of the evaluations' sections, what changes no result.
-NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights")
 RAW = ("data.max_frames", "views.num_frames", "views.min_frames")
 # Settings of the one encoder that are nothing to a run with another.
 OWN_TO = {
@@ -50,7 +47,11 @@ def find_runs(folders: Iterable[str]) -> tuple[list[Path], list[Path]]:
     for top in map(Path, folders):
         if not top.is_dir():
             raise UserError(f"{top} is no folder; give runs, or folders that hold runs")
-        runs = [path for path in walk(top) if (path / "config.json").exists() or _results(path)]
+        runs = [
+            path
+            for path in result_files.walk(top)
+            if (path / "config.json").exists() or _results(path)
+        ]
         found |= {path.resolve(): path for path in runs if _results(path)}
         empty += [path for path in runs or [top] if not _results(path)]
     return list(found.values()), list(dict.fromkeys(empty))
@@ -91,8 +92,9 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
     return {
         "path": path, "workdir": str(path.parents[1]), "encoder": encoder,
         "method": method + name_streams(method, config["streams"]),
-        "data": " to ".join(data), "stream": result["stream"], "kind": row_name(result).split(", ")[0] + stream,
-        "protocol": column_name(result), "order": (PROTOCOLS.index(result["protocol"]), order),
+        "data": " to ".join(data), "stream": result["stream"],
+        "kind": result_files.row_name(result).split(", ")[0] + stream,
+        "protocol": result_files.column_name(result), "order": (PROTOCOLS.index(result["protocol"]), order),
         "seed": int(own["seed"] if encoder == "trained" else result["seed"]),
         "value": float(result[measure]), "paper": paper.find_number(result, method, own["data"], measure),
         "draws": len(result["top1_runs"]) if draws else 0,
@@ -129,9 +131,9 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
     def show(value):
         if isinstance(value, list | tuple):
             return "+".join(map(str, value)) or "none"
-        return (
-            f"{value:g}" if isinstance(value, float) else str(value or 0 if value != "" else "none")
-        )
+        if isinstance(value, float):
+            return f"{value:g}"
+        return "none" if value == "" else str(value or 0)
 
     return {name: show(v) for name, v in pd.json_normalize(config).iloc[0].items()}
 
@@ -161,8 +163,8 @@ def experiment_settings(
 def evaluation_settings(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, str]:
     """What two results must have alike besides, to stand in one cell: how they were evaluated."""
     protocol = result["protocol"]
-    section = {"semi": "finetune", "transfer": "finetune"}.get(protocol, protocol)
-    out = NO_EVALUATION + (("batch_size",) if protocol == "knn" else ())
+    section = result_files.SECTIONS.get(protocol, protocol)
+    out = result_files.NO_EVALUATION + (("batch_size",) if protocol == "knn" else ())
     flat = {f: v for f, v in flatten(config[section]).items() if f not in out}
     if result["stream"] != "ensemble":
         flat = {f: v for f, v in flat.items() if not f.startswith("weights.")}
@@ -180,10 +182,10 @@ def tabulate(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
     experiment is there twice.
     """
     frame = pd.DataFrame(records)
-    settings = pd.DataFrame(frame.pop("settings").tolist())
-    settings = settings[sorted(settings)]
-    evaluated = pd.DataFrame(frame.pop("evaluated").tolist())
-    evaluated = evaluated[sorted(evaluated)]
+    settings, evaluated = (
+        pd.DataFrame(frame.pop(name).tolist()).sort_index(axis="columns")
+        for name in ("settings", "evaluated")
+    )
     # A field that runs of the same method have, and an older one of them not.
     for _, rows in frame.groupby(["encoder", "method"]):
         has = settings.loc[rows.index].notna().any()
@@ -203,9 +205,7 @@ def tabulate(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
     untold = _differ(evaluated, [frame.data, frame.protocol]) & ~unlike
     untold = [field for field in evaluated if field != "step" and untold[field].any()]
     notes = [f"not all rows were evaluated alike: {', '.join(untold)}"] if untold else []
-    frame["place"] = [
-        _place(line.data, line.encoder, line.method, line.row) for line in frame.itertuples()
-    ]
+    frame["place"] = [_place(line) for line in frame.itertuples()]
     frame = frame.sort_values(["place", "order", "seed"], kind="stable", ignore_index=True)
     return _average(frame), notes
 
@@ -224,13 +224,14 @@ def _describe(settings: pd.DataFrame, shown: pd.DataFrame) -> pd.Series:
     return pd.Series(lines, settings.index, dtype=object)
 
 
-def _place(data: str, encoder: str, method: str, row: str) -> tuple:
+def _place(line: Any) -> tuple:
     """Rows in order: data, encoder, method as in the paper, then numbers in names by their size."""
     methods = {name: f"{i}" for i, name in enumerate(paper.METHODS)}
-    parts = re.split(r"(\d+(?:\.\d+)?)", row)
+    parts = re.split(r"(\d+(?:\.\d+)?)", line.row)
     parts[1::2] = map(float, parts[1::2])
-    place = methods.get(method.split(" of ")[0], method)
-    return data, list(ENCODERS).index(encoder), place, method, tuple(parts)
+    place = methods.get(line.method.split(" of ")[0], line.method)
+    encoder = list(result_files.ENCODERS).index(line.encoder)
+    return line.data, encoder, place, line.method, tuple(parts)
 
 
 def _average(frame: pd.DataFrame) -> pd.DataFrame:
@@ -240,9 +241,7 @@ def _average(frame: pd.DataFrame) -> pd.DataFrame:
     copy = frame.duplicated([*cell, "seed", "value"]) & (frame.method == "")
     frame = frame[~copy]
     if (twice := frame.duplicated([*cell, "seed"], keep=False)).any():
-        first, second = (
-            frame[twice].itertuples() if twice.sum() == 2 else list(frame[twice].itertuples())[:2]
-        )
+        first, second, *_ = frame[twice].itertuples()
         raise UserError(
             f"{first.path} and {second.path} are both of seed {first.seed} of '{first.row}, "
             f"{first.protocol}'; leave one of these runs out"

@@ -68,11 +68,10 @@ def tell_walk(opened: anchors.Inspected, walk: anchors.Walk) -> list[str]:
     prototypes = f"{len(opened.prototypes)} prototypes of the run"
     if opened.origin != "the run":
         prototypes = f"prototypes: {opened.origin}"
-    target = "the optimum z*" if walk.solver == "sphere" else f"prototype {walk.selected}"
     changes = np.flatnonzero(np.diff(walk.neighbour, prepend=-1))
     return [
         f"step {opened.step}, {len(opened.anchors)} {unit}s, {prototypes}",
-        f"{unit} {walk.clip} ({opened.names[walk.clip]}), of prototype {walk.nearest}: toward {target}, "
+        f"{unit} {walk.clip} ({opened.names[walk.clip]}), of prototype {walk.nearest}: toward {walk.target}, "
         f"{np.degrees(walk.omega):.0f} degrees away, t* = {walk.t_star:.2f} ({walk.solver})",
         *(
             f"  from t = {walk.t[i]:.2f} nearest to {unit} {walk.neighbour[i]}"

@@ -11,9 +11,9 @@ a "clip" is a graph, taken as it is.
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +22,15 @@ import ml_collections
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from halp_jax import datasets
+from halp_jax import datasets, methods
 from halp_jax.core import hallucinate as halp
 from halp_jax.core.kmeans import spherical_kmeans
 from halp_jax.core.sphere import similarities, slerp_weights
-from halp_jax.datasets import pipeline
+from halp_jax.datasets import preview
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features
-from halp_jax.inspect import samples
+from halp_jax.evaluation import features, graphs, load
+from halp_jax.inspect.history import read_prototypes
+from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import default_config
 from halp_jax.training import checkpoint
 
@@ -42,7 +43,6 @@ SOLVERS = ("pairwise", "geodesic", "sphere")
 class Inspected(NamedTuple):
     """A trained run, one of its streams: what there is to look at, as numpy arrays."""
 
-    workdir: Path
     config: ml_collections.ConfigDict
     dataset: Any
     step: int
@@ -80,6 +80,11 @@ class Walk(NamedTuple):
     neighbour: Int[np.ndarray, " times"]  # nearest real clip, its place in run.anchors
     closeness: Float[np.ndarray, " times"]  # sim(z(t), that clip)
 
+    @property
+    def target(self) -> str:
+        """Where it ends, in words."""
+        return "the optimum z*" if self.solver == "sphere" else f"prototype {self.selected}"
+
 
 class Drawn(NamedTuple):
     """G positives of one anchor, as training would draw them."""
@@ -93,8 +98,6 @@ class Drawn(NamedTuple):
     rank: Int[np.ndarray, " g"]  # of P* among all prototypes at the positive: 1 is nearest
     given_up: Float[np.ndarray, " g"]  # sim(z_k, P*) - sim(z, P*): the higher, the harder
     points: Float[np.ndarray, "g dim"]
-    neighbour: Int[np.ndarray, " g"]
-    closeness: Float[np.ndarray, " g"]
 
 
 def open_run(
@@ -124,8 +127,7 @@ def open_run(
         raise UserError(f"{workdir} has no stream {stream!r}; use {', '.join(config.streams)}")
     dataset = datasets.open_dataset(data or config.data.dir)
     state, step = checkpoint.restore_state(workdir, step)
-    samples.check(dataset, workdir, step)
-    place = tuple(config.streams).index(stream)
+    load.check_data(dataset, workdir, step)
     numbers = dataset.labelled(config.data.split, part)
     if not len(numbers):  # nobody knows a class: then all clips are of one
         numbers = dataset.indices(config.data.split, part)
@@ -137,21 +139,35 @@ def open_run(
         raise UserError(
             f"{dataset.path} has {len(numbers)} {part} {dataset.unit}; it takes 2 or more"
         )
-    points = samples.embed(config, stream, dataset, numbers, find_anchors(state))
+    variables = features.get_variables(state)
+    if "key_params" in state.extra:  # anchors come from the encoder of keys, if there is one
+        variables = state.extra["key_params"], state.extra["key_batch_stats"]
     run = Inspected(
-        Path(workdir), config, dataset, step, stream, numbers, dataset.labels[numbers], points,
-        samples.read_prototypes(state, place), "the run",
+        config, dataset, step, stream, numbers, dataset.labels[numbers],
+        embed(config, stream, dataset, numbers, variables),
+        read_prototypes(state, tuple(config.streams).index(stream)), "the run",
     )  # fmt: skip
     if run.prototypes.any():
         return run
     return cluster_prototypes(run, read_halp(config).num_prototypes)
 
 
-def find_anchors(state: Any) -> Any:
-    """(params, batch_stats) of the encoder that HaLP's anchors come from: of keys, if there are any."""
-    if "key_params" in state.extra:
-        return state.extra["key_params"], state.extra["key_batch_stats"]
-    return features.get_variables(state)
+def embed(
+    config: ml_collections.ConfigDict,
+    stream: str,
+    dataset: Any,
+    numbers: Int[np.ndarray, " n"],
+    variables: Any,
+) -> Float[np.ndarray, "n dim"]:
+    """Unit vectors of these clips or graphs. `variables`: (params, batch_stats) of all streams."""
+    if dataset.unit == "graphs":
+        method = methods.make_method(config, Spec(dataset.layout))
+        encode = graphs.make_encode(method, dataset.layout, points=True)
+        return graphs.extract(config, dataset, numbers, encode, variables)
+    network = features.make_embedding("trained", config, dataset.layout, (stream,), points=True)
+    extract = features.make_centre_extractor(config, dataset.layout, network)
+    found = features.extract_clips(config, dataset, extract, variables, numbers)
+    return found.values[0, :, -config.encoder.dim :]
 
 
 def read_halp(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -175,10 +191,9 @@ def choose_clips(run: Inspected, count: int) -> list[int]:
     for label in np.unique(run.labels):
         (members,) = np.nonzero(run.labels == label)
         middle = run.anchors[members].mean(0)
-        order.append(members[np.argsort(-run.anchors[members] @ middle, kind="stable")])
-    longest = max(map(len, order))
-    clips = [int(each[rank]) for rank in range(longest) for each in order if rank < len(each)]
-    return clips[:count]
+        order.append(members[np.argsort(-run.anchors[members] @ middle, kind="stable")].tolist())
+    rounds = itertools.zip_longest(*order)  # one of each class that has so many
+    return [clip for each in rounds for clip in each if clip is not None][:count]
 
 
 def walk(
@@ -195,9 +210,7 @@ def walk(
 
     Solver, draw and lambda are the run's where they are not given.
     """
-    solver, draw, lam = _choose(run, solver, draw, lam)
-    _check_clip(run, clip)
-    reach, targets, *_ = _reach(run, clip, solver)
+    (solver, draw, lam), reach, targets, _ = _begin(run, clip, solver, draw, lam)
     nearest, m = int(reach.nearest), len(run.prototypes)
     far = np.where(reach.chance > 0, np.asarray(reach.t_star * reach.omega), -1.0)
     if solver == "sphere" or selected is None:
@@ -229,24 +242,19 @@ def plot_positives(
     seed: int = 0,
 ) -> Drawn:
     """`count` positives of one clip. One seed draws alike for `pairwise` and `geodesic`."""
-    solver, draw, lam = _choose(run, solver, draw, lam)
-    _check_clip(run, clip)
-    reach, targets, s, v, c = _reach(run, clip, solver)
+    (solver, draw, lam), reach, targets, tables = _begin(run, clip, solver, draw, lam)
     _, z = _hallucinate(
-        jax.random.key(seed), s, v, c, num_positives=count, solver=solver, draw=draw, lam=lam
+        jax.random.key(seed), *tables, num_positives=count, solver=solver, draw=draw, lam=lam
     )
-    anchor = jnp.asarray(run.anchors[clip])
-    points = np.asarray(halp.materialize(jax.tree.map(lambda x: x[None], z), anchor[None], targets))
-    points = points[0]
+    own = jax.tree.map(lambda x: x[None], z)
+    points = np.asarray(halp.materialize(own, jnp.asarray(run.anchors[[clip]]), targets))[0]
     similar, home = points @ run.prototypes.T, int(reach.nearest)
     # A tie within float32 is no lost rank: at t* two prototypes are meant to be equally near.
     rank = 1 + (similar > similar[:, home, None] + 1e-5).sum(1)
     given_up = run.anchors[clip] @ run.prototypes[home] - similar[:, home]
-    neighbour, closeness = find_neighbours(run, points, clip)
-    return Drawn(
-        clip, solver, np.asarray(z.selected), np.asarray(z.t), np.asarray(reach.t_star[z.selected]),
-        np.asarray(z.kept), rank, given_up, points, neighbour, closeness,
-    )  # fmt: skip
+    selected, t, kept = map(np.asarray, (z.selected, z.t, z.kept))
+    t_star = np.asarray(reach.t_star)[selected]
+    return Drawn(clip, solver, selected, t, t_star, kept, rank, given_up, points)
 
 
 def find_neighbours(
@@ -259,31 +267,16 @@ def find_neighbours(
 
 
 def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
-    """Their frames [time, bodies, joints, 3], as the data set holds them."""
+    """Their frames [time, bodies, joints, 3], as the data set holds them, up to data.max_frames."""
     if run.unit == "graph":
         raise UserError("graphs have no frames or poses: draw them with graph_plots.plot_graphs")
     different = sorted(set(clips))
-    batch = next(
-        pipeline.eval_batches(
-            run.dataset, run.clips[different],
-            batch_size=len(different), max_frames=run.config.data.max_frames,
-        )
-    )  # fmt: skip
-    frames = [f[:n] for f, n in zip(batch["frames"], batch["length"], strict=True)]
-    return [frames[different.index(clip)] for clip in clips]
+    frames = preview.read_clips(run.dataset, run.clips[different])
+    return [frames[different.index(clip)][: run.config.data.max_frames] for clip in clips]
 
 
-def _reach(run: Inspected, clip: int, solver: str):
-    """(reach of one anchor, targets, and the three tables that `hallucinate` takes)."""
-    prototypes = jnp.asarray(run.prototypes)
-    targets = _find_targets(prototypes, solver)
-    anchor = jnp.asarray(run.anchors[clip])[None]
-    s, v = similarities(anchor, prototypes)[0], similarities(anchor, targets)[0]
-    c = similarities(targets, prototypes)
-    return _find_reach(s, v, c, solver), targets, s, v, c
-
-
-def _choose(run: Inspected, solver, draw, lam):
+def _begin(run: Inspected, clip: int, solver: str | None, draw: str | None, lam: float | None):
+    """((solver, draw, lam), reach of one anchor, targets, the three tables that `hallucinate` takes)."""
     h = read_halp(run.config)
     solver, draw, lam = solver or h.solver, draw or h.draw, h.lam if lam is None else float(lam)
     if solver not in SOLVERS or draw not in ("released", "slide") or not 0 <= lam <= 1:
@@ -291,9 +284,11 @@ def _choose(run: Inspected, solver, draw, lam):
             f"solver={solver!r}, draw={draw!r}, lam={lam}: give one of {', '.join(SOLVERS)}; "
             "released or slide; 0 to 1"
         )
-    return solver, draw, lam
-
-
-def _check_clip(run: Inspected, clip: int) -> None:
     if not 0 <= clip < len(run.anchors):
         raise UserError(f"there is no {run.unit} {clip}; give 0 to {len(run.anchors) - 1}")
+    prototypes = jnp.asarray(run.prototypes)
+    targets = _find_targets(prototypes, solver)
+    anchor = jnp.asarray(run.anchors[clip])[None]
+    s, v = similarities(anchor, prototypes)[0], similarities(anchor, targets)[0]
+    c = similarities(targets, prototypes)
+    return (solver, draw, lam), _find_reach(s, v, c, solver), targets, (s, v, c)

@@ -16,24 +16,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from halp_jax.core import hallucinate as halp
 from halp_jax.core.sphere import normalize, similarities, slerp_weights
 from halp_jax.inspect.anchors import SOLVERS, Inspected
-
-DRAWS = ("released", "slide")
-LAMBDAS = (0.2, 0.5, 0.8, 1.0)
-
-
-class Landing(NamedTuple):
-    """Where positives land: for each anchor and draw the nearest other clip."""
-
-    neighbour: Int[Array, "clips g"]
-    closeness: Float[Array, "clips g"]
-    kept: Array  # bool [clips, g]
-    angle: Float[Array, "clips g"]  # walked, radians
-    blind: Int[Array, "clips g"]
 
 
 class KeepClass(NamedTuple):
@@ -49,16 +36,15 @@ class KeepClass(NamedTuple):
     blind: float
     degrees: float  # mean angle walked
     closeness: float  # mean similarity to the nearest real clip
-    matrix: Float[
-        np.ndarray, "classes classes"
-    ]  # [class of the anchor, of the nearest], rows sum to 1
+    # [class of the anchor, of the nearest], rows sum to 1
+    matrix: Float[np.ndarray, "classes classes"]
 
 
 def keep_class(
     run: Inspected,
     solvers: Sequence[str] = SOLVERS,
-    draws: Sequence[str] = DRAWS,
-    lams: Sequence[float] = LAMBDAS,
+    draws: Sequence[str] = ("released", "slide"),
+    lams: Sequence[float] = (0.2, 0.5, 0.8, 1.0),
     *,
     num_positives: int = 50,
     seed: int = 0,
@@ -91,23 +77,16 @@ def share_at_anchor(run: Inspected) -> float:
     return float((run.labels[similar.argmax(1)] == run.labels).mean())
 
 
-def count_classes(
-    own: Int[np.ndarray, " n"], landed: Int[np.ndarray, " n"], num_classes: int
-) -> Float[np.ndarray, "classes classes"]:
-    """Counts of (class of the anchor, class of the nearest real clip)."""
-    flat = np.bincount(own * num_classes + landed, minlength=num_classes**2)
-    return flat.reshape(num_classes, num_classes).astype(float)
-
-
 def _measure(run, solver, draw, lam, shares, num_positives, seed) -> KeepClass:
     low, high = (jnp.float32(share) for share in shares)
-    landing = _land(
+    landed = _land(
         jax.random.key(seed), jnp.asarray(run.anchors), jnp.asarray(run.prototypes), low, high,
         solver=solver, num_positives=num_positives,
     )  # fmt: skip
-    neighbour, closeness, kept, angle, blind = map(np.asarray, landing)
+    neighbour, closeness, kept, angle, blind = map(np.asarray, landed)
     own = np.broadcast_to(run.labels[:, None], kept.shape)[kept]
-    counts = count_classes(own, run.labels[neighbour][kept], run.dataset.num_classes)
+    counts = np.zeros((run.dataset.num_classes,) * 2)
+    np.add.at(counts, (own, run.labels[neighbour][kept]), 1)
     total = max(counts.sum(), 1.0)
     rows = counts.sum(1)
     return KeepClass(
@@ -132,9 +111,12 @@ def _land(
     *,
     solver: str,
     num_positives: int,
-) -> Landing:
-    """Positives at t = U(low, high) t* of every anchor. As in training no positive is written down:
-    its similarity to a real clip x is a (x.z_k) + b (x.target)."""
+) -> tuple[Array, ...]:
+    """Positives at t = U(low, high) t* of every anchor -> the nearest other clip of each, its similarity,
+    whether the positive is kept, the angle walked (radians), the nearest of a blind walk; [clips, g] each.
+
+    As in training no positive is written down: its similarity to a real clip x is a (x.z_k) + b (x.target).
+    """
     targets = halp.walk_targets(prototypes, solver)
     s, to_target = similarities(anchors, prototypes), similarities(anchors, targets)
     c = similarities(targets, prototypes)
@@ -156,6 +138,6 @@ def _land(
         a, b = slerp_weights(angle / (jnp.pi / 2), jnp.full_like(angle, jnp.pi / 2))
         astray = a[:, None] * to_anchor + b[:, None] * similarities(u, anchors)
         astray = astray.at[:, place].set(-4.0)
-        return Landing(similar.argmax(1), similar.max(1), z.kept, angle, astray.argmax(1))
+        return similar.argmax(1), similar.max(1), z.kept, angle, astray.argmax(1)
 
     return jax.lax.map(one, (jnp.arange(len(anchors)), s, to_target))

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from scipy.sparse.csgraph import shortest_path
 
 from halp_jax.datasets.graphs import GraphDataset
 from halp_jax.inspect import page
@@ -22,15 +23,10 @@ _STEPS, _TRIES = 60, 6
 
 def count_hops(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarray, "count count"]:
     """Edges between any two of `count` nodes; for parts of their own, one more than any path has."""
-    step = np.eye(count, dtype=np.float32)
-    step[edges[:, 0], edges[:, 1]] = step[edges[:, 1], edges[:, 0]] = 1
-    reached, hops = np.eye(count, dtype=bool), np.zeros((count, count))
-    while True:
-        hops += ~reached
-        further = reached @ step > 0
-        if (further == reached).all():
-            return hops
-        reached = further
+    linked = np.zeros((count, count))
+    linked[tuple(edges.T)] = 1
+    hops = shortest_path(linked, directed=False, unweighted=True)
+    return np.where(np.isinf(hops), hops[np.isfinite(hops)].max() + 1, hops)
 
 
 def place_nodes(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarray, "count 2"]:

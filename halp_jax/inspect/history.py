@@ -2,14 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.errors import UserError
-from halp_jax.inspect import samples
-from halp_jax.training import checkpoint, checkpoint_io, report
+from halp_jax.training import checkpoint, report
+from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
 # Figures of HaLP itself mean nothing until it is on.
 OF_HALP = ("t_star", "kept", "not_argmin", "prototypes_used")
@@ -44,17 +44,19 @@ def read_history(workdir: str | os.PathLike[str]) -> History:
     figures = {}
     for name in SERIES:
         keys = [f"{name}_{stream}" for stream in streams] if len(streams) > 1 else [name]
-        rows = [[_number(record.get(key)) for record in records] for key in keys]
-        figures[name] = np.where(on, rows, np.nan) if name in OF_HALP else np.array(rows)
+        rows = np.array([[record.get(key) for record in records] for key in keys], float)
+        figures[name] = np.where(on, rows, np.nan) if name in OF_HALP else rows
     steps = np.array([record["step"] for record in records])
-    epochs = np.array([_number(record.get("epoch")) for record in records])
+    epochs = np.array([record.get("epoch") for record in records], float)
     start = float(epochs[on][0]) if on.any() else None
     return History(steps, epochs, streams, figures, start)
 
 
-def list_steps(workdir: str | os.PathLike[str]) -> list[int]:
-    """The steps of the checkpoints that a run has kept, the oldest first."""
-    return sorted(checkpoint_io.list_steps(Path(workdir).expanduser() / checkpoint_io.CHECKPOINTS))
+def read_prototypes(state: Any, stream: int) -> Float[np.ndarray, "m dim"]:
+    """Those of one stream of a state; none where its method keeps none. Graphs have one stream."""
+    if (prototypes := state.extra.get("prototypes")) is None:
+        return np.zeros((0, 0), np.float32)
+    return np.asarray(prototypes if prototypes.ndim == 2 else prototypes[stream])
 
 
 def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
@@ -66,9 +68,9 @@ def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
     Raises:
         UserError: the run's method keeps none, as GraphCL, which makes them anew of each batch.
     """
-    steps = list_steps(workdir)
+    steps = sorted(list_steps(Path(workdir).expanduser() / CHECKPOINTS))
     states = (checkpoint.restore_state(workdir, step)[0] for step in steps)
-    found = [samples.read_prototypes(state, stream) for state in states]
+    found = [read_prototypes(state, stream) for state in states]
     if not any(map(len, found)):
         raise UserError(f"{workdir} keeps no prototypes from step to step, so none of them moves")
     pairs = [
@@ -80,7 +82,3 @@ def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
         np.array([step for step, _ in pairs], int),
         np.array([degrees for _, degrees in pairs], float).reshape(-1, len(found[0])),
     )
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else float(value)

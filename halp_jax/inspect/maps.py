@@ -13,7 +13,7 @@ from halp_jax.inspect import page
 from halp_jax.inspect.anchors import Inspected
 from halp_jax.inspect.plots import plot_matrix
 
-METHODS = ("pca", "tsne", "umap")
+PACKAGES = {"tsne": "scikit-learn", "umap": "umap-learn"}  # of the maps besides "pca"
 
 
 def embed_2d(
@@ -25,8 +25,8 @@ def embed_2d(
         _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
         share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-30))
         return centred @ directions[:2].T, f"two principal components, {share:.0%} of the spread"
-    if method not in METHODS:
-        raise UserError(f"no map {method!r}; use one of {', '.join(METHODS)}")
+    if method not in PACKAGES:
+        raise UserError(f"no map {method!r}; use one of pca, {', '.join(PACKAGES)}")
     try:
         if method == "tsne":
             from sklearn.manifold import TSNE
@@ -40,7 +40,7 @@ def embed_2d(
             mapper = UMAP(metric="cosine", random_state=seed)
             words = "UMAP: distances between groups mean nothing"
     except ImportError as error:
-        package = {"tsne": "scikit-learn", "umap": "umap-learn"}[method]
+        package = PACKAGES[method]
         raise UserError(
             f"the map {method!r} needs the package {package}: pip install {package}, or use 'pca'"
         ) from error

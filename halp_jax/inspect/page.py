@@ -16,20 +16,22 @@ import matplotlib
 import numpy as np
 from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, ORANGE = "#56B4E9", "#E69F00"
 MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X")
 DASHES = ("-", "--", "-.", ":")
-_INK = {False: "#1a1a1a", True: "#e8e8e8"}
-_PAPER = {False: "white", True: "#16181c"}
+INK = {"light": "#1a1a1a", "dark": "#e8e8e8"}
+PAPER = {"light": "white", "dark": "#16181c"}
 
 
 @contextlib.contextmanager
 def page(dark: bool = False) -> Iterator[None]:
     """Figures made inside have this page's colours, wherever they are saved later."""
-    ink, paper = _INK[dark], _PAPER[dark]
+    theme = "dark" if dark else "light"
+    ink, paper = INK[theme], PAPER[theme]
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     settings = dict.fromkeys(names, ink)
     settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper)
@@ -63,15 +65,12 @@ def ink() -> str:
 
 def mute(share: float = 0.6) -> tuple[float, float, float]:
     """`share` of the way from ink to paper: lines in the background."""
-    rgb = [
-        np.array(matplotlib.colors.to_rgb(matplotlib.rcParams[name]))
-        for name in ("text.color", "figure.facecolor")
-    ]
-    return tuple(float(x) for x in (1 - share) * rgb[0] + share * rgb[1])
+    ends = to_rgb(ink()), to_rgb(matplotlib.rcParams["figure.facecolor"])
+    return tuple((1 - share) * a + share * b for a, b in zip(*ends, strict=True))
 
 
 def is_dark() -> bool:
-    return float(np.mean(matplotlib.colors.to_rgb(matplotlib.rcParams["figure.facecolor"]))) < 0.5
+    return sum(to_rgb(matplotlib.rcParams["figure.facecolor"])) < 1.5
 
 
 def style_classes(labels: Int[np.ndarray, " n"] | Sequence[int]) -> dict[int, tuple[str, str]]:

@@ -70,16 +70,14 @@ def plot_walk(run: Inspected, walk: Walk, at: float | None = None) -> Figure:
 def _make_drawing(run: Inspected, places: Sequence[int]) -> Callable[..., None]:
     """-> draw(axes, i, count=0): clip i of these as `count` poses, by default few; or graph i."""
     if run.unit == "graph":
-
-        def draw_graph(axes, i, count=0):
-            graph_plots.add_graph(axes, run.dataset, int(run.clips[places[i]]))
-
-        return draw_graph
+        return lambda axes, i, *_: graph_plots.add_graph(
+            axes, run.dataset, int(run.clips[places[i]])
+        )
     clips, layout, up = read_clips(run, places), run.dataset.layout, run.dataset.up
 
     def draw_clip(axes, i, count=0):
-        two = clips[i].any((0, 2, 3)).sum() > 1
-        few, width = 2 if two else 3, 1.0 if count else 0.8
+        few = 2 if clips[i].any((0, 2, 3)).sum() > 1 else 3  # of two people fewer
+        width = 1.0 if count else 0.8
         add_poses(axes, clips[i], layout, count or few, up=up, width=width)
 
     return draw_clip
@@ -136,10 +134,9 @@ def _add_curves(axes, run: Inspected, walk: Walk) -> None:
         fontsize=7.5, va="bottom", zorder=6,
         bbox={"fc": page.mute(1.0), "ec": "none", "alpha": 0.8, "pad": 1},
     )  # fmt: skip
-    target = "the optimum z*" if walk.solver == "sphere" else f"prototype {walk.selected}"
     axes.set(
         xlim=(-step / 2, 1 + step / 2), ylim=(floor - 0.5 * bar, high + 0.05 * (high - low)),
-        xlabel=f"t: 0 at the anchor, 1 at {target} (solver {walk.solver})",
+        xlabel=f"t: 0 at the anchor, 1 at {walk.target} (solver {walk.solver})",
         ylabel="similarity (cosine) to z(t)",
     )  # fmt: skip
     axes.tick_params(labelsize=8)

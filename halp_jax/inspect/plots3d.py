@@ -14,11 +14,13 @@ it lie on its surface, at their true angles. All else is a projection on it, dra
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from halp_jax.core.sphere import angle, slerp_weights
 from halp_jax.errors import UserError
 from halp_jax.inspect import page
 from halp_jax.inspect.anchors import Inspected, plot_positives, read_halp
@@ -46,12 +48,12 @@ class Scene(NamedTuple):
 
 
 def project_sphere(
-    run: Inspected, clips: Sequence[int], solver: str | None = None, *, count: int = 8, **draw: Any
+    run: Inspected, clips: Sequence[int], solver: str | None = None, *, count: int = 8
 ) -> Scene:
     """Several anchors and `count` positives of each, on the three main directions of the clips."""
     points = np.concatenate([run.anchors, run.prototypes])
     basis = np.linalg.svd(points, full_matrices=False)[2][:3]  # not centred: the origin stays
-    return _make_scene(run, clips, basis, solver, count, "three main directions", None, draw)
+    return _make_scene(run, clips, basis, solver, count, "three main directions")
 
 
 def cut_sphere(
@@ -61,7 +63,6 @@ def cut_sphere(
     solver: str | None = None,
     *,
     count: int = 60,
-    **draw: Any,
 ) -> Scene:
     """One anchor on the sphere that holds it, its prototype P* and P_sel, with the positives there.
 
@@ -70,7 +71,7 @@ def cut_sphere(
     solver = solver or read_halp(run.config).solver
     if solver == "sphere":
         raise UserError("the solver 'sphere' walks to no prototype: show it with project_sphere")
-    drawn = plot_positives(run, clip, solver, count=count, **draw)
+    drawn = plot_positives(run, clip, solver, count=count)
     home = int((run.prototypes @ run.anchors[clip]).argmax())
     if selected is None:
         selected = int(np.bincount(drawn.selected).argmax())
@@ -80,14 +81,14 @@ def cut_sphere(
     basis = np.linalg.qr(spanning.T)[0].T
     basis = basis * np.where((basis * spanning).sum(1) < 0, -1, 1)[:, None]
     what = f"the sphere through one {run.unit}, P* ({home}) and P_sel ({selected})"
-    return _make_scene(run, [clip], basis, solver, count, what, (home, selected), draw)
+    return _make_scene(run, [clip], basis, solver, count, what, (home, selected))
 
 
-def _make_scene(run, clips, basis, solver, count, what, through, draw) -> Scene:
+def _make_scene(run, clips, basis, solver, count, what, through=None) -> Scene:
     basis = basis.astype(np.float32)
     drawn, arcs = [], []
     for clip in clips:
-        each = plot_positives(run, clip, solver, count=count, **draw)
+        each = plot_positives(run, clip, solver, count=count)
         chosen = np.ones(count, bool) if through is None else each.selected == through[1]
         drawn.append((each.points[chosen], each.kept[chosen], np.full(chosen.sum(), clip)))
         if each.solver == "sphere":
@@ -117,18 +118,14 @@ def describe(scene: Scene) -> str:
     return f"{scene.title}: {seen} is seen\n{kept}"
 
 
-def plot_scene_flat(scene: Scene, turn: tuple[float, float] | None = None) -> Figure:
-    """The scene in matplotlib, seen from `turn` = (elevation, azimuth) in degrees.
-
-    By default from above the middle of what is drawn.
-    """
+def plot_scene_flat(scene: Scene) -> Figure:
+    """The scene in matplotlib, seen from above the middle of what is drawn."""
     figure = page.make_figure(7.4, 6.6)
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
     axes.set_proj_type("ortho")
     middle = np.concatenate([scene.anchors, scene.prototypes[scene.exact], scene.positives]).mean(0)
-    if turn is None:
-        height = np.degrees(np.arcsin(middle[2] / max(float(np.linalg.norm(middle)), 1e-9)))
-        turn = float(height) + 12.0, float(np.degrees(np.arctan2(middle[1], middle[0]))) + 12.0
+    height = np.degrees(np.arcsin(middle[2] / max(float(np.linalg.norm(middle)), 1e-9)))
+    turn = float(height) + 12.0, float(np.degrees(np.arctan2(middle[1], middle[0]))) + 12.0
     axes.view_init(*turn)
     eye = _direction(*turn)
     for line in _globe():
@@ -209,12 +206,7 @@ def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
     refused = scene.positives[~scene.kept]
     add(refused, "refused", marker={"size": 4, "symbol": "x", "color": ink})
     numbers = [f"prototype {number}" for number in range(len(scene.prototypes))]
-    look = {
-        "size": 7,
-        "symbol": "diamond",
-        "color": paper,
-        "line": {"color": ink, "width": 2},
-    }
+    look = {"size": 7, "symbol": "diamond", "color": paper, "line": {"color": ink, "width": 2}}
     add(scene.prototypes, "prototypes", marker=look, text=numbers)
     hidden = {"visible": False}
     figure.update_layout(
@@ -227,30 +219,22 @@ def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
 
 def _walk(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Points on the geodesic between two unit vectors, [_ARC, dim]."""
-    t = np.linspace(0, 1, _ARC)[:, None]
-    omega = np.arccos(np.clip(start @ end, -1, 1))
-    if np.sin(omega) < 1e-6:  # one point, or two opposite ones, which no single arc joins
-        return np.repeat(start[None], _ARC, 0)
-    return (np.sin((1 - t) * omega) * start + np.sin(t * omega) * end) / np.sin(omega)
+    t = jnp.linspace(0, 1, _ARC)
+    a, b = slerp_weights(t, jnp.full_like(t, angle(jnp.asarray(start @ end))))
+    return np.outer(a, start) + np.outer(b, end)
 
 
 def _globe() -> list[np.ndarray]:
     """Meridians and circles of latitude of the unit sphere."""
-    around = np.radians(np.linspace(0, 360, 73))
-    lines = []
-    for degrees in range(0, 180, 30):
-        up = np.stack([np.sin(around), 0 * around, np.cos(around)], 1)
-        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        lines.append(up @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]))
-    for degrees in (-60, -30, 0, 30, 60):
-        r, z = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        lines.append(np.stack([r * np.cos(around), r * np.sin(around), z + 0 * around], 1))
-    return lines
+    around = np.linspace(0, 360, 73)
+    meridians = [_direction(around, azimuth) for azimuth in range(0, 180, 30)]
+    return meridians + [_direction(elevation, around) for elevation in range(-60, 90, 30)]
 
 
-def _direction(elevation: float, azimuth: float) -> np.ndarray:
-    e, a = np.radians([elevation, azimuth])
-    return np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+def _direction(elevation, azimuth) -> np.ndarray:
+    """Unit vectors [..., 3] of angles in degrees."""
+    up, around = np.radians(np.broadcast_arrays(elevation, azimuth))
+    return np.stack([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)], -1)
 
 
 def _frame(axes, seen: np.ndarray, eye: np.ndarray) -> None:
@@ -259,10 +243,8 @@ def _frame(axes, seen: np.ndarray, eye: np.ndarray) -> None:
     flat = seen - middle
     flat = flat - (flat @ eye)[:, None] * eye
     half = 0.72 * max(float(np.linalg.norm(flat, axis=1).max()), 0.2)
-    axes.set(
-        xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half),
-        zlim=(middle[2] - half, middle[2] + half),
-    )  # fmt: skip
+    limits = zip(("xlim", "ylim", "zlim"), middle - half, middle + half, strict=True)
+    axes.set(**{name: (low, high) for name, low, high in limits})
     axes.set_box_aspect((1, 1, 1))
 
 

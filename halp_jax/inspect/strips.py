@@ -3,9 +3,8 @@
 Which way up people stand and from where they are seen is `skeletons/plot.py`'s to say.
 """
 
+import html
 import json
-import os
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -124,8 +123,6 @@ def animate(
     frames: Frames, layout: Layout, title: str = "", *, rate: float = 30.0, up: str = "z"
 ) -> str:
     """An animation as HTML that needs nothing else: for IPython.display.HTML, or a file."""
-    if frames.shape[0] < 1 or rate <= 0:
-        raise UserError(f"cannot animate {frames.shape[0]} frames, {rate} a second")
     flat, present = plot.project(frames, layout, up=up), plot.find_present(frames, layout)
     seen = flat[present]
     if not len(seen):
@@ -146,26 +143,12 @@ def animate(
     fill = {
         "W": int(size[0] * scale + 40), "H": int(size[1] * scale + 40), "MS": round(1000 / rate),
         "LINES": json.dumps(lines, separators=(",", ":")), "COLOURS": json.dumps(plot.BODY_COLOURS),
-        "TITLE": title.replace("&", "&amp;").replace("<", "&lt;"),
-        "LAST": len(frames) - 1,
+        "TITLE": html.escape(title, quote=False), "LAST": len(frames) - 1,
     }  # fmt: skip
     text = _PAGE
     for name, value in fill.items():
         text = text.replace(f"@{name}@", str(value))
     return text
-
-
-def save_animation(frames: Frames, layout: Layout, path: str | os.PathLike[str], **options) -> Path:
-    """Writes the clip as .html or .gif, by the ending of the path."""
-    path = Path(path)
-    if path.suffix == ".gif":
-        plot.save_animation(frames, layout, path, **options)
-    elif path.suffix == ".html":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(animate(frames, layout, **options), encoding="utf-8")
-    else:
-        raise UserError(f"{path} ends neither in .gif nor in .html; name one of them")
-    return path
 
 
 # Left limbs are thinner as well as paler, so that the sides differ on any page.

@@ -10,9 +10,6 @@ half written is left for the next look, and a file that a resumed run replaced i
 import functools
 import json
 import os
-import stat
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +18,10 @@ from typing import Any, NamedTuple
 
 from halp_jax.errors import UserError
 from halp_jax.evaluation.result_files import walk
+from halp_jax.training.checkpoint_io import CHECKPOINTS
 from halp_jax.training.report import METRICS
 
-CONFIG, CHECKPOINTS, EVALUATIONS = "config.json", "checkpoints", "eval"
+CONFIG = "config.json"
 Record = dict[str, Any]
 
 
@@ -40,12 +38,7 @@ class Run(NamedTuple):
 
     @property
     def streams(self) -> tuple[str, ...]:
-        named = self.config.get("streams")
-        return (
-            tuple(each for each in named if isinstance(each, str))
-            if isinstance(named, list)
-            else ()
-        )
+        return tuple(self.config.get("streams", ()))
 
     @property
     def stamp(self) -> tuple[Any, ...]:
@@ -64,27 +57,24 @@ class Tail:
     def look(self) -> bool:
         """Reads what is new -> has anything changed?"""
         try:
-            if not self._path.is_file():  # a pipe would be waited for, and a device has no end
-                raise FileNotFoundError(self._path)
             with open(self._path, "rb") as file:
                 found = os.fstat(file.fileno())
-                same = (found.st_dev, found.st_ino) == self._file and found.st_size >= self._end
+                same = found.st_ino == self._file and found.st_size >= self._end
                 if not same:  # a resumed run drops lines, and puts a new file in place of the old
-                    self._file, self._end = (found.st_dev, found.st_ino), 0
+                    self._file, self._end = found.st_ino, 0
                 file.seek(self._end)
                 text = file.read()
         except OSError:
             changed, self.records = bool(self.records), []
-            self._file, self._end = None, 0
+            self._file = None
             return changed
         text = text[: text.rfind(b"\n") + 1]  # the rest is still being written
         self._end += len(text)
         records = list(self.records) if same else []
-        for line in text.splitlines():
-            if (record := _parse_line(line)) is not None:
-                while records and records[-1]["step"] >= record["step"]:
-                    records.pop()
-                records.append(record)
+        for record in filter(None, map(_parse_line, text.splitlines())):
+            while records and records[-1]["step"] >= record["step"]:
+                records.pop()
+            records.append(record)
         self.records = records  # a new list: others may still be reading the old one
         return bool(text) or not same
 
@@ -109,10 +99,14 @@ class Watcher:
                 )
 
     def look(self) -> list[Run]:
-        """The runs as they are now, those of the same folders that were started since too."""
+        """The runs as they are now, those of the same folders that were started since too.
+
+        Each has the shortest name that tells all of them apart: what follows their common part.
+        """
         with self._lock:
-            places = {path.resolve(): path for top in self.folders for path in find_runs(top)}
-            return [self._read(path, name) for path, name in name_runs(list(places))]
+            runs = dict.fromkeys(path.resolve() for top in self.folders for path in find_runs(top))
+            top = os.path.commonpath([path.parent for path in runs]) if runs else "."
+            return [self._read(path, path.relative_to(top).as_posix()) for path in runs]
 
     def _read(self, path: Path, name: str) -> Run:
         known = path in self._tails
@@ -122,21 +116,13 @@ class Watcher:
         age = measure_age(path / METRICS)
         if path in self._grown:  # seen with our own eyes: no clock of another machine is asked
             age = min(age, self._clock() - self._grown[path])
-        config = _read_json(path / CONFIG) or {}
+        config = _read_json(path / CONFIG)
         return Run(name, path, config, tail.records, _read_knn(path), find_checkpoint(path), age)
 
 
 def find_runs(top: Path) -> Iterator[Path]:
     """The folders with a config.json, in and under `top`, in order of their names."""
     return (path for path in walk(top) if (path / CONFIG).is_file())
-
-
-def name_runs(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Each run with the shortest name that tells all of them apart: what follows their common part."""
-    if not paths:
-        return []
-    top = Path(os.path.commonpath([path.parent for path in paths]))
-    return [(path, path.relative_to(top).as_posix()) for path in paths]
 
 
 def find_checkpoint(workdir: Path) -> int | None:
@@ -148,68 +134,43 @@ def find_checkpoint(workdir: Path) -> int | None:
 
 
 def measure_age(path: Path) -> float:
-    """Seconds since a file was written, as the file system counts them; infinite without one.
-
-    Compared with a file written now, so that nobody has to know the time of day.
-    """
+    """Seconds since a file was written; infinite without one."""
     try:
-        written = path.stat().st_mtime
+        return max(0.0, time.time() - path.stat().st_mtime)
     except OSError:
         return float("inf")
-    with tempfile.TemporaryFile() as fresh:
-        return max(0.0, os.fstat(fresh.fileno()).st_mtime - written)
 
 
 def _read_knn(workdir: Path) -> dict[str, tuple[int, float]]:
-    found = {}
-    try:
-        # The last of a stream counts: knn.json comes behind knn_k5.json.
-        paths = sorted((workdir / EVALUATIONS).glob("knn*.json"), reverse=True)
-    except OSError:
-        return {}
-    for path in paths:
-        result = _read_json(path) or {}
-        step, top1 = number(result.get("step")), number(result.get("top1"))
-        if result.get("encoder") == "trained" and step is not None and top1 is not None:
-            found[str(result.get("stream"))] = int(step), top1
-    return found
+    # The last of a stream counts: knn.json comes behind knn_k5.json.
+    results = map(_read_json, sorted((workdir / "eval").glob("knn*.json"), reverse=True))
+    trained = [result for result in results if result.get("encoder") == "trained"]
+    return {result["stream"]: (result["step"], result["top1"]) for result in trained}
 
 
-def _read_json(path: Path) -> Record | None:
-    """The object of a file, or None where there is none or it is damaged."""
+def _read_json(path: Path) -> Record:
+    """The object of a file; an empty one where there is none or it is damaged."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            return None
         return _parse_file(path, found.st_mtime_ns, found.st_size)
     except OSError:
-        return None
+        return {}
 
 
 @functools.lru_cache(maxsize=1024)
-def _parse_file(path: Path, written: int, size: int) -> Record | None:
+def _parse_file(path: Path, written: int, size: int) -> Record:
     """`written` and `size`: a file that has changed since is read again."""
     try:
         found = json.loads(path.read_text())
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _parse_line(line: bytes) -> Record | None:
-    """The record of a line, None in it for what is no finite number, or None where it is none."""
+    """The record of a line, or None where it is none."""
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
-    step = record.get("step") if isinstance(record, dict) else None
-    if not isinstance(step, int) or not 0 <= step < 2**53:
-        return None
-    return {name: number(value) for name, value in record.items()} | {"step": step}
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None for all else that may stand in its place."""
-    # Of whole numbers JSON has some that no float holds.
-    real = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
-    return float(value) if real else None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

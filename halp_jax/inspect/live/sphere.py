@@ -5,12 +5,12 @@ clips and draws, one sphere at a time. It stays, since a second run of the same 
 compilation. A checkpoint that training deletes meanwhile costs a message, and the next one is drawn.
 """
 
-import concurrent.futures
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halp_jax.errors import UserError
+from halp_jax.inspect import page
 from halp_jax.inspect.live.files import Run
 
 CLIPS, ANCHORS, POSITIVES = 300, 4, 12
 RETRY = 60.0  # seconds until what could not be drawn is tried again, without a newer checkpoint
-COLOURS = {"light": ("#1a1a1a", "white"), "dark": ("#e8e8e8", "#16181c")}  # (ink, paper)
 GLOBE = {"light": "#d5d7da", "dark": "#454a51"}
 OFF = "HaLP is not on at this step: real clips alone, no prototypes and no positives"
 
@@ -41,10 +41,10 @@ class Spheres:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
-        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._pool: ProcessPoolExecutor | None = None
         self._drawn: dict[tuple[Path, str], Sphere] = {}
         self._tried: dict[tuple[Path, str], tuple[int, float]] = {}
-        self._asked: dict[tuple[Path, str], tuple[int, concurrent.futures.Future]] = {}
+        self._asked: dict[tuple[Path, str], tuple[int, Future]] = {}
 
     def ask(self, run: Run, stream: str = "") -> Sphere:
         """What there is now; a newer checkpoint is begun with, and shown when asked again later."""
@@ -58,7 +58,14 @@ class Spheres:
             step, tried = self._tried.get(place, (None, 0.0))
             again = shown.message and self._clock() - tried > RETRY
             if place not in self._asked and (step != run.checkpoint or again):
-                self._begin(place, run.checkpoint)
+                if self._pool is None:
+                    spawn = multiprocessing.get_context("spawn")
+                    self._pool = ProcessPoolExecutor(1, spawn, initializer=_stand_back)
+                try:
+                    drawing = self._pool.submit(plot_sphere, *place, run.checkpoint)
+                    self._asked[place] = run.checkpoint, drawing
+                except BrokenProcessPool:  # its process was killed, for memory perhaps
+                    self._pool = None
             if place in self._asked:
                 first = "; the first one takes some ten seconds" if not self._drawn else ""
                 return shown._replace(message=f"drawing step {self._asked[place][0]}{first} …")
@@ -74,22 +81,11 @@ class Spheres:
                     worker.terminate()
             self._pool = None
 
-    def _begin(self, place: tuple[Path, str], step: int) -> None:
-        if self._pool is None:
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), initializer=_stand_back
-            )
-        try:
-            self._asked[place] = step, self._pool.submit(plot_sphere, *place, step)
-        except BrokenProcessPool:  # its process was killed, for memory perhaps
-            self._pool = None
-
     def _collect(self, place: tuple[Path, str]) -> None:
         """Takes what has been drawn, or why it could not be."""
-        step, future = self._asked.get(place, (0, None))
-        if future is None or not future.done():
+        if place not in self._asked or not self._asked[place][1].done():
             return
-        del self._asked[place]
+        step, future = self._asked.pop(place)
         self._tried[place] = step, self._clock()
         try:
             self._drawn[place] = future.result()
@@ -125,10 +121,13 @@ def plot_sphere(workdir: Path, stream: str, step: int) -> Sphere:
     eye = scene.clips.mean(0)  # looked at from above the middle of the clips
     eye = 1.25 * eye / max(float(np.linalg.norm(eye)), 1e-6) + [0.0, 0.0, 0.35]
     pictures = {}
-    for theme, (ink, paper) in COLOURS.items():
-        figure = plots3d.plot_scene(scene, ink, paper)
-        figure.for_each_trace(_declutter)
-        figure.update_traces(line_color=GLOBE[theme], selector={"name": "unit sphere"})
+    for theme, globe in GLOBE.items():
+        ink = page.INK[theme]
+        figure = plots3d.plot_scene(scene, ink, page.PAPER[theme])
+        figure.update_traces(line_color=globe, selector={"name": "unit sphere"})
+        for trace in figure.data:  # the legend names each class once, and nothing that is not there
+            said = trace.name == "unit sphere" or trace.name.startswith("kept: ")
+            trace.showlegend = len(trace.x) > 0 and not said
         figure.update_layout(
             title=None, margin={"l": 0, "r": 0, "t": 0, "b": 0}, paper_bgcolor="rgba(0,0,0,0)",
             font={"color": ink, "size": 11}, uirevision="sphere",
@@ -137,12 +136,6 @@ def plot_sphere(workdir: Path, stream: str, step: int) -> Sphere:
         )  # fmt: skip
         pictures[theme] = figure.to_plotly_json()
     return Sphere(step, title, pictures)
-
-
-def _declutter(trace: Any) -> None:
-    """The legend names each class once, and nothing that is not there."""
-    hidden = trace.name == "unit sphere" or trace.name.startswith("kept: ") or len(trace.x) == 0
-    trace.showlegend = not hidden
 
 
 def _stand_back() -> None:
