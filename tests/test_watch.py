@@ -53,10 +53,18 @@ def look(folder):
     return run
 
 
-@pytest.mark.parametrize("config", [{}, [], {"streams": [], "train": {}}])
-def test_a_strange_run_costs_only_itself(tmp_path, config):
+@pytest.mark.parametrize(
+    "config, line",
+    [
+        (CONFIG | {"streams": 3}, {}), (CONFIG | {"streams": [["joint"]]}, {}),
+        (CONFIG | {"train": {"epochs": "x", "batch_size": []}}, {}), (CONFIG | {"train": 1}, {}),
+        (CONFIG, {"loss": [1], "epoch": "x", "mu": {}}), (CONFIG, {"loss": 10**400, "kept": "a"}),
+        (CONFIG, {"step": -1}), (CONFIG, {"step": 10**30}),
+    ],
+)  # fmt: skip
+def test_a_strange_run_costs_only_itself(tmp_path, config, line):
     write_run(tmp_path / "a", (10,), config)
-    append(tmp_path / "a", '{"step": 20}\n{"step": 30, "loss": null, "epoch": null}\n')
+    append(tmp_path / "a", json.dumps(make_line(20) | line) + "\n")
     write_run(tmp_path / "b", (10, 20))
     app = page.make_app(files.Watcher([tmp_path]), sphere.Spheres())
     assert app.layout() is not None
@@ -66,6 +74,17 @@ def test_a_strange_run_costs_only_itself(tmp_path, config):
     for panel in charts.PANELS:
         for axis in charts.AXES:
             charts.plot_panel(panel, runs, [], axis, "", "light")
+
+
+def test_pipes_and_files_without_an_end_are_not_read(tmp_path):
+    for name in ("pipe", "zero"):
+        write_run(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe/metrics.jsonl")
+    (tmp_path / "pipe/eval").mkdir()
+    os.mkfifo(tmp_path / "pipe/eval/knn.json")
+    (tmp_path / "zero/metrics.jsonl").symlink_to("/dev/zero")
+    write_run(tmp_path / "good", (10,))
+    assert [len(run.records) for run in files.Watcher([tmp_path]).look()] == [1, 0, 0]
 
 
 def test_a_half_written_line_is_read_once_it_is_whole(tmp_path):

@@ -10,6 +10,7 @@ half written is left for the next look, and a file that a resumed run replaced i
 import functools
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,8 @@ class Tail:
     def look(self) -> bool:
         """Reads what is new -> has anything changed?"""
         try:
+            if not self._path.is_file():  # a pipe would be waited for, and a device has no end
+                raise OSError
             with open(self._path, "rb") as file:
                 found = os.fstat(file.fileno())
                 same = found.st_ino == self._file and found.st_size >= self._end
@@ -116,7 +119,7 @@ class Watcher:
         age = measure_age(path / METRICS)
         if path in self._grown:  # seen with our own eyes: no clock of another machine is asked
             age = min(age, self._clock() - self._grown[path])
-        config = _read_json(path / CONFIG)
+        config = _read_config(path / CONFIG)
         return Run(name, path, config, tail.records, _read_knn(path), find_checkpoint(path), age)
 
 
@@ -145,14 +148,28 @@ def _read_knn(workdir: Path) -> dict[str, tuple[int, float]]:
     # The last of a stream counts: knn.json comes behind knn_k5.json.
     results = map(_read_json, sorted((workdir / "eval").glob("knn*.json"), reverse=True))
     trained = [result for result in results if result.get("encoder") == "trained"]
-    return {result["stream"]: (result["step"], result["top1"]) for result in trained}
+    figures = (
+        (str(r.get("stream")), number(r.get("step")), number(r.get("top1"))) for r in trained
+    )
+    return {
+        stream: (int(step), top1) for stream, step, top1 in figures if step and top1 is not None
+    }
+
+
+def _read_config(path: Path) -> Record:
+    """Of the config what is looked at, and of that what is of its type: one strange run costs no page."""
+    config = _read_json(path)
+    streams, train = config.get("streams"), config.get("train")
+    names = [each for each in streams if isinstance(each, str)] if isinstance(streams, list) else []
+    numbers = {k: v for k, v in train.items() if number(v)} if isinstance(train, dict) else {}
+    return {"streams": names, "train": numbers}
 
 
 def _read_json(path: Path) -> Record:
     """The object of a file; an empty one where there is none or it is damaged."""
     try:
         found = path.stat()
-        return _parse_file(path, found.st_mtime_ns, found.st_size)
+        return _parse_file(path, found.st_mtime_ns, found.st_size) if path.is_file() else {}
     except OSError:
         return {}
 
@@ -162,15 +179,25 @@ def _parse_file(path: Path, written: int, size: int) -> Record:
     """`written` and `size`: a file that has changed since is read again."""
     try:
         found = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _parse_line(line: bytes) -> Record | None:
-    """The record of a line, or None where it is none."""
+    """The record of a line, None in it for what is no finite number, or None where it is none."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+    step = record.get("step") if isinstance(record, dict) else None
+    if not isinstance(step, int) or not 0 <= step < 2**53:
+        return None
+    return {name: number(value) for name, value in record.items()} | {"step": step}
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for all else that may stand in its place."""
+    # Of whole numbers JSON has some that no float holds.
+    real = isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
+    return float(value) if real else None
