@@ -7,6 +7,7 @@ call by different names; `common` takes clips from one layout to another.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from halp_jax.errors import UserError
@@ -25,20 +26,10 @@ from halp_jax.skeletons.layouts_known import (
 
 MAX_BODIES = 16
 
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (
-        KINECT20,
-        NTU25,
-        COCO17,
-        OPENPOSE18,
-        BODY25,
-        BODY25B,
-        HALPE26,
-        MEDIAPIPE33,
-        *MOCAP_LAYOUTS,
-    )  # fmt: skip
-}
+_KNOWN = (
+    KINECT20, NTU25, COCO17, OPENPOSE18, BODY25, BODY25B, HALPE26, MEDIAPIPE33, *MOCAP_LAYOUTS,
+)  # fmt: skip
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _KNOWN}
 _own: dict[str, Layout] = {}  # of files and data sets that this process has opened
 _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
 
@@ -68,7 +59,7 @@ def get_layout(name: str) -> Layout:
     Raises:
         UserError: there is none; names the known ones.
     """
-    layout = _find(name, LAYOUTS | _own)
+    layout = find_known(name, LAYOUTS | _own)
     if layout is None:
         raise UserError(
             f"layout {name!r} is not known; use one of {', '.join(LAYOUTS)}, or the .json file of"
@@ -82,12 +73,8 @@ def is_known(layout: Layout) -> bool:
     return find_known(layout.name) == layout
 
 
-def find_known(name: str) -> Layout | None:
+def find_known(name: str, layouts: Mapping[str, Layout] = LAYOUTS) -> Layout | None:
     """The known layout of this name, with another number of bodies if the name says so."""
-    return _find(name, LAYOUTS)
-
-
-def _find(name: str, layouts: dict[str, Layout]) -> Layout | None:
     if name in layouts:
         return layouts[name]
     match = _WITH_BODIES.fullmatch(name)
