@@ -11,9 +11,8 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import Stopped, UserError
 from halp_jax.progress import Shown, escape_controls
 from halp_jax.training import cluster
-from halp_jax.training.signals import heard
+from halp_jax.training.signals import handled
 
 CONFIGS = Path(__file__).parent / "configs"  # a link in the repository, a copy in the wheel
 
@@ -53,12 +52,9 @@ def make_parser(command: str, about: str | None, **options: Any) -> Parser:
 
 def _with_dashes(argument: str) -> str:
     name, equals, value = argument.partition("=")
-    is_config = name == "--config" or name.startswith("--config.")
-    return (
-        argument
-        if not name.startswith("--") or is_config
-        else name.replace("_", "-") + equals + value
-    )
+    if not name.startswith("--") or name == "--config" or name.startswith("--config."):
+        return argument
+    return name.replace("_", "-") + equals + value
 
 
 def run_command(
@@ -91,7 +87,7 @@ def run_command(
         with (
             contextlib.redirect_stdout(sys.stdout and Shown(sys.stdout)),
             contextlib.redirect_stderr(sys.stderr and Shown(sys.stderr)),
-            interruptible() if sigterm else contextlib.nullcontext(),
+            handled(_interrupt, (signal.SIGTERM, signal.SIGHUP) if sigterm else ()),
         ):
             status = work(sys.argv[1:] if argv is None else argv) or 0
         if sys.stdout:
@@ -124,23 +120,9 @@ def _say(line: str) -> None:
             print(escape_controls(line), file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, with their number as the argument."""
-
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt(signum)
-
-    if threading.current_thread() is not threading.main_thread():  # Python gives it no signals
-        yield
-        return
-    others = [signum for signum in heard() if signum != signal.SIGINT]
-    previous = {signum: signal.signal(signum, interrupt) for signum in others}
-    try:
-        yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+def _interrupt(signum: int, frame: object) -> None:
+    """SIGTERM and SIGHUP end the work as Ctrl-C does; their number is the argument."""
+    raise KeyboardInterrupt(signum)
 
 
 def find_config(file: str) -> str:

@@ -26,7 +26,7 @@ Clips of joints in a picture (`layout.axes` = 2) are centred and scaled instead 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from halp_jax.skeletons.flat import centre_and_scale
+from halp_jax.skeletons.flat import centre_and_scale, hold_points
 from halp_jax.skeletons.layout import Layout
 
 # Shorter axes and smaller angles than this (metres, radians) are no reason to turn a clip.
@@ -126,7 +126,7 @@ def _centre(
         return centre_and_scale(bodies, layout), seen
     centre = bodies[_reference(seen), :, layout.centre]  # [time, 3]
     if not as_released:
-        centre = _hold(centre)
+        centre = hold_points(centre, centre.any(-1))
     return (bodies - centre[:, None]) * seen[..., None], seen
 
 
@@ -184,13 +184,9 @@ def _are_long(
     """Which are seen and long enough, against three in four of the `usual` ones, for a direction."""
     if not seen.any():
         return seen
-    lengths = np.sort(_lengths(usual)[seen])
+    lengths = np.sort(np.linalg.norm(usual, axis=-1)[seen])
     least = max(_TINY, _COLLAPSED * float(lengths[3 * len(lengths) // 4]))
-    return seen & (_lengths(vectors) > least)
-
-
-def _lengths(vectors: Float[np.ndarray, "time xyz"]) -> Float[np.ndarray, " time"]:
-    return np.sqrt((vectors * vectors).sum(-1))
+    return seen & (np.linalg.norm(vectors, axis=-1) > least)
 
 
 def _fill_gaps(
@@ -212,13 +208,6 @@ def _fill_gaps(
         filled[body, : len(moved)] = moved
         filled[body, len(moved) :] = moved[begin + np.arange(rest) % (len(moved) - begin)]
     return filled
-
-
-def _hold(points: Float[np.ndarray, "time xyz"]) -> Float[np.ndarray, "time xyz"]:
-    """Every missing (all zero) point replaced by the last one before it, or the first of all."""
-    known = points.any(-1)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(points)), -1))
-    return points[np.where(last < 0, known.argmax(), last)]
 
 
 def _rotation_onto(

@@ -104,10 +104,6 @@ def plot_grid(
     Below each pose stands its time at `rate` frames a second, or without a rate its frame's number.
     `turn` and `up` are those of `project`.
     """
-    if not clips or len(clips) != len(names):
-        raise UserError(
-            f"cannot draw {len(clips)} clips with {len(names)} names; give one name for each clip"
-        )
     strips = [_lay_out(clip, layout, count, turn, up) for clip in clips]
     width = max(strip[2] for strip in strips)
     height = max(strip[3][1] - strip[3][0] for strip in strips)
@@ -156,8 +152,6 @@ def save_animation(
     """Writes the clip as an animated GIF that repeats, every `step`-th frame, in real time."""
     from PIL import Image
 
-    if step < 1:
-        raise UserError(f"cannot draw every {step}th frame; give a step of 1 or more")
     flat, present, _, limits, _ = _lay_out(frames, layout, 1, turn, up)
     seen = flat[present]
     pad = _MARGIN * (limits[1] - limits[0])
@@ -195,8 +189,6 @@ def _lay_out(
     clip: np.ndarray, layout: Layout, count: int, turn: float | None, up: str
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float], np.ndarray]:
     """(projection, present joints, width of the strip, (lowest, highest), frames to show)."""
-    if count < 1:
-        raise UserError(f"cannot draw {count} poses; give 1 or more")
     flat = project(clip, layout, turn, up)
     present = find_present(clip, layout)
     shown = np.flatnonzero(present.any((1, 2)))

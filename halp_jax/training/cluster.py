@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ from orbax.checkpoint import multihost
 
 from halp_jax.errors import UserError
 from halp_jax.training.shutdown import AgreedError, describe, leave, listen
+from halp_jax.training.signals import handled
 
 __all__ = ["AgreedError", "describe", "leave"]  # of `ending`, for the commands
 VARIABLES = {
@@ -272,20 +272,8 @@ def should_stop(step: int) -> bool:
     return multihost_utils.reached_preemption_sync_point(step)
 
 
-@contextlib.contextmanager
-def interrupts() -> Iterator[None]:
+def interrupts() -> contextlib.AbstractContextManager[None]:
     """A first Ctrl-C asks all processes to stop, as SIGTERM does; a second one acts at once."""
-    before = signal.getsignal(signal.SIGINT)
-    enabled = jax.process_count() > 1 and before is signal.default_int_handler
-
-    def forward(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if enabled:
-        signal.signal(signal.SIGINT, forward)
-    try:
-        yield
-    finally:
-        if enabled:
-            signal.signal(signal.SIGINT, before)
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signums = (signal.SIGINT,) if usual and jax.process_count() > 1 else ()
+    return handled(lambda *_: os.kill(os.getpid(), signal.SIGTERM), signums, once=True)

@@ -4,10 +4,10 @@ A run's record, sweep.json in its workdir, lists the commands that ended well, a
 one that would be typed differently now is to be done again, and so are those after it.
 """
 
+import contextlib
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
-from halp_jax.training.signals import heard
+from halp_jax.training.signals import handled
 
 RECORD, LOG = "sweep.json", "sweep.log"
 STOPPED = (129, 130, 143)  # exit statuses of a command that was asked to stop
@@ -67,23 +67,18 @@ def find_place(environment: Mapping[str, str]) -> tuple[int, bool]:
     return number, several or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
 
 
-class Caller:
+class Caller(contextlib.ExitStack):
     """Context that runs commands, one at a time, and passes SIGTERM and Ctrl-C on to the one that runs."""
 
     def __init__(self, number: int, show: bool) -> None:
+        super().__init__()
         self.stopped = 0  # exit status that tells the signal that came
         self._number, self._show = number, show
         self._child: subprocess.Popen | None = None
-        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Caller":
-        for signum in heard():
-            self._previous[signum] = signal.signal(signum, self._stop)
+        self.enter_context(handled(self._stop))
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
 
     def _stop(self, signum: int, frame: Any) -> None:
         self.stopped = 128 + signum

@@ -4,47 +4,64 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def heard() -> list[int]:
-    """Those of STOPPING that are not ignored; nohup has a command ignore SIGHUP."""
-    return [signum for signum in STOPPING if signal.getsignal(signum) != signal.SIG_IGN]
+@contextlib.contextmanager
+def handled(
+    handler: Callable[[int, FrameType | None], None],
+    signums: Sequence[int] = STOPPING,
+    once: bool = False,
+) -> Iterator[None]:
+    """These signals call `handler`; with `once` the first alone, and a second acts at once.
+
+    Not those that are ignored: nohup has a command ignore SIGHUP. Outside of the main thread Python
+    gives no signals, and nothing is changed.
+    """
+    previous: dict[int, object] = {}
+
+    def restore() -> None:
+        while previous:
+            signum, handler = previous.popitem()
+            signal.signal(signum, handler)
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if once:
+            restore()
+        handler(signum, frame)
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for signum in signums:
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    previous[signum] = signal.signal(signum, handle)
+        yield
+    finally:
+        restore()
 
 
 class Interrupted(Exception):
     """The wish came inside `interruptible`."""
 
 
-class StopRequest:
+class StopRequest(contextlib.ExitStack):
     """Context in which the first signal is only noted, in `received`; a second acts at once.
 
-    Outside of the main thread Python gives no signals, and nothing is changed; nor where not
-    `enabled`, in runs of several processes, of which jax itself watches the signals.
+    Not where not `enabled`, in runs of several processes, of which jax itself watches the signals.
     """
 
     def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
         self.received: int | None = None
-        self._enabled = enabled
-        self._previous: dict[int, object] = {}
+        self._signums = STOPPING if enabled else ()
         self._interruptible = False
 
     def __enter__(self) -> "StopRequest":
-        if self._enabled and threading.current_thread() is threading.main_thread():
-            for signum in heard():
-                self._previous[signum] = signal.signal(signum, self._note)
+        self.enter_context(handled(self._note, self._signums, once=True))
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._restore()
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -59,13 +76,7 @@ class StopRequest:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
-        self._restore()
         with contextlib.suppress(OSError):  # the terminal is gone, or the disk of the log is full
             os.write(2, b"\nstopping: the state is saved first (once more: leave at once)\n")
         if self._interruptible:
             raise Interrupted
-
-    def _restore(self) -> None:
-        while self._previous:
-            signum, handler = self._previous.popitem()
-            signal.signal(signum, handler)
