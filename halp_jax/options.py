@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import Stopped, UserError
 from halp_jax.progress import Shown, escape_controls
-from halp_jax.training import cluster
-from halp_jax.training.signals import handled
+from halp_jax.training import shutdown
 
 CONFIGS = Path(__file__).parent / "configs"  # a link in the repository, a copy in the wheel
 
@@ -87,7 +85,7 @@ def run_command(
         with (
             contextlib.redirect_stdout(sys.stdout and Shown(sys.stdout)),
             contextlib.redirect_stderr(sys.stderr and Shown(sys.stderr)),
-            handled(_interrupt, (signal.SIGTERM, signal.SIGHUP) if sigterm else ()),
+            shutdown.handled(_interrupt, (signal.SIGTERM, signal.SIGHUP) if sigterm else ()),
         ):
             status = work(sys.argv[1:] if argv is None else argv) or 0
         if sys.stdout:
@@ -99,19 +97,19 @@ def run_command(
         return 1
     except UserError as error:
         _say(f"error: {error}")
-        return cluster.leave(error)
+        return shutdown.leave(error)
     except Stopped as error:
         _say(str(error))
         return error.exit_code
     except KeyboardInterrupt as error:
         _say(f"{command}: stopped; {stopped}")
-        return cluster.leave(error, 128 + (error.args[0] if error.args else signal.SIGINT))
+        return shutdown.leave(error, 128 + (error.args[0] if error.args else signal.SIGINT))
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
-        _say(f"error: {cluster.describe(error)}")
-        return cluster.leave(error)
+        _say(f"error: {shutdown.describe(error)}")
+        return shutdown.leave(error)
 
 
 def _say(line: str) -> None:
@@ -151,9 +149,7 @@ def names_config_file(options: Sequence[str]) -> bool:
     return any(option.split("=")[0] == "--config" for option in options)
 
 
-def parse_config(
-    options: Sequence[str], default: ml_collections.ConfigDict | None = None
-) -> ml_collections.ConfigDict:
+def parse_config(options: Sequence[str], default: ConfigDict | None = None) -> ConfigDict:
     """The config that these options say: of a file, or `default` where none is named, with changes.
 
     Raises:

@@ -146,13 +146,19 @@ def run(argv: Sequence[str]) -> None:
 
 def prepare(args: argparse.Namespace) -> Dataset:
     """What the options ask for."""
-    if (form := find_format(args)) in GRAPH_READERS:
-        if not args.source and form not in EMBEDDED:
-            raise UserError(f"format {form} needs its files; give --source=PATH")
-        found = GRAPH_READERS[form](args.source or "", **reader_options(args))
+    if args.format is None:
+        if not args.source:
+            raise UserError("give --source=PATH, or --format=synthetic, which needs none")
+        args.format = guess_format(args.source)
+        print(f"{args.source}: read as --format={args.format}", file=sys.stderr)
+    given = reader_options(args)
+    if args.format in GRAPH_READERS:
+        if not args.source and args.format not in EMBEDDED:
+            raise UserError(f"format {args.format} needs its files; give --source=PATH")
+        found = GRAPH_READERS[args.format](args.source or "", **given)
         return open_dataset(graphs.save(found, args.out, overwrite=args.overwrite))
     layout = find_layout(args.as_layout, "--as-layout") if args.as_layout else None
-    source = open_source(form, args.source, **reader_options(args))
+    source = open_source(args.format, args.source, **given)
     if args.max_bodies is not None:
         layout = with_bodies(layout or source.layout, args.max_bodies)
     return prepare_source(
@@ -167,16 +173,6 @@ def prepare(args: argparse.Namespace) -> Dataset:
         beam_runner=args.beam,
         beam_options=[option for option in args.beam_options.split(",") if option],
     )
-
-
-def find_format(args: argparse.Namespace) -> str:
-    """The format that was given, or that the source tells, which is then said."""
-    if args.format is None:
-        if not args.source:
-            raise UserError("give --source=PATH, or --format=synthetic, which needs none")
-        args.format = guess_format(args.source)
-        print(f"{args.source}: read as --format={args.format}", file=sys.stderr)
-    return args.format
 
 
 def reader_options(args: argparse.Namespace) -> dict[str, object]:

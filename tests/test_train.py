@@ -24,7 +24,7 @@ from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import find_collapse
 from halp_jax.methods.moco import step_flops
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, checks, loop, meter, report, signals
+from halp_jax.training import checkpoint, checks, loop, meter, report, shutdown
 
 ROOT = Path(__file__).parents[1]
 HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "baseline.py")
@@ -279,11 +279,11 @@ def test_a_hangup_is_a_wish_to_stop_unless_the_command_is_to_ignore_it():
     before = signal.getsignal(signal.SIGHUP)
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        with signals.StopRequest() as stop:
+        with shutdown.StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert stop.received is None
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with signals.StopRequest() as stop:
+        with shutdown.StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert stop.received == signal.SIGHUP
     finally:
@@ -307,11 +307,11 @@ def test_second_signal_acts_at_once(request):
         functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with signals.StopRequest() as stop:
+    with shutdown.StopRequest() as stop:
         assert stop.received is None
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.received == signal.SIGINT
-        with pytest.raises(signals.Interrupted):
+        with pytest.raises(shutdown.Interrupted):
             with stop.interruptible():
                 raise AssertionError("must not begin")
         with pytest.raises(KeyboardInterrupt):

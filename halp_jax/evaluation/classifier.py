@@ -20,7 +20,7 @@ from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 from halp_jax.evaluation.streams import parse_fusions
 from halp_jax.methods.probe import Probe
-from halp_jax.training.tree import flatten
+from halp_jax.training.checkpoint_io import flatten
 
 PROTOCOLS = ("linear", "finetune", "transfer")
 _FORMAT = 1

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from halp_jax.training import checks
-from halp_jax.training.tree import checksum, flatten
+from halp_jax.training.checkpoint_io import checksum, flatten
 
 FOLDER = "unfinished"
 # Sections of the config that a run of fine-tuning depends on; of others it is a field, below.

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from halp_jax.skeletons.layout import Layout
 
+Bodies = Float[np.ndarray, "bodies time joints xyz"]
 # What the median spine is scaled to: about metres, so that settings made for sensors fit.
 SPINE_LENGTH = 0.5
 _TINY = 1e-6
@@ -39,9 +40,7 @@ def lift_points(
     return lifted
 
 
-def centre_and_scale(
-    bodies: Float[np.ndarray, "bodies time joints xyz"], layout: Layout
-) -> Float[np.ndarray, "bodies time joints xyz"]:
+def centre_and_scale(bodies: Bodies, layout: Layout) -> Bodies:
     """Puts the trunk of the first body at the origin of every frame, and scales the clip.
 
     What the view-invariant normalisation is to a picture: where people stand in it and how far they

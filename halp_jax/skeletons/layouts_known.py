@@ -14,6 +14,8 @@ from jaxtyping import Float
 
 from halp_jax.skeletons.names import find_sides
 
+Frames = Float[np.ndarray, "time bodies joints xyz"]  # a clip; a joint at (0, 0, 0) is missing
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:

@@ -143,13 +143,15 @@ def _take_bodies(clips: Sequence[np.ndarray], layout: Layout) -> list[np.ndarray
 
 
 def _check_head(poses: Poses, layout: Layout) -> str:
-    head, shoulders, hips = (_middle(poses, layout, part) for part in ("head", "shoulder", "hip"))
-    if head is None or shoulders is None or hips is None:
+    names = [name.lower() for name in layout.joints]
+    heads = [names.index(each) for each in ("head", "nose") if each in names]
+    if not heads:
         return ""
+    head = poses[:, heads[0]]
+    shoulders, hips = _middle(poses, layout, "shoulder"), _middle(poses, layout, "hip")
     if np.mean(_length(head - hips) < _length(head - shoulders)) > _MOST:
         return "the head is nearer to the hips than to the shoulders"
-    spine = poses[:, layout.spine[1]] - poses[:, layout.spine[0]]
-    if layout.axes == 3 and np.mean(_dot(head - hips, spine) < 0) > _MOST:
+    if layout.axes == 3 and np.mean(_dot(head - hips, _spine(poses, layout)) < 0) > _MOST:
         return "the head is below the hips where the layout's spine stands upright"
     return ""
 
@@ -170,8 +172,6 @@ def _check_sides(poses: Poses, layout: Layout) -> str:
         if unlike > _UNLIKE_SIDES:
             return f"bones of the left and the right differ {unlike:.1f} times in length"
     shoulders, hips = _across(poses, layout, "shoulder"), _across(poses, layout, "hip")
-    if shoulders is None or hips is None:
-        return ""
     wide = _length(hips) > 0.1 * _length(shoulders)
     if wide.sum() >= MIN_POSES and np.mean(_dot(shoulders, hips)[wide] > 0) < _HARDLY_ANY:
         return "left and right of the hips are not those of the shoulders"
@@ -192,29 +192,20 @@ def _check_drift(bodies: Sequence[np.ndarray], layout: Layout) -> str:
 
 def _check_limbs(poses: Poses, layout: Layout) -> str:
     shoulders, hips = _middle(poses, layout, "shoulder"), _middle(poses, layout, "hip")
-    if shoulders is None or hips is None:
-        return ""
-    trunk = max(float(np.median(_length(shoulders - hips))), 1e-9)
+    trunk = np.maximum(np.median(_length(shoulders - hips)), 1e-9)
     for start, end, shortest, longest in _LIMBS:
-        pairs = [_find_sides(layout, start), _find_sides(layout, end)]
-        if None in pairs:
-            continue
-        limb = np.median(_length(poses[:, pairs[0]] - poses[:, pairs[1]])) / trunk
-        if not shortest <= limb <= longest:
+        bones = _find_sides(poses, layout, start) - _find_sides(poses, layout, end)
+        limb = np.median(_length(bones)) / trunk
+        if limb < shortest or limb > longest:
             return f"from {start} to {end} it is {limb:.1f} times the length of the trunk"
     return ""
 
 
 def _check_feet(poses: Poses, layout: Layout) -> str:
-    ankles = _find_sides(layout, "ankle")
-    feet = _find_sides(layout, "foot") or _find_sides(layout, "toe")
-    if ankles is None or feet is None:
-        return ""
     right, left = layout.shoulders
-    spine = poses[:, layout.spine[1]] - poses[:, layout.spine[0]]
-    ahead = np.cross(spine, poses[:, right] - poses[:, left])
-    steps = poses[:, feet] - poses[:, ankles]
-    if steps.any() and np.mean((steps * ahead[:, None]).sum(-1) > 0) < _FEW:
+    ahead = np.cross(_spine(poses, layout), poses[:, right] - poses[:, left])
+    steps = _find_sides(poses, layout, "foot", "toe") - _find_sides(poses, layout, "ankle")
+    if steps.any() and np.mean((steps * ahead[:, None]).sum(-1) <= 0) > 1 - _FEW:
         return "the feet point backwards: left and right are swapped, or the clips are mirrored"
     return ""
 
@@ -226,29 +217,29 @@ def _check_size(poses: Poses, layout: Layout) -> str:
     return f"a person takes up {size:.3g}, which cannot be metres"
 
 
-# --- joints and lengths ---------------------------------------------------------------------------
+# --- joints and lengths: NaN, of which nothing is wrong, where a layout has no such joint -----------
 
 
-def _find_sides(layout: Layout, part: str) -> list[int] | None:
-    """The left and the right joint whose names have this word in them."""
-    for pair in zip(layout.left, layout.right, strict=True):
-        if part in layout.joints[pair[0]].lower():
-            return list(pair)
-    return None
+def _find_sides(poses: Poses, layout: Layout, *parts: str) -> Float[np.ndarray, "poses 2 xyz"]:
+    """The left and the right joint whose names have a word of these in them, the first best."""
+    for part in parts:
+        for left, right in zip(layout.left, layout.right, strict=True):
+            if part in layout.joints[left].lower():
+                return poses[:, [left, right]]
+    return np.full((len(poses), 2, 3), np.nan)
 
 
-def _middle(poses: Poses, layout: Layout, part: str) -> Float[np.ndarray, "poses xyz"] | None:
-    if part == "head":
-        names = [name.lower() for name in layout.joints]
-        heads = [names.index(each) for each in ("head", "nose") if each in names]
-        return poses[:, heads[0]] if heads else None
-    sides = _find_sides(layout, part)
-    return None if sides is None else poses[:, sides].mean(1)
+def _middle(poses: Poses, layout: Layout, part: str) -> Float[np.ndarray, "poses xyz"]:
+    return _find_sides(poses, layout, part).mean(1)
 
 
-def _across(poses: Poses, layout: Layout, part: str) -> Float[np.ndarray, "poses xyz"] | None:
-    sides = _find_sides(layout, part)
-    return None if sides is None else poses[:, sides[1]] - poses[:, sides[0]]
+def _across(poses: Poses, layout: Layout, part: str) -> Float[np.ndarray, "poses xyz"]:
+    left, right = _find_sides(poses, layout, part).swapaxes(0, 1)
+    return right - left
+
+
+def _spine(poses: Poses, layout: Layout) -> Float[np.ndarray, "poses xyz"]:
+    return poses[:, layout.spine[1]] - poses[:, layout.spine[0]]
 
 
 def _bones(poses: Poses, layout: Layout) -> Float[np.ndarray, "poses joints"]:

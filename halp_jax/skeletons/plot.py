@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layouts_known import Frames, Layout
 
 # Blue, vermilion, green and purple of Okabe and Ito's palette; the first two differ in grey too.
 BODY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -39,10 +39,7 @@ UPS = tuple(_VIEWS)
 
 
 def project(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
-    layout: Layout,
-    turn: float | None = None,
-    up: str = "z",
+    frames: Frames, layout: Layout, turn: float | None = None, up: str = "z"
 ) -> Float[np.ndarray, "time bodies joints 2"]:
     """(right, up) coordinates of every joint for a viewer `turn` degrees beside the front.
 
@@ -78,9 +75,7 @@ def project(
     return flat - middle[:, None, None]
 
 
-def find_present(
-    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout
-) -> Bool[np.ndarray, "time bodies joints"]:
+def find_present(frames: Frames, layout: Layout) -> Bool[np.ndarray, "time bodies joints"]:
     """Which joints are there: not at exactly zero, except the centre of a body that is there."""
     present = frames.any(-1)
     if layout.axes == 3:
@@ -140,7 +135,7 @@ def plot_grid(
 
 
 def save_animation(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
+    frames: Frames,
     layout: Layout,
     path: str | os.PathLike,
     title: str = "",

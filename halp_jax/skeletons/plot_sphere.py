@@ -132,24 +132,19 @@ def plot_great_circle(
         label=f"positives are drawn here: t from {drawn[0]:.2f} to {drawn[1]:.2f}",
     )  # fmt: skip
     plain = [j for j in others if j not in (selected, rival)]
-    for j in plain:
-        axes.plot(where, similarities[:, j], color=_GREY, lw=0.8, zorder=1)
-    if plain:
-        axes.plot([], [], color=_GREY, lw=0.8, label=f"the other {len(plain)} prototypes")
+    for number, j in enumerate(plain):
+        label = None if number else f"the other {len(plain)} prototypes"
+        axes.plot(where, similarities[:, j], color=_GREY, lw=0.8, zorder=1, label=label)
+
+    def draw(number: int, style: str, colour: str, width: float, what: str) -> None:
+        label = f"prototype {number}{what}"
+        axes.plot(where, similarities[:, number], style, color=colour, lw=width, label=label)
+
     if rival not in (selected, home):
-        axes.plot(
-            where, similarities[:, rival], "-.", color=_COLOURS[2], lw=2,
-            label=f"prototype {rival}: highest rival at t*",
-        )  # fmt: skip
-    ends = "P_sel: where the geodesic ends" + (", highest rival at t*" if rival == selected else "")
-    axes.plot(
-        where, similarities[:, selected], "--", color=_COLOURS[1], lw=2,
-        label=f"prototype {selected}, {ends}",
-    )  # fmt: skip
-    axes.plot(
-        where, similarities[:, home], color=_COLOURS[0], lw=2.4,
-        label=f"prototype {home}, P*: nearest to the anchor",
-    )  # fmt: skip
+        draw(rival, "-.", _COLOURS[2], 2, ": highest rival at t*")
+    ends = ", highest rival at t*" if rival == selected else ""
+    draw(selected, "--", _COLOURS[1], 2, f", P_sel: where the geodesic ends{ends}")
+    draw(home, "-", _COLOURS[0], 2.4, ", P*: nearest to the anchor")
     axes.axvline(t_star, color="black", lw=1.1, ls=":", label=f"t* = {t_star:.3f}")
     axes.plot(t_star, prototypes[home] @ at_star, "o", ms=7, mfc="white", mec="black", zorder=5)
     angle = np.degrees(np.arccos(np.clip(anchor @ prototypes[selected], -1, 1)))

@@ -5,18 +5,14 @@ of what `prepare` wrote, whenever one is read. A clip is [time, bodies, joints, 
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from halp_jax.skeletons.augment import crop, keep_first, transform
+from halp_jax.skeletons.augment import Clip, Count, View, crop, keep_first, transform
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.turned import centre_bodies, count_frames, turn_bodies
 
-Clip = Float[Array, "time bodies joints xyz"]
 
-
-def prepare_clip(
-    clip: Clip, layout: Layout, num_frames: int = 300, up: str = "y"
-) -> Float[Array, "new_time bodies joints xyz"]:
+def prepare_clip(clip: Clip, layout: Layout, num_frames: int = 300, up: str = "y") -> View:
     """The clip as the authors' arrays have it: relative to each body's root, then turned in every frame.
 
     A longer clip is resampled to `num_frames` (released: cut). Joints in a picture are not turned.
@@ -34,7 +30,7 @@ def prepare_clip(
     return keep_first(clip, jnp.minimum(length, size))
 
 
-def stretch(clip: Clip, length: Int[Array, ""] | int, factor: Float[Array, ""] | float) -> Clip:
+def stretch(clip: Clip, length: Count, factor: Float[Array, ""] | float) -> Clip:
     """The first `length` frames resampled to `factor` times as many; what passes the clip's end is cut."""
     size = jnp.maximum(jnp.floor(length * factor).astype(jnp.int32), 1)
     return crop(clip, 0, jnp.maximum(length, 1), len(clip), size)

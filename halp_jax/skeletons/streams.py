@@ -1,16 +1,14 @@
 """The three streams of a clip: joint positions, their motion, the bones (AS-CAL / 2s-AGCN / CMD)."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
+from halp_jax.skeletons.augment import Clip
 from halp_jax.skeletons.layout import Layout
 
 STREAMS = ("joint", "motion", "bone")
 
 
-def make_stream(
-    frames: Float[Array, "time bodies joints xyz"], name: str, layout: Layout
-) -> Float[Array, "time bodies joints xyz"]:
+def make_stream(frames: Clip, name: str, layout: Layout) -> Clip:
     """One stream of a clip [time, bodies, joints, 3].
 
     motion is the difference to the next frame, the last frame 0; bone is a joint minus its parent,

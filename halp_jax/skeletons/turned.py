@@ -8,15 +8,13 @@ camera's height and tilt are gone.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from halp_jax.skeletons.augment import crop
+from halp_jax.skeletons.augment import Clip, View, crop
 from halp_jax.skeletons.layout import Layout
 
 UP = ("y", "z")
 _TINY = 1e-4  # metres, added to the length of the shoulder line
-
-Clip = Float[Array, "time bodies joints xyz"]
 
 
 def count_frames(clip: Clip) -> Int[Array, ""]:
@@ -47,9 +45,7 @@ def turn_bodies(clip: Clip, layout: Layout, up: str = "y") -> Clip:
     return turned.at[..., depth].set(sin * x + cos * z)
 
 
-def prepare_clip(
-    clip: Clip, layout: Layout, num_frames: int = 50, up: str = "y"
-) -> Float[Array, "new_time bodies joints xyz"]:
+def prepare_clip(clip: Clip, layout: Layout, num_frames: int = 50, up: str = "y") -> View:
     """The clip as AimCLR's arrays have it. Joints in a picture are not turned.
 
     A clip that never shows the first body is returned as zeros.

@@ -17,28 +17,27 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Shaped
+from ml_collections import ConfigDict
 from orbax.checkpoint import multihost
 
 from halp_jax.errors import UserError
-from halp_jax.training.shutdown import AgreedError, describe, leave, listen
-from halp_jax.training.signals import handled
+from halp_jax.training.shutdown import AgreedError, handled, listen
 
-__all__ = ["AgreedError", "describe", "leave"]  # of `ending`, for the commands
 VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
+UNSET = {"coordinator": "", "num_processes": 0, "process_id": -1}
 _MESSAGE_BYTES = 1024
 _DONE, _LOOK_EVERY = "halp_jax/done", 0.25  # a key of the coordination service; seconds
 
 
 def find_cluster(
-    cluster: Mapping[str, Any] | ml_collections.ConfigDict, environment: Mapping[str, str]
+    cluster: Mapping[str, Any] | ConfigDict, environment: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """What to call `jax.distributed.initialize` with; None for a process on its own.
 
@@ -52,14 +51,12 @@ def find_cluster(
     """
     if cluster.get("coordinator") == "auto":
         return {}
-    unset = {"coordinator": "", "num_processes": 0, "process_id": -1}
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {name: cluster.get(name, UNSET[name]) for name in VARIABLES}
     for name, variable in VARIABLES.items():
-        value = cluster.get(name)
-        given[name] = environment.get(variable) if value in (None, unset[name]) else value
-        given[name] = unset[name] if given[name] in (None, "") else given[name]
-    if any(given[name] != unset[name] for name in VARIABLES):
-        return _check_given(given, unset)
+        if given[name] == UNSET[name]:
+            given[name] = environment.get(variable) or None
+    if any(value is not None for value in given.values()):
+        return _check_given(given)
     if int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
         return {"cluster_detection_method": "slurm"}
     if int(environment.get("OMPI_COMM_WORLD_SIZE") or 1) > 1:
@@ -69,9 +66,9 @@ def find_cluster(
     return None
 
 
-def _check_given(given: dict[str, Any], unset: Mapping[str, Any]) -> dict[str, Any]:
+def _check_given(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, variable in VARIABLES.items():
-        if given[name] == unset[name]:
+        if given[name] is None:
             raise UserError(
                 f"a cluster without {name}: set --config.cluster.{name} or {variable}, "
                 "or leave out all three for a process on its own"
@@ -95,7 +92,7 @@ def _check_given(given: dict[str, Any], unset: Mapping[str, Any]) -> dict[str, A
     }  # fmt: skip
 
 
-def join(config: ml_collections.ConfigDict) -> None:
+def join(config: ConfigDict) -> None:
     """Joins the cluster of config.cluster, if there is one; before anything touches a device.
 
     Clears coordinator, num_processes and process_id in `config`: they belong to this process, not to
@@ -105,7 +102,7 @@ def join(config: ml_collections.ConfigDict) -> None:
         UserError: the others did not come within cluster.timeout_seconds, or there is no device of the
             kind that JAX_PLATFORMS asks for.
     """
-    cluster = config.get("cluster", ml_collections.ConfigDict())
+    cluster = config.get("cluster", ConfigDict())
     options = find_cluster(cluster, os.environ)
     if options is not None and not jax.distributed.is_initialized():
         seconds = cluster.get("timeout_seconds", 300)
@@ -134,7 +131,7 @@ def join(config: ml_collections.ConfigDict) -> None:
             " requirements-gpu.txt or requirements-tpu.txt"
         ) from error
     if cluster:
-        cluster.coordinator, cluster.num_processes, cluster.process_id = "", 0, -1
+        cluster.update(UNSET)
 
 
 @contextlib.contextmanager
@@ -186,17 +183,15 @@ def exchange(text: str) -> list[str]:
     """The texts of all processes, cut at 1024 bytes each."""
     if jax.process_count() == 1:
         return [text]
-    row = np.zeros(_MESSAGE_BYTES, np.uint8)
-    encoded = np.frombuffer(text.encode()[:_MESSAGE_BYTES], np.uint8)
-    row[: len(encoded)] = encoded
-    rows = np.asarray(multihost_utils.process_allgather(row))
+    encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+    rows = np.asarray(multihost_utils.process_allgather(np.frombuffer(encoded, np.uint8)))
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
 
 
 def leave_to_first(work: Callable[[], Any]) -> Any:
     """`work()`, done by process 0 alone; the others wait, for days if need be, and get None.
 
-    Where process 0 fails, all end, as `leave` has it.
+    Where process 0 fails, all end, as `shutdown.leave` has it.
     """
     if jax.process_count() == 1:
         return work()
@@ -255,12 +250,9 @@ def broadcast_tree(tree: Any) -> Any:
     words = np.pad(data, (0, -len(data) % 4)).view(np.uint32)
     data = np.asarray(multihost_utils.broadcast_one_to_all(words)).view(np.uint8)
     ends = np.cumsum([leaf.nbytes for leaf in leaves])
-    parts = [data[end - leaf.nbytes : end] for end, leaf in zip(ends, leaves, strict=True)]
     return structure.unflatten(
-        [
-            np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape)
-            for part, leaf in zip(parts, leaves, strict=True)
-        ]
+        np.frombuffer(data[end - leaf.nbytes : end].tobytes(), leaf.dtype).reshape(leaf.shape)
+        for end, leaf in zip(ends, leaves, strict=True)
     )
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from halp_jax.datasets.atomic_write import atomic_write
-from halp_jax.errors import UserError
+from halp_jax.errors import UserError, import_optional
 
 METRICS = "metrics.jsonl"
 log = logging.getLogger("halp_jax")
 ADVICE = "make room and start the same command again: it resumes from the newest checkpoint"
+
+OTHERWISE = ", or leave it False (metrics.jsonl is always written)"
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -105,14 +107,8 @@ class Journal:
 
 def open_tensorboard(workdir: str | os.PathLike[str], last_step: int) -> Any:
     """A tensorboardX writer for `workdir/tensorboard`, which hides what came after `last_step`."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "train.tensorboard=True needs the package tensorboardX: pip install tensorboardX, "
-            "or leave it False (metrics.jsonl is always written)"
-        ) from None
-    return SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=last_step + 1)
+    library = import_optional("tensorboardX", "tensorboardX", "train.tensorboard=True", OTHERWISE)
+    return library.SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=last_step + 1)
 
 
 def open_wandb(workdir: str | os.PathLike[str]) -> Any:
@@ -120,13 +116,7 @@ def open_wandb(workdir: str | os.PathLike[str]) -> Any:
 
     Where and whether it uploads is wandb's own setting (WANDB_MODE=offline keeps it in the workdir).
     """
-    try:
-        import wandb
-    except ImportError:
-        raise UserError(
-            "train.wandb=True needs the package wandb: pip install wandb, or leave it False "
-            "(metrics.jsonl is always written)"
-        ) from None
+    wandb = import_optional("wandb", "wandb", "train.wandb=True", OTHERWISE)
     path = Path(workdir).resolve()
     identity = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     config = json.loads((path / "config.json").read_text())
