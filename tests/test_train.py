@@ -24,7 +24,7 @@ from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import find_collapse
 from halp_jax.methods.moco import step_flops
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, checks, loop, meter, report, shutdown
+from halp_jax.training import checkpoint, checks, loop, report, shutdown
 
 ROOT = Path(__file__).parents[1]
 HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "baseline.py")
@@ -240,7 +240,7 @@ def test_tensorboard_gets_the_same_figures(tmp_path, monkeypatch):
 
 def test_meter_averages_and_times_training_alone():
     now = [0.0]
-    measure = meter.Meter(8, 1e12, clock=lambda: now[0], newest=("mu",))
+    measure = report.Meter(8, 1e12, clock=lambda: now[0], newest=("mu",))
     now[0] = 100.0  # compilation
     measure.pause()
     for step in range(4):

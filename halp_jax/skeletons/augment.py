@@ -1,4 +1,4 @@
-"""Views of a clip: temporal crops and the spatial corruptions of the released code.
+"""Views of a clip: temporal crops and the spatial corruptions of the released code; streams.
 
 Source: feeder/augmentations.py of CMD and HaLP. One clip, one key -> one view; the caller vmaps.
 A clip is [time, bodies, joints, 3] of which the first `length` frames are valid.
@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float, Int, Key
 
+from halp_jax.skeletons.layout import Layout
+
 Clip = Float[Array, "time bodies joints xyz"]
 View = Float[Array, "new_time bodies joints xyz"]
 Count = Int[Array, ""] | int
 Rng = Key[Array, ""]
+STREAMS = ("joint", "motion", "bone")  # positions, their motion, the bones (AS-CAL / 2s-AGCN / CMD)
 
 
 def crop(
@@ -134,3 +137,18 @@ def permute_segments(frames: Clip, length: Count, order: Int[Array, " segments"]
     moved = place < len(order)
     source = order[jnp.minimum(place, len(order) - 1)] * size + time % jnp.maximum(size, 1)
     return frames[jnp.where(moved & (size > 0), source, time)]
+
+
+def make_stream(frames: Clip, name: str, layout: Layout) -> Clip:
+    """One stream of a clip [time, bodies, joints, 3].
+
+    motion is the difference to the next frame, the last frame 0; bone is a joint minus its parent,
+    the root 0.
+    """
+    if name == "joint":
+        return frames
+    if name == "motion":
+        return jnp.concatenate([frames[1:] - frames[:-1], jnp.zeros_like(frames[:1])])
+    if name == "bone":
+        return frames - frames[:, :, jnp.array(layout.parents)]
+    raise ValueError(f"unknown stream {name!r}: one of {', '.join(STREAMS)}")

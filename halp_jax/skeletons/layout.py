@@ -36,19 +36,13 @@ _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
 # Two names of one joint, in Kinect v1 and v2; all others have the same name in both. v1's shoulder
 # centre lies between the shoulders, as v2's spine shoulder does; the neck, above it, is new in v2.
 SYNONYMS = (
-    ("hip centre", "spine base"),
-    ("spine", "spine middle"),
-    ("shoulder centre", "spine shoulder"),
-    ("hip centre", "mid hip"),
-    ("spine base", "mid hip"),
-    ("shoulder centre", "mid shoulder"),
-    ("spine shoulder", "mid shoulder"),
+    ("hip centre", "spine base"), ("spine", "spine middle"), ("shoulder centre", "spine shoulder"),
+    ("hip centre", "mid hip"), ("spine base", "mid hip"),
+    ("shoulder centre", "mid shoulder"), ("spine shoulder", "mid shoulder"),
     ("shoulder centre", "neck"),  # where there is only one of the two
-    ("left wrist", "left hand"),
-    ("right wrist", "right hand"),
-    ("left ankle", "left foot"),
-    ("right ankle", "right foot"),
-)
+    ("left wrist", "left hand"), ("right wrist", "right hand"),
+    ("left ankle", "left foot"), ("right ankle", "right foot"),
+)  # fmt: skip
 
 
 def get_layout(name: str) -> Layout:
@@ -122,9 +116,8 @@ def guess_layout(joints: int, axes: int) -> Layout | None:
     Of the two with 25 joints in a picture it is body25, OpenPose's default. No array is taken for one of
     motion capture by its number of joints alone.
     """
-    known = [each for each in LAYOUTS.values() if each not in MOCAP_LAYOUTS]
-    found = [each for each in known if each.takes(joints) and each.axes == axes]
-    return found[0] if found else None
+    known = (each for each in LAYOUTS.values() if each not in MOCAP_LAYOUTS)
+    return next((each for each in known if each.takes(joints) and each.axes == axes), None)
 
 
 def describe_layout(layout: Layout) -> str | dict[str, Any]:

@@ -24,15 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import (
-    LAYOUTS,
-    MAX_BODIES,
-    Layout,
-    describe_layout,
-    find_known,
-    get_layout,
-    register_layout,
-)
+from halp_jax.skeletons import layout as layouts
+from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.names import find_sides, split_side
 
 MAX_JOINTS, MAX_BYTES = 300, 2**20
@@ -48,8 +41,8 @@ def find_layout(name: str, option: str = "--layout") -> Layout:
     Raises:
         UserError: there is no such layout or file, or the file is no sound layout.
     """
-    if name in LAYOUTS or not name.endswith(".json"):
-        return get_layout(name)
+    if name in layouts.LAYOUTS or not name.endswith(".json"):
+        return layouts.get_layout(name)
     path = Path(name).expanduser()
     try:
         with path.open("rb") as file:
@@ -63,7 +56,7 @@ def find_layout(name: str, option: str = "--layout") -> Layout:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: no JSON ({reason}); correct it") from error
-    return register_layout(parse_layout(fields, str(path)))
+    return layouts.register_layout(parse_layout(fields, str(path)))
 
 
 def restore_layout(described: Any) -> Layout:
@@ -74,15 +67,15 @@ def restore_layout(described: Any) -> Layout:
     """
     if isinstance(described, Mapping):
         layout = parse_layout(described, "the data set's layout")
-        known = find_known(layout.name)
+        known = layouts.find_known(layout.name)
         if known and known.view_spine:
             before = dataclasses.replace(known, spine=known.view_spine, view_spine=None)
             if layout == before:  # of a data set older than the two spines
                 return known
-        return register_layout(layout)
+        return layouts.register_layout(layout)
     if not isinstance(described, str):
         raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")
-    return get_layout(described)
+    return layouts.get_layout(described)
 
 
 def to_layout(layout: Layout | str) -> Layout:
@@ -93,7 +86,7 @@ def to_layout(layout: Layout | str) -> Layout:
     """
     if isinstance(layout, str):
         return find_layout(layout)
-    return restore_layout(describe_layout(layout))
+    return restore_layout(layouts.describe_layout(layout))
 
 
 def parse_layout(fields: Any, where: str) -> Layout:
@@ -132,8 +125,8 @@ def _parse(fields: Any) -> Layout:
     parents = _find_all("parents", fields["parents"], number, len(joints))
     _check_tree(parents, joints)
     bodies, axes = fields["bodies"], fields.get("axes", 3)
-    if type(bodies) is not int or not 1 <= bodies <= MAX_BODIES:
-        raise UserError(f"bodies must be a whole number from 1 to {MAX_BODIES}; correct it")
+    if type(bodies) is not int or not 1 <= bodies <= layouts.MAX_BODIES:
+        raise UserError(f"bodies must be a whole number from 1 to {layouts.MAX_BODIES}; correct it")
     if type(axes) is not int or axes not in (2, 3):
         raise UserError("axes must be 2 or 3; correct it")
     pairs = {}

@@ -109,10 +109,7 @@ NTU25 = _make(
     parents=(
         1, 20, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 20, 22, 7, 24, 11,
     ),
-    bodies=2,
-    centre=1,
-    spine=(0, 1),
-    shoulders=(8, 4),
+    bodies=2, centre=1, spine=(0, 1), shoulders=(8, 4),
 )  # fmt: skip
 
 # The shoulder centre is the root, as joint 20 is for ntu25.
@@ -135,11 +132,8 @@ COCO17 = _make(
         "right hip", "left knee", "right knee", "left ankle", "right ankle",
     ),
     parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
-    bodies=2,
-    centre=0,
-    spine=(11, 5),  # there is no joint in the middle: the left side of the trunk
-    shoulders=(6, 5),
-    axes=2,
+    # There is no joint in the middle: the spine is the left side of the trunk.
+    bodies=2, centre=0, spine=(11, 5), shoulders=(6, 5), axes=2,
 )  # fmt: skip
 
 OPENPOSE18 = _make(
@@ -150,11 +144,7 @@ OPENPOSE18 = _make(
         "left knee", "left ankle", "right eye", "left eye", "right ear", "left ear",
     ),
     parents=(1, 1, 1, 2, 3, 1, 5, 6, 2, 8, 9, 5, 11, 12, 0, 0, 14, 15),
-    bodies=2,
-    centre=1,
-    spine=(11, 1),
-    shoulders=(2, 5),
-    axes=2,
+    bodies=2, centre=1, spine=(11, 1), shoulders=(2, 5), axes=2,
 )  # fmt: skip
 
 # The 18 joints of OpenPose, the middle of the hips, and feet.
@@ -170,11 +160,7 @@ BODY25 = _make(
     parents=(
         1, 8, 1, 2, 3, 1, 5, 6, 8, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11,
     ),
-    bodies=2,
-    centre=8,
-    spine=(8, 1),
-    shoulders=(2, 5),
-    axes=2,
+    bodies=2, centre=8, spine=(8, 1), shoulders=(2, 5), axes=2,
 )  # fmt: skip
 
 # OpenPose's 25 joints of another order: those of COCO, neck and crown, and feet.
@@ -185,11 +171,7 @@ BODY25B = _make(
         "right big toe", "right small toe", "right heel",
     ),
     parents=(*COCO17.parents, 0, 17, 15, 19, 15, 16, 22, 16),
-    bodies=2,
-    centre=0,
-    spine=(11, 5),
-    shoulders=(6, 5),
-    axes=2,
+    bodies=2, centre=0, spine=(11, 5), shoulders=(6, 5), axes=2,
 )  # fmt: skip
 
 HALPE26 = _make(
@@ -200,11 +182,7 @@ HALPE26 = _make(
     ),
     parents=(18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 0, 19, 19, 15, 16, 20, 21,
              15, 16),
-    bodies=2,
-    centre=19,
-    spine=(19, 18),
-    shoulders=(6, 5),
-    axes=2,
+    bodies=2, centre=19, spine=(19, 18), shoulders=(6, 5), axes=2,
 )  # fmt: skip
 
 # BlazePose has no joint in the middle of the body: the two that stand it upright are made.
@@ -220,10 +198,7 @@ MEDIAPIPE33 = _make(
     ),
     parents=(34, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 34, 34, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 33,
              33, 23, 24, 25, 26, 27, 28, 27, 28, 33, 33),
-    bodies=1,
-    centre=33,
-    spine=(33, 34),
-    shoulders=(12, 11),
+    bodies=1, centre=33, spine=(33, 34), shoulders=(12, 11),
     means=((33, (23, 24)), (34, (11, 12))),
 )  # fmt: skip
 

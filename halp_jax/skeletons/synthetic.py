@@ -49,10 +49,7 @@ class Scene:
     lost: Bool[np.ndarray, "time bodies joints"]
     missing: Bool[np.ndarray, " time"]
     label: int
-    subject: int
     camera: int
-    setup: int
-    performance: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +80,7 @@ def make_clip(seed: int, index: int) -> Float[np.ndarray, "time 2 25 3"]:
 
 def make_scene(seed: int, index: int) -> Scene:
     """The clip with its ground truth. Pure in (seed, index)."""
-    label, subject, camera, setup, performance = clip_facts(index)
+    label, subject, camera, setup, _ = clip_facts(index)
     action, rng = ACTIONS[label], _generator(seed, 0, index)
     people = [_plot_person(seed, subject)]
     if action.partner:
@@ -93,7 +90,7 @@ def make_scene(seed: int, index: int) -> Scene:
     motion = _act(rng, action, people, moments)
     frames = place_before_camera(rng, motion, camera, setup)
     frames, lost, missing = sense(rng, frames)
-    return Scene(motion, frames, lost, missing, label, subject, camera, setup, performance)
+    return Scene(motion, frames, lost, missing, label, camera)
 
 
 def _generator(seed: int, *words: int) -> np.random.Generator:

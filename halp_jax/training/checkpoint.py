@@ -27,15 +27,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.methods.upgrade import upgrade_config
 from halp_jax.training import checkpoint_io
-from halp_jax.training.checkpoint_io import (
-    CHECKPOINTS,
-    Damaged,
-    PathLike,
-    Template,
-    checksum,
-    flatten,
-    make_template,
-)
+from halp_jax.training.checkpoint_io import CHECKPOINTS, Damaged, PathLike, Template, flatten
 
 CONFIG, DAMAGED = "config.json", "damaged"
 LOOKS = 20  # at the checkpoints of a run that replaces them while they are read
@@ -124,7 +116,10 @@ def save(
         return
     finish(manager)
     table = {name: np.array(leaf) for name, leaf in flatten(state).items() if leaf.size}
-    info = {**(info or {}), "checksums": {name: checksum(leaf) for name, leaf in table.items()}}
+    info = {
+        **(info or {}),
+        "checksums": {name: checkpoint_io.checksum(leaf) for name, leaf in table.items()},
+    }
     content = ocp.args.Composite(state=ocp.args.PyTreeSave(table), info=ocp.args.JsonSave(info))
     try:
         manager.save(step, args=content)
@@ -192,7 +187,7 @@ def restore_state(workdir: PathLike, step: int | None = None) -> tuple[Any, int]
         info = checkpoint_io.read_info(manager, chosen)
         layout, classes = graphs.restore(info["layout"]), info.get("num_classes", 0)
         spec = Spec(layout, num_classes=classes)
-        template = make_template(lambda: methods.create_state(config, spec))
+        template = checkpoint_io.make_template(lambda: methods.create_state(config, spec))
         return checkpoint_io.read(manager, chosen, template)[0], chosen
 
     return _read_newest(workdir, step, read)

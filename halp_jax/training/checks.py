@@ -61,19 +61,17 @@ def count_steps(config: ConfigDict, clips: int) -> tuple[int, int]:
 
 def check_dataset(config: ConfigDict, dataset: Any, indices: Int[np.ndarray, " clips"]) -> None:
     """Refuses a data set, or these clips of it, that this config cannot train on."""
-    count, method = len(indices), methods.find_method(config)
+    method = methods.find_method(config)
     where = f"{config.data.dir}, split {config.data.split}"
-    wanted = getattr(method, "UNIT", "clips")
-    if dataset.unit != wanted:
-        check.refuse(
-            config, "method", f"it learns from {wanted}, {config.data.dir} holds {dataset.unit}"
-        )
-    if count < (1 if method.KEEPS_REST else config.train.batch_size):
+    if dataset.unit != (wanted := getattr(method, "UNIT", "clips")):
+        why = f"it learns from {wanted}, {config.data.dir} holds {dataset.unit}"
+        check.refuse(config, "method", why)
+    steps, steps_per_epoch = count_steps(config, len(indices))
+    if not steps:
         raise UserError(
-            f"{where} has {count} training {dataset.unit}, fewer than train.batch_size="
+            f"{where} has {len(indices)} training {dataset.unit}, fewer than train.batch_size="
             f"{config.train.batch_size}: lower it with --config.train.batch_size"
         )
-    _, steps_per_epoch = count_steps(config, count)
     method.check_config(config, Spec(dataset.layout, steps_per_epoch, dataset.num_classes))
     if config.knn.every_epochs and not lacks_labels(dataset, config.data.split):
         if not len(dataset.indices(config.data.split, "test")):

@@ -106,20 +106,24 @@ def join(config: ConfigDict) -> None:
     options = find_cluster(cluster, os.environ)
     if options is not None and not jax.distributed.is_initialized():
         seconds = cluster.get("timeout_seconds", 300)
+        timer = threading.Timer(seconds, _give_up, (seconds,))
+        timer.daemon = True
+        timer.start()
         try:
-            with _expect_others(seconds):
-                jax.distributed.initialize(
-                    **options,
-                    # Longer: when its own time is over, jax aborts the process.
-                    initialization_timeout=seconds + 60,
-                    heartbeat_timeout_seconds=cluster.get("heartbeat_seconds", 100),
-                )
+            jax.distributed.initialize(
+                **options,
+                # Longer: when its own time is over, jax aborts the process.
+                initialization_timeout=seconds + 60,
+                heartbeat_timeout_seconds=cluster.get("heartbeat_seconds", 100),
+            )
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"cannot join the cluster ({reason}); check that all processes run, with the same "
                 "coordinator and number of processes"
             ) from error
+        finally:
+            timer.cancel()
         jax.process_index()  # all meet here
         listen()
     try:
@@ -134,25 +138,14 @@ def join(config: ConfigDict) -> None:
         cluster.update(UNSET)
 
 
-@contextlib.contextmanager
-def _expect_others(seconds: int) -> Iterator[None]:
-    """Ends the process with one line where the block takes longer."""
-
-    def give_up() -> None:
-        print(
-            f"error: the other processes did not come within {seconds} s; check that all run, with "
-            "the same coordinator and number of processes, or raise --config.cluster.timeout_seconds",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-        os._exit(1)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _give_up(seconds: int) -> None:
+    """Ends the process with one line: the others have not come."""
+    print(
+        f"error: the other processes did not come within {seconds} s; check that all run, with "
+        "the same coordinator and number of processes, or raise --config.cluster.timeout_seconds",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    os._exit(1)
 
 
 def is_first() -> bool:
@@ -218,9 +211,7 @@ def assert_same_on_all(what: str, value: Any) -> None:
 
 def broadcast_scalar(value: int) -> int:
     """The value that process 0 has."""
-    if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+    return int(broadcast_tree(np.int32(value)))
 
 
 def local_shard(rows: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " share"]:

@@ -29,7 +29,6 @@ from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
 from halp_jax.training import checkpoint, checks, cluster, normalization, parallel, report
 from halp_jax.training.checkpoint_io import PathLike, make_template
-from halp_jax.training.meter import Meter
 from halp_jax.training.shutdown import Interrupted, StopRequest
 
 log = logging.getLogger("halp_jax")
@@ -97,7 +96,11 @@ def train(
         with cluster.fail_together():
             if main:
                 stack.enter_context(checks.lock_workdir(workdir))
-                _write_config(workdir, config)
+                if checkpoint.has_checkpoint(workdir):
+                    before = checkpoint.load_config(workdir)
+                    for change in checks.check_same_run(before, config, workdir):
+                        log.warning("resuming in %s with another %s", workdir, change)
+                checkpoint.save_config(workdir, config)
                 opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
                 manager = stack.enter_context(opened)
                 state, averages = _begin(config, spec, info, manager, prepare)
@@ -174,7 +177,7 @@ def train(
         )  # fmt: skip
         batches = parallel.prefetch(reading, place)
         stack.callback(batches.close)
-        meter = Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
+        meter = report.Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
         shown = ("epoch", "loss", *method.SHOWN, "model_tflops_per_s")
         first, warned, saved_at = step, False, time.monotonic()
         patience = 60 * config.checkpoint.every_minutes or math.inf
@@ -219,14 +222,6 @@ def train(
         if manager:
             checkpoint.finish(manager)
         return state
-
-
-def _write_config(workdir: Path, config: ConfigDict) -> None:
-    """Saves the config; names what differs from the run that this one continues, or refuses."""
-    if checkpoint.has_checkpoint(workdir):
-        for change in checks.check_same_run(checkpoint.load_config(workdir), config, workdir):
-            log.warning("resuming in %s with another %s", workdir, change)
-    checkpoint.save_config(workdir, config)
 
 
 def _begin(
