@@ -141,9 +141,9 @@ def plot_great_circle(
         axes.plot(where, similarities[:, number], style, color=colour, lw=width, label=label)
 
     if rival not in (selected, home):
-        draw(rival, "-.", _COLOURS[2], 2, ": highest rival at t*")
+        draw(rival, "-.", _COLOURS[2], 2.0, ": highest rival at t*")
     ends = ", highest rival at t*" if rival == selected else ""
-    draw(selected, "--", _COLOURS[1], 2, f", P_sel: where the geodesic ends{ends}")
+    draw(selected, "--", _COLOURS[1], 2.0, f", P_sel: where the geodesic ends{ends}")
     draw(home, "-", _COLOURS[0], 2.4, ", P*: nearest to the anchor")
     axes.axvline(t_star, color="black", lw=1.1, ls=":", label=f"t* = {t_star:.3f}")
     axes.plot(t_star, prototypes[home] @ at_star, "o", ms=7, mfc="white", mec="black", zorder=5)
