@@ -25,7 +25,7 @@ from halp_jax.methods.streams import split_streams
 from halp_jax.skeletons.augment import random_view
 from halp_jax.training import parallel
 from halp_jax.training.loop import USED
-from halp_jax.training.meter import Meter
+from halp_jax.training.report import Meter
 
 QUICK = {"clips": 64, "batch": 16, "width": 32, "queue": 256, "steps": 3, "repeats": 2, "cores": 1}
 QUICK |= {"layers": 1}

@@ -26,15 +26,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from halp_jax import datasets
 from halp_jax.errors import UserError
 from halp_jax.methods import moco, released_stgcn, torch_names, torch_state
 from halp_jax.options import CONFIGS, make_parser, names_config_file, parse_config, run_command
+from halp_jax.skeletons.augment import STREAMS
 from halp_jax.skeletons.layout import describe_layout
 from halp_jax.skeletons.layout_file import restore_layout
-from halp_jax.skeletons.streams import STREAMS
 from halp_jax.training import checkpoint, normalization, torch_files
 from halp_jax.training.torch_files import Content, naming
 
@@ -71,7 +71,7 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
             raise UserError(f"its step is {str(run['step'])[:40]}")
         layout = torch_state.find_layout(sizes.inputs, args.layout or run["info"].get("layout", ""))
     with torch_files.appear(workdir) as folder:
-        config, from_file = start_config(args, options, content, folder)
+        config, from_file = start_config(args, options, content)
         with naming(source):
             if not (from_file or content.ours):
                 set_released(config, sizes)
@@ -84,9 +84,7 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
             )  # fmt: skip
             info = run["info"] or describe(content, config, which)
             info["layout"] = describe_layout(layout)
-        checkpoint.save_config(folder, config)
-        with checkpoint.open_manager(folder, config) as manager:
-            checkpoint.save(manager, int(state.step), state, info)
+        write_run(folder, config, state, info)
     lines = [f"of the file: config.{change}" for change in changes if from_file]
     epoch = "" if content.epoch is None else f" (epoch {content.epoch})"
     lines.append(
@@ -119,10 +117,8 @@ def import_stgcn(args: argparse.Namespace, options: list[str], content: Content)
     with torch_files.appear(workdir) as folder:
         with naming(source):
             state = released_stgcn.to_state(content.arrays, config, layout)
-        checkpoint.save_config(folder, config)
         info = {"layout": describe_layout(layout), "normalize": "none"}
-        with checkpoint.open_manager(folder, config) as manager:
-            checkpoint.save(manager, int(state.step), state, info)
+        write_run(folder, config, state, info)
     return (
         f"{workdir}: step {int(state.step)}, {', '.join(config.streams)}, width {sizes.width}, queue "
         f"{sizes.queue_size}\nit takes clips prepared with --normalize=none --bodies=slot; a warm start "
@@ -130,21 +126,27 @@ def import_stgcn(args: argparse.Namespace, options: list[str], content: Content)
     )
 
 
+def write_run(folder: Path, config: ConfigDict, state: Any, info: dict[str, Any]) -> None:
+    """Makes the folder a run that ends at this state."""
+    checkpoint.save_config(folder, config)
+    with checkpoint.open_manager(folder, config) as manager:
+        checkpoint.save(manager, int(state.step), state, info)
+
+
 def start_config(
-    args: argparse.Namespace, options: list[str], content: Content, folder: Path
-) -> tuple[ml_collections.ConfigDict, bool]:
+    args: argparse.Namespace, options: list[str], content: Content
+) -> tuple[ConfigDict, bool]:
     """The config before the file's sizes enter, and whether the user gave a file of it.
 
     It is that of --config, else the one that our own files carry, else the default.
     """
-    from_file = names_config_file(options)
+    from_file, own = names_config_file(options), None
     if content.ours and not from_file:
         with naming(Path(args.source)):
-            checkpoint.save_config(folder, checkpoint.parse_config(content.ours["config"]))
+            own = checkpoint.parse_config(content.ours["config"])
     elif not from_file:
         options = ["--config=configs/default.py", *options]
-    named = names_config_file(options)
-    config = parse_config(options, None if named else checkpoint.load_config(folder))
+    config = parse_config(options, own)
     config.unlock()
     if not content.ours:  # the released networks are of this kind, whatever a config says
         config.encoder.direction, config.encoder.pooling = "forward", "last"
@@ -153,7 +155,7 @@ def start_config(
     return config, from_file
 
 
-def set_released(config: ml_collections.ConfigDict, sizes: torch_names.Sizes) -> None:
+def set_released(config: ConfigDict, sizes: torch_names.Sizes) -> None:
     """Weights of the losses that such a model was released with, and no more than its queue holds."""
     config.halp.mu = 2.0 if sizes.num_prototypes else 0.0
     config.cmd.nu = 1.0 if len(sizes.endings) > 1 else 0.0
@@ -162,7 +164,7 @@ def set_released(config: ml_collections.ConfigDict, sizes: torch_names.Sizes) ->
 
 
 def choose_streams(
-    named: str | None, config: ml_collections.ConfigDict, sizes: torch_names.Sizes
+    named: str | None, config: ConfigDict, sizes: torch_names.Sizes
 ) -> tuple[torch_names.Sizes, tuple[str, ...]]:
     """The names of the file's streams, in the config's order where it has the same ones."""
     own = tuple(config.streams)
@@ -175,7 +177,7 @@ def choose_streams(
     return sizes._replace(endings=tuple(torch_names.ENDINGS[s] for s in streams)), streams
 
 
-def describe(content: Content, config: ml_collections.ConfigDict, momentum: str) -> dict[str, Any]:
+def describe(content: Content, config: ConfigDict, momentum: str) -> dict[str, Any]:
     """What is noted beside the state: steps an epoch, and what the released layout alone knows."""
     tracked = {n: int(a) for n, a in content.arrays.items() if n.endswith(torch_names.TRACKED)}
     known = {"num_batches_tracked": tracked, "momentum": momentum, "epoch": content.epoch or 0}
@@ -212,33 +214,39 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     if path.exists():
         raise UserError(f"{path} exists; choose another file")
     config = checkpoint.load_config(args.workdir)
-    if config.encoder.name == "stgcn" and config.method in ("aimclr", "crossclr"):
-        state, step = checkpoint.restore_state(args.workdir, args.step)
-        layout = restore_layout(checkpoint.load_info(args.workdir, step)["layout"])
-        arrays = released_stgcn.from_state(state, config, layout)
-        torch_files.write_file(path, Content(arrays, bare=True))
-        return f"{path}: {len(arrays)} arrays, step {step}, {path.stat().st_size / 2**20:.1f} MiB"
-    if config.method != "moco" or config.encoder.name != "bigru":
+    encoder = config.encoder
+    is_stgcn = encoder.name == "stgcn" and config.method in ("aimclr", "crossclr")
+    if not is_stgcn and (config.method, encoder.name) != ("moco", "bigru"):
         raise UserError(
-            f"runs of {config.method} with the encoder {config.encoder.name} have no released form"
+            f"runs of {config.method} with the encoder {encoder.name} have no released form"
         )
-    if path.suffix != torch_files.SAFETENSORS and (
-        (config.encoder.direction, config.encoder.pooling) != ("forward", "last")
-    ):
-        raise UserError(
-            f"the released code has no encoder of direction {config.encoder.direction} and pooling "
-            f"{config.encoder.pooling}: write --to=FILE{torch_files.SAFETENSORS}"
-        )
+    if not is_stgcn and path.suffix != torch_files.SAFETENSORS:
+        if (encoder.direction, encoder.pooling) != ("forward", "last"):
+            raise UserError(
+                f"the released code has no encoder of direction {encoder.direction} and pooling "
+                f"{encoder.pooling}: write --to=FILE{torch_files.SAFETENSORS}"
+            )
     state, step = checkpoint.restore_state(args.workdir, args.step)
     info = checkpoint.load_info(args.workdir, step)
+    if is_stgcn:
+        layout = restore_layout(info["layout"])
+        content = Content(released_stgcn.from_state(state, config, layout), bare=True)
+    else:
+        content = make_content(state, step, config, info)
+    torch_files.write_file(path, content)
+    size = path.stat().st_size / 2**20
+    return f"{path}: {len(content.arrays)} arrays, step {step}, {size:.1f} MiB"
+
+
+def make_content(state: Any, step: int, config: ConfigDict, info: dict[str, Any]) -> Content:
+    """The file of a run of MoCo, HaLP or CMD: the released layout, and what it has no place for."""
     info.pop("checksums", None)
     known, steps = info.get("released", {}), info.get("steps_per_epoch", 0)
+    has_prototypes = bool(config.halp.mu or state.extra["prototypes"].any())
     arrays, momentum = torch_state.from_state(
         state,
         tuple(config.streams),
-        with_prototypes=known.get(
-            "prototypes", bool(config.halp.mu or state.extra["prototypes"].any())
-        ),
+        with_prototypes=known.get("prototypes", has_prototypes),
         tracked=known.get("num_batches_tracked"),
     )
     _, schedules = moco.make_optimizer(config, steps)
@@ -246,9 +254,7 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     optimizer = torch_state.make_optimizer_dict(arrays, momentum, config, float(f"{rate:.6g}"))
     epoch = known.get("epoch", step // steps if steps else 0)
     run = {"version": 1, "step": step, "pushed": state.extra["queue"].pushed.tolist(), "info": info}
-    ours = {"config": config.to_json(), "run": json.dumps(run)}
-    torch_files.write_file(path, Content(arrays, optimizer, epoch, ours))
-    return f"{path}: {len(arrays)} arrays, step {step}, {path.stat().st_size / 2**20:.1f} MiB"
+    return Content(arrays, optimizer, epoch, {"config": config.to_json(), "run": json.dumps(run)})
 
 
 def convert(argv: Sequence[str]) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from halp_jax import datasets, evaluate, prepare, table, train
+from halp_jax import datasets
 from halp_jax.errors import UserError
 from halp_jax.evaluation.result_files import ENCODERS
 from halp_jax.inspect import anchors, graph_plots, maps, page, plots
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons import plot, plot_sphere
-from halp_jax.training import checkpoint
+from halp_jax.training import checkpoint, checks
 
 NUM_CLIPS = 1200
 NEXT = """
@@ -38,25 +38,14 @@ graphs (archives: chrsmrrs.github.io/datasets):
     python -m halp_jax.demo --workdir=runs/mutag --variant=graphs --source=MUTAG.zip"""
 
 
-def prepare_clips(out: Path) -> None:
-    """The embedded clips, once."""
-    if datasets.is_dataset(out):
-        return
-    command = ["-m", "halp_jax.prepare", "--format=synthetic", f"--clips={NUM_CLIPS}"]
-    type_out(*command, f"--out={out}")
-    # A process of its own: prepare reads flags and starts workers of its own.
-    subprocess.run([sys.executable, *command, f"--out={out}"], check=True)
-
-
 def type_out(*arguments: str) -> None:
     print("\n$ python " + shlex.join(arguments), flush=True)
 
 
-def type_command(module, name: str, *arguments: str) -> None:
+def type_command(name: str, *arguments: str) -> None:
     """Runs a command in this process, as its command line would; ends the demo where it fails."""
     type_out("-m", f"halp_jax.{name}", *arguments)
-    status = module.main(list(arguments))
-    if status:
+    if status := importlib.import_module(f"halp_jax.{name}").main(list(arguments)):
         sys.exit(status)
 
 
@@ -95,43 +84,45 @@ def plot_pictures(workdir: Path, part: str) -> list[Path]:
 
 def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
     """MoCo, and HaLP for the last third of the same epochs, from MoCo's state at its start."""
-    where = f"--workdir={workdir / 'moco'}"
-    type_command(train, "train", "--config=configs/demo.py:moco", where, data, *overrides)
-    config, info = checkpoint.load_config(workdir / "moco"), checkpoint.load_info(workdir / "moco")
-    start = config.halp.start_epoch * (config.train.epoch_steps or info["steps_per_epoch"])
-    kept = workdir / "moco" / "checkpoints" / str(start)
-    options = (f"--workdir={workdir}", data, *overrides)
+    moco = workdir / "moco"
+    options = ("--config=configs/demo.py:moco", f"--workdir={moco}", data, *overrides)
+    type_command("train", *options)
+    config, info = checkpoint.load_config(moco), checkpoint.load_info(moco)
+    start = config.halp.start_epoch * checks.count_steps(config, info["clips"])[1]
+    kept = moco / "checkpoints" / str(start)
+    options = ("--config=configs/demo.py", f"--workdir={workdir}", data, *overrides)
     if kept.exists():  # not where epochs or saves were changed: HaLP then begins by itself
         options += (f"--config.init_from={kept}",)
-    type_command(train, "train", "--config=configs/demo.py", *options)
+    type_command("train", *options)
 
 
 def run_clips(workdir: Path, variant: str, overrides: Sequence[str]) -> None:
     """Prepares the embedded clips, trains, and evaluates."""
     found = importlib.util.find_spec("tensorflow_datasets")
     clips = workdir / ("data" if found else "data.npz")
-    prepare_clips(clips)
-    where = f"--workdir={workdir}"
-    data = f"--config.data.dir={clips}"
+    if not datasets.is_dataset(clips):
+        options = ("--format=synthetic", f"--clips={NUM_CLIPS}", f"--out={clips}")
+        command = ("-m", "halp_jax.prepare", *options)
+        type_out(*command)
+        # A process of its own: prepare reads flags and starts workers of its own.
+        subprocess.run([sys.executable, *command], check=True)
+    where, data = f"--workdir={workdir}", f"--config.data.dir={clips}"
     if variant == "halp":
         train_pair(workdir, data, overrides)
     else:
-        config = f"--config=configs/demo.py:{variant}"
-        type_command(train, "train", config, where, data, *overrides)
-    fused = {"knn": "joint,motion,bone,concat", "linear": "joint,motion,bone,ensemble"}
-    for protocol in ("knn", "linear"):
-        protocol_option = f"--protocol={protocol}"
+        type_command("train", f"--config=configs/demo.py:{variant}", where, data, *overrides)
+    for protocol, fused in (("knn", "concat"), ("linear", "ensemble")):
+        option = f"--protocol={protocol}"
         if variant == "halp":
             joint = (f"--workdir={workdir / 'raw_joint'}", "--config=configs/demo.py:moco", data)
             joint += ("--config.streams=('joint',)", *overrides)
-            type_command(evaluate, "evaluate", *joint, protocol_option, "--encoder=raw")
-            moco = f"--workdir={workdir / 'moco'}"
-            type_command(evaluate, "evaluate", moco, protocol_option)
+            type_command("evaluate", *joint, option, "--encoder=raw")
+            type_command("evaluate", f"--workdir={workdir / 'moco'}", option)
         for encoder in ENCODERS:
-            options = [where, protocol_option, f"--encoder={encoder}"]
+            options = [where, option, f"--encoder={encoder}"]
             if variant == "halp_cmd" and encoder == "trained":
-                options.append(f"--stream={fused[protocol]}")
-            type_command(evaluate, "evaluate", *options)
+                options.append(f"--stream=joint,motion,bone,{fused}")
+            type_command("evaluate", *options)
 
 
 def run_graphs(workdir: Path, source: str, overrides: Sequence[str]) -> None:
@@ -139,18 +130,15 @@ def run_graphs(workdir: Path, source: str, overrides: Sequence[str]) -> None:
     data = workdir / (Path(source).stem if source else "molecules")
     if not datasets.is_dataset(data):
         kind = ("--format=tu", f"--source={source}") if source else ("--format=synthetic_graphs",)
-        type_command(prepare, "prepare", *kind, f"--out={data}")
-    runs = {workdir / "graphcl": "own", workdir: "own+halp"}
-    for folder, variant in runs.items():
+        type_command("prepare", *kind, f"--out={data}")
+    graphcl = workdir / "graphcl"
+    for folder, variant in ((graphcl, "own"), (workdir, "own+halp")):
         options = (f"--config=configs/graphcl.py:{variant}", f"--workdir={folder}")
-        type_command(train, "train", *options, f"--config.data.dir={data}", *overrides)
+        type_command("train", *options, f"--config.data.dir={data}", *overrides)
     for protocol in ("knn", "svm"):
-        for folder, encoder in (
-            (workdir / "graphcl", "trained"),
-            *((workdir, e) for e in ENCODERS),
-        ):
+        for folder, encoder in ((graphcl, "trained"), *((workdir, each) for each in ENCODERS)):
             options = (f"--workdir={folder}", f"--protocol={protocol}", f"--encoder={encoder}")
-            type_command(evaluate, "evaluate", *options)
+            type_command("evaluate", *options)
 
 
 def demo(argv: Sequence[str]) -> None:
@@ -163,19 +151,19 @@ def demo(argv: Sequence[str]) -> None:
     args, overrides = parser.parse_known_args(argv)
     if unknown := [each for each in overrides if not each.startswith("--config.")]:
         raise UserError(f"unknown argument {unknown[0]!r}; --help lists the options")
-    workdir, of_graphs = args.workdir, args.variant == "graphs"
-    if args.source and not of_graphs:
-        raise UserError("--source is of --variant=graphs; leave it out")
-    if of_graphs:
+    workdir = args.workdir
+    if args.variant == "graphs":
         run_graphs(workdir, args.source, overrides)
-        accuracy, after = "Accuracy in ten folds", NEXT_GRAPHS
+        part, accuracy, after = "train", "Accuracy in ten folds", NEXT_GRAPHS
+    elif args.source:
+        raise UserError("--source is of --variant=graphs; leave it out")
     else:
         run_clips(workdir, args.variant, overrides)
-        accuracy, after = "Accuracy on unseen subjects", NEXT
-    paths = plot_pictures(workdir, "train" if of_graphs else "test")
+        part, accuracy, after = "test", "Accuracy on unseen subjects", NEXT
+    paths = plot_pictures(workdir, part)
     print(f"\n{accuracy}, one seed:")
-    type_command(table, "table", str(workdir), f"--out={workdir / 'table.md'}")
-    type_command(table, "table", str(workdir))
+    type_command("table", str(workdir), f"--out={workdir / 'table.md'}")
+    type_command("table", str(workdir))
     print("\nPictures: " + ", ".join(map(str, paths)))
     print(after)
 

@@ -11,22 +11,19 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from halp_jax.datasets.pipeline import quiet_tensorflow
 from halp_jax.errors import Stopped, UserError
 from halp_jax.progress import Shown, escape_controls
-from halp_jax.training import cluster
-from halp_jax.training.signals import heard
+from halp_jax.training import shutdown
 
 CONFIGS = Path(__file__).parent / "configs"  # a link in the repository, a copy in the wheel
 
@@ -53,12 +50,9 @@ def make_parser(command: str, about: str | None, **options: Any) -> Parser:
 
 def _with_dashes(argument: str) -> str:
     name, equals, value = argument.partition("=")
-    is_config = name == "--config" or name.startswith("--config.")
-    return (
-        argument
-        if not name.startswith("--") or is_config
-        else name.replace("_", "-") + equals + value
-    )
+    if not name.startswith("--") or name == "--config" or name.startswith("--config."):
+        return argument
+    return name.replace("_", "-") + equals + value
 
 
 def run_command(
@@ -91,7 +85,7 @@ def run_command(
         with (
             contextlib.redirect_stdout(sys.stdout and Shown(sys.stdout)),
             contextlib.redirect_stderr(sys.stderr and Shown(sys.stderr)),
-            interruptible() if sigterm else contextlib.nullcontext(),
+            shutdown.handled(_interrupt, (signal.SIGTERM, signal.SIGHUP) if sigterm else ()),
         ):
             status = work(sys.argv[1:] if argv is None else argv) or 0
         if sys.stdout:
@@ -103,19 +97,19 @@ def run_command(
         return 1
     except UserError as error:
         _say(f"error: {error}")
-        return cluster.leave(error)
+        return shutdown.leave(error)
     except Stopped as error:
         _say(str(error))
         return error.exit_code
     except KeyboardInterrupt as error:
         _say(f"{command}: stopped; {stopped}")
-        return cluster.leave(error, 128 + (error.args[0] if error.args else signal.SIGINT))
+        return shutdown.leave(error, 128 + (error.args[0] if error.args else signal.SIGINT))
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
-        _say(f"error: {cluster.describe(error)}")
-        return cluster.leave(error)
+        _say(f"error: {shutdown.describe(error)}")
+        return shutdown.leave(error)
 
 
 def _say(line: str) -> None:
@@ -124,23 +118,9 @@ def _say(line: str) -> None:
             print(escape_controls(line), file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, with their number as the argument."""
-
-    def interrupt(signum, frame):
-        raise KeyboardInterrupt(signum)
-
-    if threading.current_thread() is not threading.main_thread():  # Python gives it no signals
-        yield
-        return
-    others = [signum for signum in heard() if signum != signal.SIGINT]
-    previous = {signum: signal.signal(signum, interrupt) for signum in others}
-    try:
-        yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+def _interrupt(signum: int, frame: object) -> None:
+    """SIGTERM and SIGHUP end the work as Ctrl-C does; their number is the argument."""
+    raise KeyboardInterrupt(signum)
 
 
 def find_config(file: str) -> str:
@@ -169,9 +149,7 @@ def names_config_file(options: Sequence[str]) -> bool:
     return any(option.split("=")[0] == "--config" for option in options)
 
 
-def parse_config(
-    options: Sequence[str], default: ml_collections.ConfigDict | None = None
-) -> ml_collections.ConfigDict:
+def parse_config(options: Sequence[str], default: ConfigDict | None = None) -> ConfigDict:
     """The config that these options say: of a file, or `default` where none is named, with changes.
 
     Raises:

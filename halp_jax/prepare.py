@@ -44,17 +44,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from halp_jax.datasets import (
-    EMBEDDED,
-    GRAPH_READERS,
-    READERS,
-    check_options,
-    graphs,
-    guess_format,
-    ntu,
-    open_dataset,
-    open_source,
-)
+from halp_jax import datasets
+from halp_jax.datasets import graphs, ntu, open_source
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import MAX_RATE
 from halp_jax.datasets.prepared import Dataset
@@ -78,7 +69,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser("prepare", __doc__)
     add = parser.add_argument
     about = "what the files are; told from their names and first bytes if not given"
-    add("--format", choices=sorted(READERS | GRAPH_READERS), help=about)
+    add("--format", choices=sorted(datasets.READERS | datasets.GRAPH_READERS), help=about)
     add("--source", help="folder or file to read")
     add("--out", required=True, help="folder to write, or a file NAME.npz")
     workers = count_cores()
@@ -109,12 +100,9 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--clips", type=_between(int, 1), help="synthetic: how many clips")
     about = "synthetic, synthetic_graphs: another seed is another data set; folder: another split"
     add("--seed", type=_between(int, 0), help=about)
-    about = "the skeleton of the files, a name or a .json file; mostly found out"
-    add("--layout", help=about)
-    about = "text: what is in which column, a known set or a .json file"
-    add("--columns", help=about)
-    about = "pyskl: folder of key points that lie in files of their own"
-    add("--keypoints", help=about)
+    add("--layout", help="the skeleton of the files, a name or a .json file; mostly found out")
+    add("--columns", help="text: what is in which column, a known set or a .json file")
+    add("--keypoints", help="pyskl: folder of key points that lie in files of their own")
     about = "tu: the encoder sees the attributes of nodes, too"
     add("--attributes", action="store_true", default=None, help=about)
     add("--as-layout", help="skeleton to take the clips to, a name or a .json file")
@@ -146,13 +134,19 @@ def run(argv: Sequence[str]) -> None:
 
 def prepare(args: argparse.Namespace) -> Dataset:
     """What the options ask for."""
-    if (form := find_format(args)) in GRAPH_READERS:
-        if not args.source and form not in EMBEDDED:
-            raise UserError(f"format {form} needs its files; give --source=PATH")
-        found = GRAPH_READERS[form](args.source or "", **reader_options(args))
-        return open_dataset(graphs.save(found, args.out, overwrite=args.overwrite))
+    if args.format is None:
+        if not args.source:
+            raise UserError("give --source=PATH, or --format=synthetic, which needs none")
+        args.format = datasets.guess_format(args.source)
+        print(f"{args.source}: read as --format={args.format}", file=sys.stderr)
+    given = reader_options(args)
+    if args.format in datasets.GRAPH_READERS:
+        if not args.source and args.format not in datasets.EMBEDDED:
+            raise UserError(f"format {args.format} needs its files; give --source=PATH")
+        found = datasets.GRAPH_READERS[args.format](args.source or "", **given)
+        return datasets.open_dataset(graphs.save(found, args.out, overwrite=args.overwrite))
     layout = find_layout(args.as_layout, "--as-layout") if args.as_layout else None
-    source = open_source(form, args.source, **reader_options(args))
+    source = open_source(args.format, args.source, **given)
     if args.max_bodies is not None:
         layout = with_bodies(layout or source.layout, args.max_bodies)
     return prepare_source(
@@ -169,21 +163,11 @@ def prepare(args: argparse.Namespace) -> Dataset:
     )
 
 
-def find_format(args: argparse.Namespace) -> str:
-    """The format that was given, or that the source tells, which is then said."""
-    if args.format is None:
-        if not args.source:
-            raise UserError("give --source=PATH, or --format=synthetic, which needs none")
-        args.format = guess_format(args.source)
-        print(f"{args.source}: read as --format={args.format}", file=sys.stderr)
-    return args.format
-
-
 def reader_options(args: argparse.Namespace) -> dict[str, object]:
     """The options that were given, if the format's reader takes them."""
     given = {name: getattr(args, name) for name in READER_OPTIONS}
     given = {name: value for name, value in given.items() if value is not None}
-    check_options(args.format, given)
+    datasets.check_options(args.format, given)
     return given
 
 

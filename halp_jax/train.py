@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import ml_collections
+from ml_collections import ConfigDict
 
 from halp_jax import datasets
 from halp_jax.errors import UserError
@@ -30,7 +30,7 @@ CACHE = "~/.cache/halp_jax"
 log = logging.getLogger("halp_jax")  # the project's own messages
 
 
-def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ConfigDict]:
     """The command's options, and the config; UserError for what is unknown or of another type."""
     more = "--config=FILE[:VARIANT] names the settings, --config.field=value changes one"
     parser = make_parser("train", __doc__, epilog=more)
@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     return args, config
 
 
-def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
+def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """One run, as the command does it."""
     with cluster.fail_together():
         checks.check_config(config)

@@ -22,7 +22,7 @@ from _steps import change, create_state, make_train_step
 
 from halp_jax import train
 from halp_jax.errors import UserError
-from halp_jax.training import cluster, parallel
+from halp_jax.training import cluster, parallel, shutdown
 
 STREAMS = {"halp": ("joint",), "halp_cmd": ("joint", "motion", "bone")}
 MEMBERS = [(method, driver) for method in STREAMS for driver in parallel.DRIVERS]
@@ -135,7 +135,7 @@ def main(data, out, num_steps):
     (out / f"{me}.json").write_text(json.dumps(seen))
     cluster.exchange("written")
     if me == 1:  # it alone: the others wait for it
-        cluster.leave(UserError("the roof is on fire"))
+        shutdown.leave(UserError("the roof is on fire"))
     cluster.exchange("never comes")
 
 

@@ -17,7 +17,7 @@ from _steps import create_state
 
 from halp_jax.errors import UserError
 from halp_jax.training import checkpoint
-from halp_jax.training.tree import make_template
+from halp_jax.training.checkpoint_io import make_template
 
 
 @flax.struct.dataclass

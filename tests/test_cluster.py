@@ -312,7 +312,7 @@ def test_a_process_on_its_own_agrees_with_itself():
     with pytest.raises(UserError, match="^mine$") as error:
         with cluster.fail_together():
             raise UserError("mine")
-    assert cluster.leave(error.value) == 1 and not isinstance(error.value, cluster.AgreedError)
+    assert shutdown.leave(error.value) == 1 and not isinstance(error.value, cluster.AgreedError)
     with cluster.interrupts():  # alone, Ctrl-C is the loop's
         assert signal.getsignal(signal.SIGINT) is not None
 

@@ -17,6 +17,7 @@ from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 from halp_jax.evaluation import load
 from halp_jax.skeletons import layout as layouts
+from halp_jax.skeletons.augment import make_stream
 from halp_jax.skeletons.common import convert_clip, match_joints, motion_energy
 from halp_jax.skeletons.layout import (
     COCO17,
@@ -29,7 +30,6 @@ from halp_jax.skeletons.layout import (
 )
 from halp_jax.skeletons.layout_file import parse_layout, restore_layout, to_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
-from halp_jax.skeletons.streams import make_stream
 from halp_jax.training import checkpoint
 from tests._clips import tiny_config
 from tests._files import annotation, poses, skeleton_text, write_pyskl

@@ -4,8 +4,8 @@ import functools
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ from halp_jax import convert, datasets, evaluate
 from halp_jax.evaluation.streams import select
 from halp_jax.methods import torch_names, torch_state
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, torch_files
-from halp_jax.training.tree import flatten
+from halp_jax.training import checkpoint
+from halp_jax.training.checkpoint_io import flatten
 
 torch = pytest.importorskip("torch", reason="torch is an optional extra")
 pytest.importorskip("safetensors", reason="safetensors is an optional extra")
@@ -396,10 +396,7 @@ def test_other_encoders_go_out_as_safetensors_alone(tmp_path, capsys):
 
 
 def test_without_torch_a_line_says_what_to_install(tmp_path, monkeypatch, capsys):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(torch_files, "importlib", SimpleNamespace(import_module=missing))
+    monkeypatch.setitem(sys.modules, "torch", None)
     assert run(f"--from={GOLDEN}", f"--workdir={tmp_path / 'run'}") == 1
     assert "pip install torch" in capsys.readouterr().err
 

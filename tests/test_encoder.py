@@ -18,8 +18,8 @@ from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 from halp_jax.encoders.matmul import matmul
 from halp_jax.encoders.norm import BatchNorm
 from halp_jax.methods import common
+from halp_jax.skeletons.augment import make_stream
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.skeletons.streams import make_stream
 
 
 @pytest.mark.parametrize("stream", ["joint", "motion", "bone"])

@@ -12,7 +12,7 @@ from _restored import Place, compare, is_step_of_adam, make_layout, read_tree, r
 from configs import gltransformer as configs
 from halp_jax.core import displace
 from halp_jax.encoders import transformer
-from halp_jax.skeletons import relative, turned
+from halp_jax.skeletons import turned
 from halp_jax.skeletons.layout import NTU25
 
 ROOT, INTERVALS = 20, (1, 5)
@@ -101,12 +101,12 @@ def test_views_with_their_recorded_draws(recorded):
     for number, sign in enumerate((-1.0, 1.0)):  # the first number drawn decides it
         _, share, ratio = g[f"view/stretch{number}_draws"]
         wanted = clips(g[f"view/stretch{number}"][None])[0]
-        found = relative.stretch(padded, len(clip), 1.0 + sign * share * ratio)
+        found = turned.stretch(padded, len(clip), 1.0 + sign * share * ratio)
         assert relative_error(found[: len(wanted)], wanted) < 1e-6
         assert not np.any(found[len(wanted) :])
     (a, b, c), (d, e, f) = g["view/shear_draws"].reshape(2, 3)
     matrix = jnp.array([[1, a, d], [b, 1, e], [c, f, 1]], jnp.float32).T
-    found = relative.shear_joints(clip, matrix, ROOT)
+    found = turned.shear_joints(clip, matrix, ROOT)
     assert relative_error(found, clips(g["view/shear"][None])[0]) < 1e-6
 
 
@@ -173,7 +173,7 @@ def test_a_clip_is_relative_to_the_root_and_turned():
     raw = rng.normal(size=(9, 2, 25, 3)).astype(np.float32)
     raw[7:], raw[:, 1] = 0.0, 0.0
     raw[2:6, 1] = rng.normal(size=(4, 25, 3))
-    found = np.asarray(relative.prepare_clip(jnp.asarray(raw), NTU25, 12))
+    found = np.asarray(turned.prepare_relative(jnp.asarray(raw), NTU25, 12))
     right, left = NTU25.shoulders
     for body in range(2):
         clip = raw[:7, body].astype(np.float64)

@@ -25,8 +25,8 @@ from halp_jax.methods.base import AXIS
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint, parallel
+from halp_jax.training.checkpoint_io import flatten
 from halp_jax.training.loop import train
-from halp_jax.training.tree import flatten
 
 ROOT = Path(__file__).parents[1]
 

@@ -193,10 +193,6 @@ def test_figures_are_saved(tmp_path):
     [
         (lambda: plot_strip(np.zeros((4, 2, 25, 3)), NTU25), "without any body"),
         (lambda: plot_strip(np.ones((4, 2, 20, 3)), NTU25), "ntu25"),
-        (lambda: plot_strip(np.ones((4, 2, 25, 3)), NTU25, count=0), "1 or more"),
-        (lambda: plot.plot_grid([], [], NTU25), "one name for each clip"),
-        (lambda: plot.plot_grid([np.ones((4, 2, 25, 3))], ["a", "b"], NTU25), "one name"),
-        (lambda: plot.save_animation(np.ones((4, 2, 25, 3)), NTU25, "x", step=0), "1 or more"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_words(call, words):
@@ -284,11 +280,6 @@ def test_great_circle_curves_cross_at_t_star():
     (span,) = figure.axes[0].patches
     assert np.isclose(span.get_x(), 0.2 * t_star)
     assert np.isclose(span.get_x() + span.get_width(), t_star)
-
-
-def test_great_circle_refuses_an_unknown_prototype():
-    with pytest.raises(UserError, match="count from 0"):
-        plot_sphere.plot_great_circle(np.eye(3)[0], np.eye(3), 3, 0.5, (0.0, 0.5))
 
 
 def test_pictures_leave_pyplot_alone(sphere_case):

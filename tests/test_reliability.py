@@ -20,7 +20,7 @@ from _runs import prepare, small_config
 from halp_jax.datasets import open_dataset
 from halp_jax.errors import UserError
 from halp_jax.training import checkpoint, checks, loop, report
-from halp_jax.training.tree import make_template
+from halp_jax.training.checkpoint_io import make_template
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,6 @@ import pytest
 
 from halp_jax import sweep, table
 from halp_jax.errors import UserError
-from halp_jax.training import runs as sweeping
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 CONFIG = Path(__file__).parents[1] / "configs" / "small.py"
@@ -46,9 +45,9 @@ def typed(monkeypatch, tmp_path):
             (run.workdir / "eval" / "knn.json").write_text("{}")
         return status
 
-    monkeypatch.setattr(sweeping.Caller, "run", run)
+    monkeypatch.setattr(sweep.Caller, "run", run)
     monkeypatch.setattr(table, "main", lambda folders: found.tables.append(folders) or 0)
-    for name in (*sweeping.PROCESS, *sweeping.PROCESSES, "TPU_WORKER_HOSTNAMES"):
+    for name in (*sweep.PROCESS, *sweep.PROCESSES, "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
     return found
 
@@ -150,7 +149,7 @@ def test_a_crash_has_the_exit_status_that_starts_a_job_again(tmp_path, typed):
 def test_a_damaged_record_costs_looking_again(tmp_path, typed):
     assert call(tmp_path, "--evaluate=knn") == 0
     for text in ("", "[]", '{"done": 3, "failed": null}', '{"done": [1]}'):
-        (tmp_path / "small_0" / sweeping.RECORD).write_text(text)
+        (tmp_path / "small_0" / sweep.RECORD).write_text(text)
         typed.clear()
         assert call(tmp_path, "--evaluate=knn") == 0
         assert len(typed) == 2
@@ -163,7 +162,7 @@ def test_of_several_processes_the_first_evaluates_when_all_are_trained(
     monkeypatch.setenv("JAX_PROCESS_ID", "1")
     assert call(tmp_path, "--seeds=0,1", "--evaluate=knn") == 0
     assert [line[:2] for line in typed] == [("small_0", "train"), ("small_1", "train")]
-    assert not typed.tables and not list(tmp_path.rglob(sweeping.RECORD))
+    assert not typed.tables and not list(tmp_path.rglob(sweep.RECORD))
     typed.clear()
     monkeypatch.setenv("JAX_PROCESS_ID", "0")
     assert call(tmp_path, "--seeds=0,1", "--evaluate=knn") == 0
@@ -180,20 +179,20 @@ def test_of_several_processes_the_first_evaluates_when_all_are_trained(
     ],
 )
 def test_a_process_knows_its_place(environment, place):
-    assert sweeping.find_place(environment) == place
+    assert sweep.find_place(environment) == place
 
 
 def test_commands_are_typed_logged_and_stopped(tmp_path):
     """Real processes: a command that fails by itself, and SIGTERM to the sweep, passed on."""
-    run = sweeping.Run(0, tmp_path / "m", [["train"]])
-    with sweeping.Caller(0, show=False) as caller:
+    run = sweep.Run(0, tmp_path / "m", [["train"]])
+    with sweep.Caller(0, show=False) as caller:
         assert caller.run(run, ["train", "--config=none.py", f"--workdir={tmp_path}"]) == 1
-    log = (tmp_path / "m" / sweeping.LOG).read_text()
+    log = (tmp_path / "m" / sweep.LOG).read_text()
     assert "$ python -m halp_jax.train --config=none.py" in log and "error: " in log
 
     program = (
-        "import sys; from halp_jax import sweep; from halp_jax.training import runs\n"
-        "runs.sys.executable = sys.argv[1]\n"
+        "import sys; from halp_jax import sweep\n"
+        "sweep.sys.executable = sys.argv[1]\n"
         "sys.exit(sweep.main(sys.argv[2:]))"
     )
     fake = tmp_path / "python"  # stands for a training that runs until it is stopped, and saves
@@ -211,9 +210,9 @@ def test_commands_are_typed_logged_and_stopped(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert "resumes" in process.communicate(timeout=30)[1]
     assert process.returncode == 143
-    assert "saved" in (tmp_path / "w" / "small_0" / sweeping.LOG).read_text()
+    assert "saved" in (tmp_path / "w" / "small_0" / sweep.LOG).read_text()
     assert not (tmp_path / "w" / "small_1").exists()
-    record = json.loads((tmp_path / "w" / "small_0" / sweeping.RECORD).read_text())
+    record = json.loads((tmp_path / "w" / "small_0" / sweep.RECORD).read_text())
     assert record == {"done": [], "failed": None}
 
 
@@ -221,7 +220,7 @@ def test_commands_are_typed_logged_and_stopped(tmp_path):
 def test_a_run_that_cannot_be_written_is_one_line(tmp_path, capsys, place):
     (tmp_path / "file").touch()
     (tmp_path / "full" / "small_0").mkdir(parents=True)
-    (tmp_path / "full" / "small_0" / sweeping.LOG).symlink_to("/dev/full")
+    (tmp_path / "full" / "small_0" / sweep.LOG).symlink_to("/dev/full")
     assert call(tmp_path / place) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(

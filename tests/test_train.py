@@ -24,7 +24,7 @@ from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import find_collapse
 from halp_jax.methods.moco import step_flops
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, checks, loop, meter, report, signals
+from halp_jax.training import checkpoint, checks, loop, report, shutdown
 
 ROOT = Path(__file__).parents[1]
 HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "baseline.py")
@@ -240,7 +240,7 @@ def test_tensorboard_gets_the_same_figures(tmp_path, monkeypatch):
 
 def test_meter_averages_and_times_training_alone():
     now = [0.0]
-    measure = meter.Meter(8, 1e12, clock=lambda: now[0], newest=("mu",))
+    measure = report.Meter(8, 1e12, clock=lambda: now[0], newest=("mu",))
     now[0] = 100.0  # compilation
     measure.pause()
     for step in range(4):
@@ -279,9 +279,11 @@ def test_a_hangup_is_a_wish_to_stop_unless_the_command_is_to_ignore_it():
     before = signal.getsignal(signal.SIGHUP)
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-        assert signal.SIGHUP not in signals.heard()
+        with shutdown.StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        with signals.StopRequest() as stop:
+        with shutdown.StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             assert stop.received == signal.SIGHUP
     finally:
@@ -305,11 +307,11 @@ def test_second_signal_acts_at_once(request):
         functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with signals.StopRequest() as stop:
+    with shutdown.StopRequest() as stop:
         assert stop.received is None
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.received == signal.SIGINT
-        with pytest.raises(signals.Interrupted):
+        with pytest.raises(shutdown.Interrupted):
             with stop.interruptible():
                 raise AssertionError("must not begin")
         with pytest.raises(KeyboardInterrupt):

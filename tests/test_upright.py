@@ -12,7 +12,6 @@ from scipy.spatial.transform import Rotation
 from halp_jax.datasets import Clip, Item, from_arrays
 from halp_jax.datasets.read_pool import Reading, advise_spine
 from halp_jax.skeletons import layout as layouts
-from halp_jax.skeletons import spine
 from halp_jax.skeletons.layout import (
     KINECT20,
     NTU25,
@@ -21,6 +20,7 @@ from halp_jax.skeletons.layout import (
 )  # fmt: skip
 from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.skeletons.normalize import looks_normalized, normalize_clip, view_clip
+from halp_jax.skeletons.plausible import advise_on_spine
 
 ANGLES = st.floats(-np.pi, np.pi)
 # Axis and angle: every rotation there is.
@@ -171,14 +171,14 @@ def test_clips_that_were_centred_or_turned_before_end_in_the_same_frame(layout):
 def test_a_short_spine_is_told_and_a_long_one_not():
     short = dataclasses.replace(KINECT20, name="short", spine=(0, 1), view_spine=None)
     clip = stand(KINECT20, middle=(0, 0.06, 0.035))
-    line = spine.advise([clip, clip], short)
+    line = advise_on_spine([clip, clip], short)
     assert line.startswith("hip centre to spine is short (8 % of the way") and "\n" not in line
     for layout, middle in ((KINECT20, (0, 0.06, 0.035)), (NTU25, (0, 0.3, 0))):
         raw = stand(layout, middle)
-        assert spine.advise([raw], layout) is None
-        assert spine.advise([normalize_clip(raw.astype(np.float32), layout)], layout) is None
-    assert spine.advise([np.zeros((3, 1, 20, 3))], short) is None
-    assert spine.advise([clip], dataclasses.replace(short, axes=2)) is None
+        assert advise_on_spine([raw], layout) is None
+        assert advise_on_spine([normalize_clip(raw.astype(np.float32), layout)], layout) is None
+    assert advise_on_spine([np.zeros((3, 1, 20, 3))], short) is None
+    assert advise_on_spine([clip], dataclasses.replace(short, axes=2)) is None
 
 
 def test_reading_tells_a_short_spine_of_ones_own_layout():

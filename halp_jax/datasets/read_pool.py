@@ -21,10 +21,10 @@ import numpy as np
 from halp_jax.datasets.clip import MAX_FRAMES, MAX_RATE, Clip, ClipInfo, DamagedClip, check_clip
 from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
-from halp_jax.skeletons import spine
 from halp_jax.skeletons.common import convert_clip
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
+from halp_jax.skeletons.plausible import advise_on_spine
 from halp_jax.skeletons.repair import MAX_GAP, count_resampled, fill_gaps, resample, trim_end
 
 MAX_ITEMS_PER_TASK = 8
@@ -180,7 +180,7 @@ def advise_spine(reading: Reading, items: tuple[Item, ...], count: int = 16) -> 
     """What the first clips say about the spine line of a user's own layout, as a note of it."""
     found = (read_item(reading, item).clips for item in items[:count])
     clips = [clip.frames for clips in found for clip in clips]
-    line = spine.advise(clips, reading.as_layout or reading.layout) if clips else None
+    line = advise_on_spine(clips, reading.as_layout or reading.layout) if clips else None
     return {"spine": line} if line else {}
 
 

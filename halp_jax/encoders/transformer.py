@@ -5,7 +5,7 @@ numbers to one vector a frame, attends over frames, and ends in an MLP on those 
 place is added before either attention. The feature is the mean over valid frames. Source:
 model/transformer.py of Boeun-Kim/GL-Transformer; its `pred_token_emb`, which nothing reads, is left out.
 
-One joint, the root of the bones, is embedded by weights of its own: skeletons/relative.py puts there the way
+One joint, the root of the bones, is embedded by weights of its own: skeletons/turned.py puts there the way
 that the body went.
 """
 

@@ -29,8 +29,8 @@ from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import streams
 from halp_jax.methods.probe import Probe, apply_probe
 from halp_jax.skeletons.layout import Layout
+from halp_jax.training.checkpoint_io import checksum, flatten
 from halp_jax.training.normalization import agree
-from halp_jax.training.tree import checksum, flatten
 
 PROTOCOLS = ("linear", "finetune", "transfer")
 _FORMAT = 1

@@ -17,9 +17,8 @@ from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
 from halp_jax.methods.schedule import Schedule, step_decay
-from halp_jax.skeletons.augment import find_length, random_view
+from halp_jax.skeletons.augment import STREAMS, find_length, random_view
 from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.streams import STREAMS
 
 ENCODERS = ("bigru", "stgcn", "agcn", "lstm", "transformer")
 MAX_FRAMES = 2**16  # half an hour of video

@@ -1,4 +1,4 @@
-"""The views of GL-Transformer: a clip prepared by skeletons/relative.py, stretched in time and sheared.
+"""The views of GL-Transformer: a clip prepared by skeletons/turned.py, stretched in time and sheared.
 
 Whoever has the section `relative_view` has clips prepared so in evaluation, too, without stretch and shear.
 """
@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch
 from halp_jax.methods.common import map_clips
-from halp_jax.skeletons import relative, turned
+from halp_jax.skeletons import turned
 from halp_jax.skeletons.augment import find_length, random_shear
 from halp_jax.skeletons.layout import Layout
 
@@ -38,7 +38,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> Callable[[Array], Array]:
     """-> prepare(clip): the whole clip, padded or shortened to views.num_frames frames."""
     num_frames, up = config.views.num_frames, config.relative_view.up
-    return lambda clip: relative.prepare_clip(clip, layout, num_frames, up)
+    return lambda clip: turned.prepare_relative(clip, layout, num_frames, up)
 
 
 def make_view(
@@ -51,7 +51,7 @@ def make_view(
         key_stretch, key_shear = jax.random.split(key)
         clip = prepare(clip)
         factor = 1.0 + jax.random.uniform(key_stretch, minval=-v.stretch, maxval=v.stretch)
-        clip = relative.stretch(clip, find_length(clip), factor)
-        return relative.shear_joints(clip, random_shear(key_shear, v.shear), layout.root)
+        clip = turned.stretch(clip, find_length(clip), factor)
+        return turned.shear_joints(clip, random_shear(key_shear, v.shear), layout.root)
 
     return lambda key, batch: map_clips(view, key, batch)

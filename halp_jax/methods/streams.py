@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from halp_jax.methods.base import Batch, Method
+from halp_jax.skeletons.augment import STREAMS, make_stream
 from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.streams import STREAMS, make_stream
 
 AXIS = "streams"  # the mapped axis of the streams
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.streams import STREAMS
+from halp_jax.skeletons.augment import STREAMS
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -47,6 +47,16 @@ def _both(**pose: Number) -> dict[str, Number]:
     return pose | {f"far_{name}": value for name, value in pose.items()}
 
 
+def _pass(*keys: tuple[Number, dict[str, Number]]) -> Keys:
+    """From rest through some poses and back."""
+    return (0, {}), *keys, (1, {})
+
+
+def _hold(pose: dict[str, Number], begin: Number, end: Number) -> Keys:
+    """From rest into a pose, which is held from one moment to another, and back."""
+    return _pass((begin, pose), (end, pose))
+
+
 SEAT = _both(hip=84, knee=86, spread=6) | {"lean": -4}
 
 _HIGH = {"raise": 128, "open": 12, "elbow": 35}
@@ -84,89 +94,51 @@ _NOD_HANDS = (Swing("elbow", 15, 0, 0.24, 0.78), Swing("raise", 7, 0, 0.24, 0.78
 ACTIONS = (
     Action(
         "wave",
-        ((0, {}), (0.17, _HIGH | {"elbow": 52}), (0.83, _HIGH | {"elbow": 52}), (1, {})),
+        _hold(_HIGH | {"elbow": 52}, 0.17, 0.83),
         swings=(Swing("roll", 36, 0, 0.12, 0.88), Swing("elbow", 16, 0.1, 0.12, 0.88)),
         beats=(2.5, 5.5),
         seated=True,
     ),
-    Action(
-        "raise arm slowly, lower it fast",
-        ((0, {}), (0.64, _HIGH), (0.84, _HIGH), (1, {})),
-        seated=True,
-    ),
-    Action(
-        "raise arm fast, lower it slowly",
-        ((0, {}), (0.16, _HIGH), (0.36, _HIGH), (1, {})),
-        seated=True,
-    ),
+    Action("raise arm slowly, lower it fast", _hold(_HIGH, 0.64, 0.84), seated=True),
+    Action("raise arm fast, lower it slowly", _hold(_HIGH, 0.16, 0.36), seated=True),
     Action(
         "clap",
-        ((0, {}), (0.18, _HANDS_NEAR), (0.82, _HANDS_NEAR), (1, {})),
+        _hold(_HANDS_NEAR, 0.18, 0.82),
         swings=(Swing("open", 18, 0, 0.14, 0.86), Swing("far_open", 18, 0, 0.14, 0.86)),
         beats=(3.5, 7.0),
         seated=True,
     ),
     Action(
         "open and close the arms",
-        ((0, {}), (0.2, _HANDS_MET), (0.5, _HANDS_APART), (0.8, _HANDS_MET), (1, {})),
+        _pass((0.2, _HANDS_MET), (0.5, _HANDS_APART), (0.8, _HANDS_MET)),
         seated=True,
     ),
-    Action(
-        "throw",
-        ((0, {}), (0.46, _COCKED), (0.57, _AIM), (0.68, _LOW), (1, {})),
-        seated=True,
-    ),
-    Action(
-        "catch",
-        ((0, {}), (0.32, _LOW), (0.43, _AIM), (0.54, _COCKED), (1, {})),
-        seated=True,
-    ),
+    Action("throw", _pass((0.46, _COCKED), (0.57, _AIM), (0.68, _LOW)), seated=True),
+    Action("catch", _pass((0.32, _LOW), (0.43, _AIM), (0.54, _COCKED)), seated=True),
     Action("sit down", ((0, {}), (0.5, _CROUCH | {"lean": 16}), (1, SEAT))),
     Action("stand up", ((0, SEAT), (0.5, _CROUCH | {"lean": 16}), (1, {}))),
-    Action("squat", ((0, {}), (0.45, _CROUCH), (0.55, _CROUCH), (1, {}))),
+    Action("squat", _hold(_CROUCH, 0.45, 0.55)),
     Action(
         "jump",
-        (
-            (0, {}),
+        _pass(
             (0.32, _CROUCH),
             (0.43, _STRETCH),
             (0.51, _STRETCH | {"lift": 0.26}),
             (0.59, _STRETCH),
             (0.70, _CROUCH),
-            (1, {}),
         ),
-    ),  # fmt: skip
-    Action(
-        "bow",
-        (
-            (0, {}),
-            (0.42, {"bend": 34, "waist": 18, "lean": 22, "nod": 14}),
-            (0.58, {"bend": 34, "waist": 18, "lean": 22, "nod": 14}),
-            (1, {}),
-        ),
-    ),  # fmt: skip
+    ),
+    Action("bow", _hold({"bend": 34, "waist": 18, "lean": 22, "nod": 14}, 0.42, 0.58)),
     Action(
         "kick",
-        (
-            (0, {}),
+        _pass(
             (0.40, {"hip": -24, "knee": 62}),
             (0.53, {"hip": 66, "knee": 8, "lean": -8}),
             (0.70, {"hip": 30, "knee": 40}),
-            (1, {}),
         ),
-    ),  # fmt: skip
-    Action(
-        "walk forward",
-        ((0, {}), (0.08, _STRIDE), (0.92, _STRIDE), (1, {})),
-        swings=_walk(1),
-        beats=(1.5, 3.0),
     ),
-    Action(
-        "walk backward",
-        ((0, {}), (0.08, _STRIDE), (0.92, _STRIDE), (1, {})),
-        swings=_walk(-1),
-        beats=(1.5, 3.0),
-    ),
+    Action("walk forward", _hold(_STRIDE, 0.08, 0.92), swings=_walk(1), beats=(1.5, 3.0)),
+    Action("walk backward", _hold(_STRIDE, 0.08, 0.92), swings=_walk(-1), beats=(1.5, 3.0)),
     Action(
         "turn around",
         (
@@ -185,22 +157,22 @@ ACTIONS = (
     ),  # fmt: skip
     Action(
         "handshake",
-        ((0, {}), (0.24, _CLASP), (0.78, _CLASP), (1, {})),
+        _hold(_CLASP, 0.24, 0.78),
         swings=_NOD_HANDS,
         beats=(2.5, 5.5),
-        partner=((0, {}), (0.24, _CLASP), (0.78, _CLASP), (1, {})),
+        partner=_hold(_CLASP, 0.24, 0.78),
         partner_swings=_NOD_HANDS,
         gap=1.08,
     ),
     Action(
         "hug",
-        ((0, {}), (0.25, _WELCOME), (0.45, _EMBRACE), (0.72, _EMBRACE), (1, {})),
-        partner=((0, {}), (0.25, _WELCOME), (0.45, _EMBRACE), (0.72, _EMBRACE), (1, {})),
+        _pass((0.25, _WELCOME), (0.45, _EMBRACE), (0.72, _EMBRACE)),
+        partner=_pass((0.25, _WELCOME), (0.45, _EMBRACE), (0.72, _EMBRACE)),
         gap=1.02,
     ),
     Action(
         "push",
-        ((0, {}), (0.40, _DRAWN), (0.54, _REACH | {"bend": 10}), (0.66, _REACH), (1, {})),
+        _pass((0.40, _DRAWN), (0.54, _REACH | {"bend": 10}), (0.66, _REACH)),
         partner=(
             (0, {}),
             (0.46, {}),
@@ -209,10 +181,10 @@ ACTIONS = (
             (1, {"go": -0.38}),
         ),
         gap=0.86,
-    ),  # fmt: skip
+    ),
     Action(
         "pull",
-        ((0, {}), (0.34, _REACH | {"bend": 8}), (0.46, _REACH), (0.60, _DRAWN), (1, {})),
+        _pass((0.34, _REACH | {"bend": 8}), (0.46, _REACH), (0.60, _DRAWN)),
         partner=(
             (0, {}),
             (0.46, {}),
@@ -221,5 +193,5 @@ ACTIONS = (
             (1, {"go": 0.22}),
         ),
         gap=1.02,
-    ),  # fmt: skip
+    ),
 )

@@ -9,6 +9,8 @@ a body is x to its left, y up, z forward; angles are in degrees, lengths in metr
 import numpy as np
 from jaxtyping import Float
 
+from halp_jax.skeletons.kinematics import rotate_about
+
 SEGMENTS = (
     "pelvis", "waist", "chest", "head",
     "left_arm", "left_forearm", "left_hand", "right_arm", "right_forearm", "right_hand",
@@ -131,13 +133,6 @@ def plot_bones(rng: np.random.Generator) -> Float[np.ndarray, "25 3"]:
     return bones
 
 
-def turn_about_up(degrees: np.ndarray | float) -> np.ndarray:
-    """Rotation matrices [..., 3, 3] about y; a positive angle turns forward (z) to left (x)."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    o, i = np.zeros_like(c), np.ones_like(c)
-    return np.stack([c, o, s, o, i, o, -s, o, c], -1).reshape(*c.shape, 3, 3)
-
-
 def _rotate_locally(angles: np.ndarray) -> np.ndarray:
     """Rx Rz Ry of angles [..., 3] in radians, as matrices [..., 3, 3]."""
     (a, b, c), (x, y, z) = np.moveaxis(np.cos(angles), -1, 0), np.moveaxis(np.sin(angles), -1, 0)
@@ -175,7 +170,7 @@ def pose_body(
     for children, parents in _LEVELS:
         rotations[:, children] = rotations[:, parents] @ rotations[:, children]
     vectors = (rotations[:, _TURNED_BY] @ bones[:, :, None])[..., 0]
-    heading = turn_about_up(channels[:, CHANNEL["heading"]] * (1 if near_is_left else -1))
+    heading = rotate_about("y", channels[:, CHANNEL["heading"]] * (1 if near_is_left else -1))
     joints = (_CHAIN @ vectors) @ np.swapaxes(heading, -1, -2)
 
     ankles = joints[:, _ANKLES]

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import SYNONYMS, Layout, describe_layout, is_known, with_bodies
+from halp_jax.skeletons.layouts_known import Frames
 from halp_jax.skeletons.names import find_meanings
 from halp_jax.skeletons.normalize import looks_normalized
 
@@ -31,22 +32,18 @@ def match_joints(source: Layout, target: Layout) -> tuple[int, ...]:
             f"{source.name} has joints of {source.axes} coordinates and {target.name} of"
             f" {target.axes}, so neither can be taken to the other; choose another layout"
         )
-    found = _pair_names(source, target)
+    found = find_joints(source.joints, target.joints)
     missing = [joint for joint in target.joints if joint not in found]
     if missing:
         # Then perhaps all joints of the source are in the target, and both can have those.
         way = "write a .json layout of joints that both have, for --as-layout"
-        if len(_pair_names(target, source)) == source.num_joints:
+        if len(find_joints(target.joints, source.joints)) == source.num_joints:
             shared = with_bodies(source, max(source.bodies, target.bodies))
             way = f"prepare both data sets with {name_option(shared)}"
         raise UserError(
             f"{source.name} has no joint that is {target.name}'s {', '.join(missing)}; {way}"
         )
     return tuple(found[joint] for joint in target.joints)
-
-
-def _pair_names(source: Layout, target: Layout) -> dict[str, int]:
-    return find_joints(source.joints, target.joints)
 
 
 def find_joints(names: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
@@ -75,7 +72,7 @@ def find_joints(names: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
 
 
 def convert_clip(
-    frames: Float[np.ndarray, "time bodies joints xyz"], source: Layout, target: Layout
+    frames: Frames, source: Layout, target: Layout
 ) -> Float[np.ndarray, "time target_bodies target_joints xyz"]:
     """The clip with the joints and the number of bodies of `target`; coordinates stay as they are.
 
@@ -89,9 +86,7 @@ def convert_clip(
     return np.pad(frames[:, :, joints], ((0, 0), (0, absent), (0, 0), (0, 0)))
 
 
-def choose_bodies(
-    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout, count: int
-) -> Int[np.ndarray, " chosen"]:
+def choose_bodies(frames: Frames, layout: Layout, count: int) -> Int[np.ndarray, " chosen"]:
     """The `count` bodies of most motion energy, the first most.
 
     In a normalised clip the first body is centred and the others are not, so energies say nothing:

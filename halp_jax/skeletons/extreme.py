@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float
 
-from halp_jax.skeletons.augment import random_shear, transform
+from halp_jax.skeletons.augment import Clip, Count, Rng, random_shear, transform
 from halp_jax.skeletons.layout import Layout
 
 TAPS = 15  # of the blur
-
-Clip = Float[Array, "time bodies joints xyz"]
 
 
 class NormalSettings(NamedTuple):
@@ -41,7 +39,7 @@ class ExtremeSettings(NamedTuple):
     reverse_probability: float = 0.0  # 1/2 in the release of December 2021
 
 
-def mirrored_crop(clip: Clip, start: Int[Array, ""] | int, pad_ratio: int = 6) -> Clip:
+def mirrored_crop(clip: Clip, start: Count, pad_ratio: int = 6) -> Clip:
     """As many frames, from `start` on, of the clip with 1 / pad_ratio of it mirrored at each end."""
     pad = count_padding(len(clip), pad_ratio)
     padded = jnp.concatenate([clip[:pad][::-1], clip, clip[len(clip) - pad :][::-1]])
@@ -84,12 +82,12 @@ def blur(clip: Clip, sigma: Float[Array, ""] | float, normalized: bool = False) 
     return sum(taps[i] * padded[i : i + len(clip)] for i in range(TAPS))
 
 
-def zero_axis(clip: Clip, axis: Int[Array, ""] | int) -> Clip:
+def zero_axis(clip: Clip, axis: Count) -> Clip:
     """x, y or z set to 0."""
     return jnp.where(jnp.arange(3) == axis, 0.0, clip)
 
 
-def normal_view(key: Key[Array, ""], clip: Clip, settings: NormalSettings) -> Clip:
+def normal_view(key: Rng, clip: Clip, settings: NormalSettings) -> Clip:
     """A mirrored crop, then a shear of column vectors."""
     key_crop, key_shear = jax.random.split(key)
     last = 2 * count_padding(len(clip), settings.pad_ratio)
@@ -99,11 +97,7 @@ def normal_view(key: Key[Array, ""], clip: Clip, settings: NormalSettings) -> Cl
 
 
 def extreme_view(
-    key: Key[Array, ""],
-    clip: Clip,
-    normal: NormalSettings,
-    extreme: ExtremeSettings,
-    layout: Layout,
+    key: Rng, clip: Clip, normal: NormalSettings, extreme: ExtremeSettings, layout: Layout
 ) -> Clip:
     """A normal view, then flip, rotation, noise, blur, an axis zeroed, time reversed: each by chance."""
     keys = jax.random.split(key, 11)

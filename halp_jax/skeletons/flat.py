@@ -6,10 +6,11 @@ exactly 0 says that a joint was not seen.
 """
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from halp_jax.skeletons.layout import Layout
 
+Bodies = Float[np.ndarray, "bodies time joints xyz"]
 # What the median spine is scaled to: about metres, so that settings made for sensors fit.
 SPINE_LENGTH = 0.5
 _TINY = 1e-6
@@ -39,9 +40,7 @@ def lift_points(
     return lifted
 
 
-def centre_and_scale(
-    bodies: Float[np.ndarray, "bodies time joints xyz"], layout: Layout
-) -> Float[np.ndarray, "bodies time joints xyz"]:
+def centre_and_scale(bodies: Bodies, layout: Layout) -> Bodies:
     """Puts the trunk of the first body at the origin of every frame, and scales the clip.
 
     What the view-invariant normalisation is to a picture: where people stand in it and how far they
@@ -52,15 +51,14 @@ def centre_and_scale(
     seen = bodies.any(-1)
     reference = int(seen.any((1, 2)).argmax())
     body, there = bodies[reference], seen[reference]
-    trunk = trunk_joints(layout)
+    mirror = dict(zip(layout.left + layout.right, layout.right + layout.left, strict=True))
+    named = {*layout.spine, *layout.shoulders}
+    trunk = sorted(named | {mirror.get(joint, joint) for joint in named})
     whole = there[:, trunk].all(1)
     if not whole.any():  # never all of them: whatever is seen of the body
         whole, trunk = there.any(1), list(range(layout.num_joints))
     count = np.maximum(there[:, trunk].sum(1), 1)[:, None]
-    middle = body[:, trunk].sum(1) / count  # [time, 3]
-    last = np.maximum.accumulate(np.where(whole, np.arange(len(body)), -1))
-    middle = middle[np.where(last < 0, whole.argmax(), last)]
-
+    middle = hold_points(body[:, trunk].sum(1) / count, whole)
     both = there[:, list(layout.spine)].all(1)
     spine = body[both, layout.spine[1]] - body[both, layout.spine[0]]
     length = float(np.median(np.linalg.norm(spine, axis=-1))) if len(spine) else 0.0
@@ -68,8 +66,9 @@ def centre_and_scale(
     return (bodies - middle[:, None]) * (scale * seen[..., None])
 
 
-def trunk_joints(layout: Layout) -> list[int]:
-    """The joints of spine and shoulders, and those that mirror them."""
-    mirror = dict(zip(layout.left + layout.right, layout.right + layout.left, strict=True))
-    named = {*layout.spine, *layout.shoulders}
-    return sorted(named | {mirror.get(joint, joint) for joint in named})
+def hold_points(
+    points: Float[np.ndarray, "time xyz"], known: Bool[np.ndarray, " time"]
+) -> Float[np.ndarray, "time xyz"]:
+    """Every point that is not known replaced by the last one before it, or the first of all."""
+    last = np.maximum.accumulate(np.where(known, np.arange(len(points)), -1))
+    return points[np.where(last < 0, known.argmax(), last)]

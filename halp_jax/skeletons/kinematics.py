@@ -6,14 +6,16 @@ import numpy as np
 from jaxtyping import Float
 
 
-def rotate_about(axis: str, degrees: Float[np.ndarray, " time"]) -> Float[np.ndarray, "time 3 3"]:
+def rotate_about(
+    axis: str, degrees: Float[np.ndarray, "*frames"] | float
+) -> Float[np.ndarray, "*frames 3 3"]:
     """One rotation a frame about the axis "x", "y" or "z", for column vectors."""
     angle = np.deg2rad(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
     first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
-    rotation = np.tile(np.eye(3), (len(degrees), 1, 1))
-    rotation[:, first, first] = rotation[:, second, second] = cos
-    rotation[:, first, second], rotation[:, second, first] = -sin, sin
+    rotation = np.tile(np.eye(3), (*angle.shape, 1, 1))
+    rotation[..., first, first] = rotation[..., second, second] = cos
+    rotation[..., first, second], rotation[..., second, first] = -sin, sin
     return rotation
 
 

@@ -7,6 +7,7 @@ call by different names; `common` takes clips from one layout to another.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from halp_jax.errors import UserError
@@ -25,39 +26,23 @@ from halp_jax.skeletons.layouts_known import (
 
 MAX_BODIES = 16
 
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout
-    for layout in (
-        KINECT20,
-        NTU25,
-        COCO17,
-        OPENPOSE18,
-        BODY25,
-        BODY25B,
-        HALPE26,
-        MEDIAPIPE33,
-        *MOCAP_LAYOUTS,
-    )  # fmt: skip
-}
+_KNOWN = (
+    KINECT20, NTU25, COCO17, OPENPOSE18, BODY25, BODY25B, HALPE26, MEDIAPIPE33, *MOCAP_LAYOUTS,
+)  # fmt: skip
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _KNOWN}
 _own: dict[str, Layout] = {}  # of files and data sets that this process has opened
 _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
 
 # Two names of one joint, in Kinect v1 and v2; all others have the same name in both. v1's shoulder
 # centre lies between the shoulders, as v2's spine shoulder does; the neck, above it, is new in v2.
 SYNONYMS = (
-    ("hip centre", "spine base"),
-    ("spine", "spine middle"),
-    ("shoulder centre", "spine shoulder"),
-    ("hip centre", "mid hip"),
-    ("spine base", "mid hip"),
-    ("shoulder centre", "mid shoulder"),
-    ("spine shoulder", "mid shoulder"),
+    ("hip centre", "spine base"), ("spine", "spine middle"), ("shoulder centre", "spine shoulder"),
+    ("hip centre", "mid hip"), ("spine base", "mid hip"),
+    ("shoulder centre", "mid shoulder"), ("spine shoulder", "mid shoulder"),
     ("shoulder centre", "neck"),  # where there is only one of the two
-    ("left wrist", "left hand"),
-    ("right wrist", "right hand"),
-    ("left ankle", "left foot"),
-    ("right ankle", "right foot"),
-)
+    ("left wrist", "left hand"), ("right wrist", "right hand"),
+    ("left ankle", "left foot"), ("right ankle", "right foot"),
+)  # fmt: skip
 
 
 def get_layout(name: str) -> Layout:
@@ -68,7 +53,7 @@ def get_layout(name: str) -> Layout:
     Raises:
         UserError: there is none; names the known ones.
     """
-    layout = _find(name, LAYOUTS | _own)
+    layout = find_known(name, LAYOUTS | _own)
     if layout is None:
         raise UserError(
             f"layout {name!r} is not known; use one of {', '.join(LAYOUTS)}, or the .json file of"
@@ -82,12 +67,8 @@ def is_known(layout: Layout) -> bool:
     return find_known(layout.name) == layout
 
 
-def find_known(name: str) -> Layout | None:
+def find_known(name: str, layouts: Mapping[str, Layout] = LAYOUTS) -> Layout | None:
     """The known layout of this name, with another number of bodies if the name says so."""
-    return _find(name, LAYOUTS)
-
-
-def _find(name: str, layouts: dict[str, Layout]) -> Layout | None:
     if name in layouts:
         return layouts[name]
     match = _WITH_BODIES.fullmatch(name)
@@ -135,9 +116,8 @@ def guess_layout(joints: int, axes: int) -> Layout | None:
     Of the two with 25 joints in a picture it is body25, OpenPose's default. No array is taken for one of
     motion capture by its number of joints alone.
     """
-    known = [each for each in LAYOUTS.values() if each not in MOCAP_LAYOUTS]
-    found = [each for each in known if each.takes(joints) and each.axes == axes]
-    return found[0] if found else None
+    known = (each for each in LAYOUTS.values() if each not in MOCAP_LAYOUTS)
+    return next((each for each in known if each.takes(joints) and each.axes == axes), None)
 
 
 def describe_layout(layout: Layout) -> str | dict[str, Any]:

@@ -24,16 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import (
-    LAYOUTS,
-    MAX_BODIES,
-    Layout,
-    describe_layout,
-    find_known,
-    get_layout,
-    register_layout,
-)
-from halp_jax.skeletons.names import split_side
+from halp_jax.skeletons import layout as layouts
+from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.names import find_sides, split_side
 
 MAX_JOINTS, MAX_BYTES = 300, 2**20
 _REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
@@ -48,24 +41,22 @@ def find_layout(name: str, option: str = "--layout") -> Layout:
     Raises:
         UserError: there is no such layout or file, or the file is no sound layout.
     """
-    if name in LAYOUTS or not name.endswith(".json"):
-        return get_layout(name)
+    if name in layouts.LAYOUTS or not name.endswith(".json"):
+        return layouts.get_layout(name)
     path = Path(name).expanduser()
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check {option}") from error
+    if len(data) > MAX_BYTES:
+        raise UserError(f"{path}: more than {MAX_BYTES} bytes; this is no layout")
     try:
-        if len(data) > MAX_BYTES:
-            raise UserError(f"{path}: more than {MAX_BYTES} bytes; this is no layout")
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: no JSON ({reason}); correct it") from error
-    return register_layout(parse_layout(fields, str(path)))
+    return layouts.register_layout(parse_layout(fields, str(path)))
 
 
 def restore_layout(described: Any) -> Layout:
@@ -76,15 +67,15 @@ def restore_layout(described: Any) -> Layout:
     """
     if isinstance(described, Mapping):
         layout = parse_layout(described, "the data set's layout")
-        known = find_known(layout.name)
+        known = layouts.find_known(layout.name)
         if known and known.view_spine:
             before = dataclasses.replace(known, spine=known.view_spine, view_spine=None)
             if layout == before:  # of a data set older than the two spines
                 return known
-        return register_layout(layout)
+        return layouts.register_layout(layout)
     if not isinstance(described, str):
         raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")
-    return get_layout(described)
+    return layouts.get_layout(described)
 
 
 def to_layout(layout: Layout | str) -> Layout:
@@ -95,7 +86,7 @@ def to_layout(layout: Layout | str) -> Layout:
     """
     if isinstance(layout, str):
         return find_layout(layout)
-    return restore_layout(describe_layout(layout))
+    return restore_layout(layouts.describe_layout(layout))
 
 
 def parse_layout(fields: Any, where: str) -> Layout:
@@ -104,135 +95,128 @@ def parse_layout(fields: Any, where: str) -> Layout:
     Raises:
         UserError: naming `where`, the field, and what is wrong with it.
     """
+    try:
+        return _parse(fields)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _parse(fields: Any) -> Layout:
     if not isinstance(fields, Mapping):
-        raise UserError(f"{where}: no table of {', '.join(_REQUIRED)}; correct it")
+        raise UserError(f"no table of {', '.join(_REQUIRED)}; correct it")
     for field in _REQUIRED:
         if field not in fields:
-            raise UserError(f"{where}: {field} is missing; add it")
+            raise UserError(f"{field} is missing; add it")
     for field in fields:
         if field not in _REQUIRED + _OPTIONAL:
-            raise UserError(f"{where}: {str(field)[:40]!r} is no field of a layout; leave it out")
+            raise UserError(f"{str(field)[:40]!r} is no field of a layout; leave it out")
 
     name, joints = fields["name"], fields["joints"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UserError(f"{where}: name must be a word of letters, digits, - and _; correct it")
+        raise UserError("name must be a word of letters, digits, - and _; correct it")
     if not isinstance(joints, list | tuple) or not 2 <= len(joints) <= MAX_JOINTS:
-        raise UserError(f"{where}: joints must be a list of 2 to {MAX_JOINTS} names; correct it")
+        raise UserError(f"joints must be a list of 2 to {MAX_JOINTS} names; correct it")
     if not all(isinstance(each, str) and each and each.isprintable() for each in joints):
-        raise UserError(f"{where}: joints must be names; correct it")
+        raise UserError("joints must be names; correct it")
     number = {joint: place for place, joint in enumerate(joints)}
     if len(number) != len(joints):
         twice = next(joint for joint in joints if joints.count(joint) > 1)
-        raise UserError(f"{where}: joints has {twice[:40]!r} twice; correct it")
-    parents = _find_all(fields, "parents", len(joints), number, where)
-    _check_tree(parents, joints, where)
+        raise UserError(f"joints has {twice[:40]!r} twice; correct it")
+    parents = _find_all("parents", fields["parents"], number, len(joints))
+    _check_tree(parents, joints)
     bodies, axes = fields["bodies"], fields.get("axes", 3)
-    if type(bodies) is not int or not 1 <= bodies <= MAX_BODIES:
-        raise UserError(
-            f"{where}: bodies must be a whole number from 1 to {MAX_BODIES}; correct it"
-        )
+    if type(bodies) is not int or not 1 <= bodies <= layouts.MAX_BODIES:
+        raise UserError(f"bodies must be a whole number from 1 to {layouts.MAX_BODIES}; correct it")
     if type(axes) is not int or axes not in (2, 3):
-        raise UserError(f"{where}: axes must be 2 or 3; correct it")
-    pairs = {field: _find_all(fields, field, 2, number, where) for field in ("spine", "shoulders")}
-    if fields.get("view_spine") is not None:
-        pairs["view_spine"] = _find_all(fields, "view_spine", 2, number, where)
+        raise UserError("axes must be 2 or 3; correct it")
+    pairs = {}
+    for field in ("spine", "shoulders", "view_spine"):
+        if field != "view_spine" or fields.get(field) is not None:
+            pairs[field] = _find_all(field, fields[field], number, 2)
     for field, pair in pairs.items():
         if pair[0] == pair[1]:
-            raise UserError(f"{where}: {field} has one joint twice; correct it")
-    left, right = _find_sides(fields, number, where)
+            raise UserError(f"{field} has one joint twice; correct it")
+    left, right = _find_sides(fields, number)
     return Layout(
         name=name,
         joints=tuple(joints),
         parents=parents,
         bodies=bodies,
-        centre=_find("centre", fields["centre"], number, where),
+        centre=_find("centre", fields["centre"], number),
         left=left,
         right=right,
         axes=axes,
-        means=_find_means(fields.get("means", {}), joints, number, where),
+        means=_find_means(fields.get("means", {}), number),
         **pairs,
     )
 
 
-def _find(field: str, given: Any, number: dict[str, int], where: str) -> int:
+def _find(field: str, given: Any, number: Mapping[str, int]) -> int:
     """The number of a joint that is given by name or number."""
     if isinstance(given, str) and given in number:
         return number[given]
     if type(given) is not int or not 0 <= given < len(number):
-        raise UserError(f"{where}: {field} has {str(given)[:40]!r}, which is no joint; correct it")
+        raise UserError(f"{field} has {str(given)[:40]!r}, which is no joint; correct it")
     return given
 
 
 def _find_all(
-    fields: Mapping, field: str, count: int | None, number: dict[str, int], where: str
+    field: str, given: Any, number: Mapping[str, int], count: int | None = None
 ) -> tuple[int, ...]:
-    given = fields[field]
+    """The numbers of a list of joints, of which there must be `count`."""
     if not isinstance(given, list | tuple) or count not in (None, len(given)):
         many = "" if count is None else f"{count} "
-        raise UserError(f"{where}: {field} must be a list of {many}joints; correct it")
-    return tuple(_find(field, each, number, where) for each in given)
+        raise UserError(f"{field} must be a list of {many}joints; correct it")
+    return tuple(_find(field, each, number) for each in given)
 
 
-def _find_means(
-    given: Any, joints: Sequence[str], number: dict[str, int], where: str
-) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def _find_means(given: Any, number: Mapping[str, int]) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """The field means, a table of a layout file or the pairs that a data set holds."""
     pairs = list(given.items()) if isinstance(given, Mapping) else given
     if not isinstance(pairs, list | tuple) or not all(
         isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
     ):
-        raise UserError(f"{where}: means must be a table of joints and lists of joints; correct it")
+        raise UserError("means must be a table of joints and lists of joints; correct it")
     means = tuple(
-        (
-            _find("means", joint, number, where),
-            _find_all({"means": of}, "means", None, number, where),
-        )
-        for joint, of in pairs
+        (_find("means", joint, number), _find_all("means", of, number)) for joint, of in pairs
     )
-    given_joints = len(joints) - len(means)
-    if [joint for joint, _ in means] != list(range(given_joints, len(joints))):
-        raise UserError(f"{where}: means must be of the last joints, in their order; correct it")
+    given_joints = len(number) - len(means)
+    if [joint for joint, _ in means] != list(range(given_joints, len(number))):
+        raise UserError("means must be of the last joints, in their order; correct it")
     if not all(of and max(of) < given_joints for _, of in means):
-        raise UserError(f"{where}: means must be of joints that files hold; correct it")
+        raise UserError("means must be of joints that files hold; correct it")
     return means
 
 
-def _check_tree(parents: Sequence[int], joints: Sequence[str], where: str) -> None:
+def _check_tree(parents: Sequence[int], joints: Sequence[str]) -> None:
     roots = [joint for joint, parent in enumerate(parents) if joint == parent]
     if len(roots) != 1:
         raise UserError(
-            f"{where}: parents has {len(roots)} joints that are their own parent, not one root;"
-            " correct it"
+            f"parents has {len(roots)} joints that are their own parent, not one root; correct it"
         )
     for joint, name in enumerate(joints):
         place = joint
         for _ in joints:
             place = parents[place]
         if place != roots[0]:
-            raise UserError(
-                f"{where}: parents goes round in a circle from {name[:40]!r}; correct it"
-            )
+            raise UserError(f"parents goes round in a circle from {name[:40]!r}; correct it")
 
 
 def _find_sides(
-    fields: Mapping, number: dict[str, int], where: str
+    fields: Mapping, number: Mapping[str, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The fields left and right, or the joints whose names tell them: "left knee", LeftUpLeg, LKnee."""
     if ("left" in fields) != ("right" in fields):
-        raise UserError(f"{where}: left and right must both be given, or neither; correct it")
+        raise UserError("left and right must both be given, or neither; correct it")
     if "left" in fields:
-        left, right = (_find_all(fields, side, None, number, where) for side in ("left", "right"))
+        left, right = (_find_all(side, fields[side], number) for side in ("left", "right"))
     else:
-        split = {joint: split_side(joint) for joint in number}
-        sides = {each: number[joint] for joint, each in split.items() if each[0]}
-        pairs = [("right", words) for side, words in sides if side == "left"]
-        left = tuple(sides["left", words] for _, words in pairs if ("right", words) in sides)
-        right = tuple(sides[each] for each in pairs if each in sides)
-        if not left and {side for side, _ in sides} == {"left", "right"}:
+        left, right = find_sides(tuple(number))
+        if not left and {"left", "right"} <= {split_side(joint)[0] for joint in number}:
             raise UserError(
-                f"{where}: the names of the joints tell sides, but no left one has a right one like"
+                "the names of the joints tell sides, but no left one has a right one like"
                 " it; give the fields left and right, lists of joints in the same order"
             )
     if len(left) != len(right) or len({*left, *right}) != len(left) + len(right):
-        raise UserError(f"{where}: left and right must pair different joints; correct it")
+        raise UserError("left and right must pair different joints; correct it")
     return left, right

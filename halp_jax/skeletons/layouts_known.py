@@ -7,9 +7,14 @@ halpe26 (AlphaPose); their clips have z = 0. mediapipe33 holds BlazePose's 33 la
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from halp_jax.skeletons.names import find_sides
+
+Frames = Float[np.ndarray, "time bodies joints xyz"]  # a clip; a joint at (0, 0, 0) is missing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,69 +87,44 @@ def fill_means(
     return np.concatenate(filled, -2)
 
 
-_NTU_JOINTS = (
-    "spine base", "spine middle", "neck", "head",
-    "left shoulder", "left elbow", "left wrist", "left hand",
-    "right shoulder", "right elbow", "right wrist", "right hand",
-    "left hip", "left knee", "left ankle", "left foot",
-    "right hip", "right knee", "right ankle", "right foot",
-    "spine shoulder", "left hand tip", "left thumb", "right hand tip", "right thumb",
-)  # fmt: skip
+def _make(name: str, joints: tuple[str, ...], **fields: Any) -> Layout:
+    """A layout whose sides are told by the names of its joints."""
+    left, right = find_sides(joints)
+    return Layout(name=name, joints=joints, left=left, right=right, **fields)
 
-# (joint, parent), counted from 1 as the data set's own papers do. Joint 21 is the root.
-_NTU_BONES = (
-    (1, 2), (2, 21), (3, 21), (4, 3), (5, 21), (6, 5), (7, 6), (8, 7), (9, 21), (10, 9),
-    (11, 10), (12, 11), (13, 1), (14, 13), (15, 14), (16, 15), (17, 1), (18, 17), (19, 18),
-    (20, 19), (21, 21), (22, 23), (23, 8), (24, 25), (25, 12),
-)  # fmt: skip
 
-_KINECT_JOINTS = (
-    "hip centre", "spine", "shoulder centre", "head",
+_LIMBS = (
     "left shoulder", "left elbow", "left wrist", "left hand",
     "right shoulder", "right elbow", "right wrist", "right hand",
     "left hip", "left knee", "left ankle", "left foot",
     "right hip", "right knee", "right ankle", "right foot",
 )  # fmt: skip
 
-# The shoulder centre is the root, as joint 21 is for ntu25.
-_KINECT_BONES = (
-    (1, 2), (2, 3), (3, 3), (4, 3), (5, 3), (6, 5), (7, 6), (8, 7), (9, 3), (10, 9),
-    (11, 10), (12, 11), (13, 1), (14, 13), (15, 14), (16, 15), (17, 1), (18, 17), (19, 18),
-    (20, 19),
-)  # fmt: skip
-
-
-def _parents(bones: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
-    """One-based (joint, parent) pairs, in any order -> 0-based parents in joint order."""
-    return tuple(parent - 1 for _, parent in sorted(bones))
-
-
-NTU25 = Layout(
+NTU25 = _make(
     name="ntu25",
-    joints=_NTU_JOINTS,
-    parents=_parents(_NTU_BONES),
-    bodies=2,
-    centre=1,
-    spine=(0, 1),
-    shoulders=(8, 4),
-    left=(4, 5, 6, 7, 12, 13, 14, 15, 21, 22),
-    right=(8, 9, 10, 11, 16, 17, 18, 19, 23, 24),
-)
+    joints=(
+        "spine base", "spine middle", "neck", "head", *_LIMBS, "spine shoulder",
+        "left hand tip", "left thumb", "right hand tip", "right thumb",
+    ),
+    parents=(
+        1, 20, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 20, 22, 7, 24, 11,
+    ),
+    bodies=2, centre=1, spine=(0, 1), shoulders=(8, 4),
+)  # fmt: skip
 
-KINECT20 = Layout(
+# The shoulder centre is the root, as joint 20 is for ntu25.
+KINECT20 = _make(
     name="kinect20",
-    joints=_KINECT_JOINTS,
-    parents=_parents(_KINECT_BONES),
+    joints=("hip centre", "spine", "shoulder centre", "head", *_LIMBS),
+    parents=(1, 2, 2, 2, 2, 4, 5, 6, 2, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18),
     bodies=1,
     centre=1,
     spine=(0, 2),  # "spine" stands only 7 cm above the hip centre, and 4 cm before or behind it
     shoulders=(8, 4),
-    left=(4, 5, 6, 7, 12, 13, 14, 15),
-    right=(8, 9, 10, 11, 16, 17, 18, 19),
     view_spine=(0, 1),
 )
 
-COCO17 = Layout(
+COCO17 = _make(
     name="coco17",
     joints=(
         "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder",
@@ -152,16 +132,11 @@ COCO17 = Layout(
         "right hip", "left knee", "right knee", "left ankle", "right ankle",
     ),
     parents=(0, 0, 0, 1, 2, 0, 0, 5, 6, 7, 8, 5, 6, 11, 12, 13, 14),
-    bodies=2,
-    centre=0,
-    spine=(11, 5),  # there is no joint in the middle: the left side of the trunk
-    shoulders=(6, 5),
-    left=(1, 3, 5, 7, 9, 11, 13, 15),
-    right=(2, 4, 6, 8, 10, 12, 14, 16),
-    axes=2,
+    # There is no joint in the middle: the spine is the left side of the trunk.
+    bodies=2, centre=0, spine=(11, 5), shoulders=(6, 5), axes=2,
 )  # fmt: skip
 
-OPENPOSE18 = Layout(
+OPENPOSE18 = _make(
     name="openpose18",
     joints=(
         "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder",
@@ -169,17 +144,11 @@ OPENPOSE18 = Layout(
         "left knee", "left ankle", "right eye", "left eye", "right ear", "left ear",
     ),
     parents=(1, 1, 1, 2, 3, 1, 5, 6, 2, 8, 9, 5, 11, 12, 0, 0, 14, 15),
-    bodies=2,
-    centre=1,
-    spine=(11, 1),
-    shoulders=(2, 5),
-    left=(5, 6, 7, 11, 12, 13, 15, 17),
-    right=(2, 3, 4, 8, 9, 10, 14, 16),
-    axes=2,
+    bodies=2, centre=1, spine=(11, 1), shoulders=(2, 5), axes=2,
 )  # fmt: skip
 
 # The 18 joints of OpenPose, the middle of the hips, and feet.
-BODY25 = Layout(
+BODY25 = _make(
     name="body25",
     joints=(
         "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder",
@@ -191,35 +160,21 @@ BODY25 = Layout(
     parents=(
         1, 8, 1, 2, 3, 1, 5, 6, 8, 8, 9, 10, 8, 12, 13, 0, 0, 15, 16, 14, 19, 14, 11, 22, 11,
     ),
-    bodies=2,
-    centre=8,
-    spine=(8, 1),
-    shoulders=(2, 5),
-    left=(5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21),
-    right=(2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24),
-    axes=2,
+    bodies=2, centre=8, spine=(8, 1), shoulders=(2, 5), axes=2,
 )  # fmt: skip
 
-_COCO_LEFT, _COCO_RIGHT = (1, 3, 5, 7, 9, 11, 13, 15), (2, 4, 6, 8, 10, 12, 14, 16)
-
 # OpenPose's 25 joints of another order: those of COCO, neck and crown, and feet.
-BODY25B = Layout(
+BODY25B = _make(
     name="body25b",
     joints=(
         *COCO17.joints, "upper neck", "head top", "left big toe", "left small toe", "left heel",
         "right big toe", "right small toe", "right heel",
     ),
     parents=(*COCO17.parents, 0, 17, 15, 19, 15, 16, 22, 16),
-    bodies=2,
-    centre=0,
-    spine=(11, 5),
-    shoulders=(6, 5),
-    left=(*_COCO_LEFT, 19, 20, 21),
-    right=(*_COCO_RIGHT, 22, 23, 24),
-    axes=2,
+    bodies=2, centre=0, spine=(11, 5), shoulders=(6, 5), axes=2,
 )  # fmt: skip
 
-HALPE26 = Layout(
+HALPE26 = _make(
     name="halpe26",
     joints=(
         *COCO17.joints, "head top", "neck", "mid hip", "left big toe", "right big toe",
@@ -227,17 +182,11 @@ HALPE26 = Layout(
     ),
     parents=(18, 0, 0, 1, 2, 18, 18, 5, 6, 7, 8, 19, 19, 11, 12, 13, 14, 0, 19, 19, 15, 16, 20, 21,
              15, 16),
-    bodies=2,
-    centre=19,
-    spine=(19, 18),
-    shoulders=(6, 5),
-    left=(*_COCO_LEFT, 20, 22, 24),
-    right=(*_COCO_RIGHT, 21, 23, 25),
-    axes=2,
+    bodies=2, centre=19, spine=(19, 18), shoulders=(6, 5), axes=2,
 )  # fmt: skip
 
 # BlazePose has no joint in the middle of the body: the two that stand it upright are made.
-MEDIAPIPE33 = Layout(
+MEDIAPIPE33 = _make(
     name="mediapipe33",
     joints=(
         "nose", "left eye inner", "left eye", "left eye outer", "right eye inner", "right eye",
@@ -249,12 +198,7 @@ MEDIAPIPE33 = Layout(
     ),
     parents=(34, 0, 1, 2, 0, 4, 5, 3, 6, 0, 0, 34, 34, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 33,
              33, 23, 24, 25, 26, 27, 28, 27, 28, 33, 33),
-    bodies=1,
-    centre=33,
-    spine=(33, 34),
-    shoulders=(12, 11),
-    left=(1, 2, 3, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31),
-    right=(4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32),
+    bodies=1, centre=33, spine=(33, 34), shoulders=(12, 11),
     means=((33, (23, 24)), (34, (11, 12))),
 )  # fmt: skip
 
@@ -269,17 +213,14 @@ def _leave_out(layout: Layout, name: str, words: tuple[str, ...]) -> Layout:
             joint = layout.parents[joint]
         return number[joint]
 
-    centre = number.get(layout.centre, number[layout.spine[0]])
-    return Layout(
+    return _make(
         name=name,
         joints=tuple(layout.joints[joint] for joint in keep),
         parents=tuple(find(layout.parents[joint]) for joint in keep),
         bodies=layout.bodies,
-        centre=centre,
+        centre=number.get(layout.centre, number[layout.spine[0]]),
         spine=(find(layout.spine[0]), find(layout.spine[1])),
         shoulders=(find(layout.shoulders[0]), find(layout.shoulders[1])),
-        left=tuple(number[joint] for joint in layout.left if joint in number),
-        right=tuple(number[joint] for joint in layout.right if joint in number),
     )
 
 

@@ -5,9 +5,9 @@ here they are made on the device of what `prepare --normalize=none` wrote.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from halp_jax.skeletons.augment import crop, keep_first
+from halp_jax.skeletons.augment import Clip, Count, View, crop, keep_first
 from halp_jax.skeletons.common import find_joints
 from halp_jax.skeletons.layout import Layout
 
@@ -15,12 +15,10 @@ DOWNSAMPLES = ("strided", "linear")
 HIPS = ("right hip", "left hip")
 _TINY = 1e-6  # metres: a shorter line gives no direction
 
-Clip = Float[Array, "time bodies joints xyz"]
-
 
 def prepare_clip(
     clip: Clip, layout: Layout, num_frames: int = 50, downsample: str = "strided"
-) -> Float[Array, "new_time bodies joints xyz"]:
+) -> View:
     """The clip as P&C's arrays have it, at most `num_frames` long, with zeros behind its end.
 
     Frames without the first body are left out, and so are the other bodies. Joints in a picture are not
@@ -59,7 +57,7 @@ def turn_by_first(clip: Clip, layout: Layout) -> Clip:
     return jnp.einsum("tmvc,cd->tmvd", clip - first[bottom], axes, precision="highest")
 
 
-def scale_axes(clip: Clip, length: Int[Array, ""] | int) -> Clip:
+def scale_axes(clip: Clip, length: Count) -> Clip:
     """Each axis of the first body over the first `length` frames in [-1, 1]; 0 where it does not move."""
     valid = (jnp.arange(len(clip)) < length)[:, None, None]
     low = jnp.min(jnp.where(valid, clip[:, 0], jnp.inf), axis=(0, 1))
@@ -70,9 +68,7 @@ def scale_axes(clip: Clip, length: Int[Array, ""] | int) -> Clip:
     return jnp.where(there, scaled, 0.0)
 
 
-def stride_frames(
-    clip: Clip, length: Int[Array, ""] | int, num_frames: int
-) -> Float[Array, "new_time bodies joints xyz"]:
+def stride_frames(clip: Clip, length: Count, num_frames: int) -> View:
     """Every floor(length / num_frames)-th frame, of which the first `num_frames` are kept.
 
     A quirk: of 99 frames they are the first 50.

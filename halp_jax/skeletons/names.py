@@ -26,19 +26,7 @@ _MEANINGS = {
     }.items()
 }
 _LIMBS = {word: meaning for meaning, words in _MEANINGS.items() for word in words}
-_PARTS = {
-    *_LIMBS,
-    "shoulder",
-    "wrist",
-    "hand",
-    "ankle",
-    "foot",
-    "thumb",
-    "fingers",
-    "heel",
-    "eye",
-    "ear",
-}
+_PARTS = {*_LIMBS, *"shoulder wrist hand ankle foot thumb fingers heel eye ear".split()}
 _TRUNK = {
     **dict.fromkeys(("hips", "hip", "pelvis", "waist", "mid hip", "hips centre", "centre hip"),
                     "hip centre"),
@@ -61,6 +49,14 @@ def split_side(name: str) -> tuple[str, str]:
     if side:
         words.remove(side)
     return _SIDES.get(side, ""), " ".join(words)
+
+
+def find_sides(joints: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The joints of the left and, in the same order, those of the right that mirror them."""
+    place = {split_side(joint): number for number, joint in enumerate(joints)}
+    paired = [words for side, words in place if side == "left" and ("right", words) in place]
+    left, right = (tuple(place[side, words] for words in paired) for side in ("left", "right"))
+    return left, right
 
 
 def find_meanings(joints: Sequence[str]) -> tuple[str, ...]:

@@ -26,9 +26,12 @@ Clips of joints in a picture (`layout.axes` = 2) are centred and scaled instead 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from halp_jax.skeletons.flat import centre_and_scale
-from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.flat import centre_and_scale, hold_points
+from halp_jax.skeletons.layouts_known import Frames, Layout
 
+Bodies, Seen = Float[np.ndarray, "bodies time joints xyz"], Bool[np.ndarray, "bodies time joints"]
+Body, BodySeen = Float[np.ndarray, "time joints xyz"], Bool[np.ndarray, "time joints"]
+Lines = Float[np.ndarray, "time xyz"]
 # Shorter axes and smaller angles than this (metres, radians) are no reason to turn a clip.
 _TINY = 1e-6
 # Directions of float16 joints are right to this.
@@ -37,11 +40,7 @@ _FLOAT16 = 5e-3
 _COLLAPSED = 0.25
 
 
-def normalize_clip(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
-    layout: Layout,
-    as_released: bool = False,
-) -> Float[np.ndarray, "time bodies joints xyz"]:
+def normalize_clip(frames: Frames, layout: Layout, as_released: bool = False) -> Frames:
     """Centred, upright frames of the same shape, float32.
 
     A joint at exactly (0, 0, 0) counts as missing and stays there. Where the spine cannot be measured
@@ -66,11 +65,7 @@ def normalize_clip(
     return bodies.transpose(1, 0, 2, 3).astype(np.float32)
 
 
-def view_clip(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
-    layout: Layout,
-    as_released: bool = False,
-) -> Float[np.ndarray, "time bodies joints xyz"]:
+def view_clip(frames: Frames, layout: Layout, as_released: bool = False) -> Frames:
     """The same with the two shortest rotations of 2s-AGCN (`normalize=view` and `released`).
 
     Where the spine or the shoulder line cannot be measured that rotation is left out.
@@ -85,7 +80,7 @@ def view_clip(
     return bodies.transpose(1, 0, 2, 3).astype(np.float32)
 
 
-def looks_normalized(frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout) -> str:
+def looks_normalized(frames: Frames, layout: Layout) -> str:
     """What a clip has been normalised by before: "upright", "view" (or released), or "" if it is raw.
 
     Such a clip is centred in every frame; its first whole frame stands on the axes. Of joints in a
@@ -111,9 +106,7 @@ def looks_normalized(frames: Float[np.ndarray, "time bodies joints xyz"], layout
     return "view" if turned else ""
 
 
-def _centre(
-    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout, as_released: bool = False
-) -> tuple[Float[np.ndarray, "bodies time joints xyz"], Bool[np.ndarray, "bodies time joints"]]:
+def _centre(frames: Frames, layout: Layout, as_released: bool = False) -> tuple[Bodies, Seen]:
     """Bodies without gaps, the centre joint of the first at the origin, and which joints are seen.
 
     Of a picture they are scaled as well. Missing joints stay (0, 0, 0).
@@ -126,20 +119,16 @@ def _centre(
         return centre_and_scale(bodies, layout), seen
     centre = bodies[_reference(seen), :, layout.centre]  # [time, 3]
     if not as_released:
-        centre = _hold(centre)
+        centre = hold_points(centre, centre.any(-1))
     return (bodies - centre[:, None]) * seen[..., None], seen
 
 
-def _reference(seen: Bool[np.ndarray, "bodies time joints"]) -> int:
+def _reference(seen: Seen) -> int:
     """The first body, unless it is empty altogether: then nobody would give the directions."""
     return int(seen.any((1, 2)).argmax())
 
 
-def _was_centred(
-    body: Float[np.ndarray, "time joints xyz"],
-    seen: Bool[np.ndarray, "time joints"],
-    centre: int,
-) -> bool:
+def _was_centred(body: Body, seen: BodySeen, centre: int) -> bool:
     """Whether the centre joint is zero throughout because it is the origin, not because it is missing.
 
     The origin then lies with the other joints (of a hand, at the wrist), not where a camera stands.
@@ -151,11 +140,7 @@ def _was_centred(
     return bool(np.linalg.norm(middle) < 2 * np.linalg.norm(joints - middle, axis=-1).max())
 
 
-def _upright_rotation(
-    body: Float[np.ndarray, "time joints xyz"],
-    seen: Bool[np.ndarray, "time joints"],
-    layout: Layout,
-) -> Float[np.ndarray, "3 3"]:
+def _upright_rotation(body: Body, seen: BodySeen, layout: Layout) -> Float[np.ndarray, "3 3"]:
     """The rotation whose rows are the clip's new axes: right, forward, up."""
     (bottom, top), (right, left) = layout.spine, layout.shoulders
     spine, line = body[:, top] - body[:, bottom], body[:, right] - body[:, left]
@@ -177,25 +162,17 @@ def _upright_rotation(
 
 
 def _are_long(
-    vectors: Float[np.ndarray, "time xyz"],
-    usual: Float[np.ndarray, "time xyz"],
-    seen: Bool[np.ndarray, " time"],
+    vectors: Lines, usual: Lines, seen: Bool[np.ndarray, " time"]
 ) -> Bool[np.ndarray, " time"]:
     """Which are seen and long enough, against three in four of the `usual` ones, for a direction."""
     if not seen.any():
         return seen
-    lengths = np.sort(_lengths(usual)[seen])
+    lengths = np.sort(np.linalg.norm(usual, axis=-1)[seen])
     least = max(_TINY, _COLLAPSED * float(lengths[3 * len(lengths) // 4]))
-    return seen & (_lengths(vectors) > least)
+    return seen & (np.linalg.norm(vectors, axis=-1) > least)
 
 
-def _lengths(vectors: Float[np.ndarray, "time xyz"]) -> Float[np.ndarray, " time"]:
-    return np.sqrt((vectors * vectors).sum(-1))
-
-
-def _fill_gaps(
-    bodies: Float[np.ndarray, "bodies time joints xyz"], as_released: bool
-) -> Float[np.ndarray, "bodies time joints xyz"]:
+def _fill_gaps(bodies: Bodies, as_released: bool) -> Bodies:
     """Moves empty frames from the front to the end, then repeats each body to fill its end."""
     seen = bodies.any((2, 3))
     filled = np.zeros_like(bodies)
@@ -212,13 +189,6 @@ def _fill_gaps(
         filled[body, : len(moved)] = moved
         filled[body, len(moved) :] = moved[begin + np.arange(rest) % (len(moved) - begin)]
     return filled
-
-
-def _hold(points: Float[np.ndarray, "time xyz"]) -> Float[np.ndarray, "time xyz"]:
-    """Every missing (all zero) point replaced by the last one before it, or the first of all."""
-    known = points.any(-1)
-    last = np.maximum.accumulate(np.where(known, np.arange(len(points)), -1))
-    return points[np.where(last < 0, known.argmax(), last)]
 
 
 def _rotation_onto(

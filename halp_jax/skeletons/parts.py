@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool
 
-from halp_jax.skeletons.augment import random_shear, transform
+from halp_jax.skeletons.augment import Clip, Rng, random_shear, transform
 from halp_jax.skeletons.extreme import blur, rotate, zero_axis
-
-Clip = Float[Array, "time bodies joints xyz"]
 
 
 class Settings(NamedTuple):
@@ -44,7 +42,7 @@ def cut_out(clip: Clip, joints: Bool[Array, " joints"], frames: Bool[Array, " ti
     return jnp.where(frames[:, None, None, None] & joints[:, None], 0.0, clip)
 
 
-def random_subset(key: Key[Array, ""], size: int, least: int, most: int) -> Bool[Array, " size"]:
+def random_subset(key: Rng, size: int, least: int, most: int) -> Bool[Array, " size"]:
     """Where of `size` places `least` to `most`, all as likely, are drawn without replacement."""
     key_count, key_places = jax.random.split(key)
     count = jax.random.randint(key_count, (), least, most + 1)
@@ -85,7 +83,7 @@ def _blur(key, clip, settings):
 
 
 # Each is a function (key, clip, settings) -> clip.
-PARTS: dict[str, Callable[[Key[Array, ""], Clip, Settings], Clip]] = {
+PARTS: dict[str, Callable[[Rng, Clip, Settings], Clip]] = {
     "minus_joint": lambda key, clip, settings: minus_joint(clip, settings.joint),
     "reverse": _reverse, "shear": _shear, "rotate": _rotate, "cut_out": _cut_out,
     "zero_axis": _zero_axis, "blur": _blur,
@@ -93,7 +91,7 @@ PARTS: dict[str, Callable[[Key[Array, ""], Clip, Settings], Clip]] = {
 }  # fmt: skip
 
 
-def compose(key: Key[Array, ""], clip: Clip, names: Sequence[str], settings: Settings) -> Clip:
+def compose(key: Rng, clip: Clip, names: Sequence[str], settings: Settings) -> Clip:
     """The clip after these of PARTS, one after the other."""
     for number, name in enumerate(names):
         clip = PARTS[name](jax.random.fold_in(key, number), clip, settings)

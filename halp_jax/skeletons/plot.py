@@ -21,7 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layouts_known import Frames, Layout
 
 # Blue, vermilion, green and purple of Okabe and Ito's palette; the first two differ in grey too.
 BODY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -39,10 +39,7 @@ UPS = tuple(_VIEWS)
 
 
 def project(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
-    layout: Layout,
-    turn: float | None = None,
-    up: str = "z",
+    frames: Frames, layout: Layout, turn: float | None = None, up: str = "z"
 ) -> Float[np.ndarray, "time bodies joints 2"]:
     """(right, up) coordinates of every joint for a viewer `turn` degrees beside the front.
 
@@ -78,9 +75,7 @@ def project(
     return flat - middle[:, None, None]
 
 
-def find_present(
-    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout
-) -> Bool[np.ndarray, "time bodies joints"]:
+def find_present(frames: Frames, layout: Layout) -> Bool[np.ndarray, "time bodies joints"]:
     """Which joints are there: not at exactly zero, except the centre of a body that is there."""
     present = frames.any(-1)
     if layout.axes == 3:
@@ -104,10 +99,6 @@ def plot_grid(
     Below each pose stands its time at `rate` frames a second, or without a rate its frame's number.
     `turn` and `up` are those of `project`.
     """
-    if not clips or len(clips) != len(names):
-        raise UserError(
-            f"cannot draw {len(clips)} clips with {len(names)} names; give one name for each clip"
-        )
     strips = [_lay_out(clip, layout, count, turn, up) for clip in clips]
     width = max(strip[2] for strip in strips)
     height = max(strip[3][1] - strip[3][0] for strip in strips)
@@ -144,7 +135,7 @@ def plot_grid(
 
 
 def save_animation(
-    frames: Float[np.ndarray, "time bodies joints xyz"],
+    frames: Frames,
     layout: Layout,
     path: str | os.PathLike,
     title: str = "",
@@ -156,8 +147,6 @@ def save_animation(
     """Writes the clip as an animated GIF that repeats, every `step`-th frame, in real time."""
     from PIL import Image
 
-    if step < 1:
-        raise UserError(f"cannot draw every {step}th frame; give a step of 1 or more")
     flat, present, _, limits, _ = _lay_out(frames, layout, 1, turn, up)
     seen = flat[present]
     pad = _MARGIN * (limits[1] - limits[0])
@@ -195,8 +184,6 @@ def _lay_out(
     clip: np.ndarray, layout: Layout, count: int, turn: float | None, up: str
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float], np.ndarray]:
     """(projection, present joints, width of the strip, (lowest, highest), frames to show)."""
-    if count < 1:
-        raise UserError(f"cannot draw {count} poses; give 1 or more")
     flat = project(clip, layout, turn, up)
     present = find_present(clip, layout)
     shown = np.flatnonzero(present.any((1, 2)))

@@ -17,9 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.plot import save_figure
-
-__all__ = ["plot_great_circle", "plot_sphere", "save_figure"]
 
 # Okabe and Ito's palette without yellow. Colour and marker count up together, so that seven times
 # seven prototypes stay apart, and seven do in grey.
@@ -57,21 +54,16 @@ def plot_sphere(
     centre = base.mean(0)
     _, sizes, directions = np.linalg.svd(base - centre, full_matrices=False)
     share = sizes**2 / max(float((sizes**2).sum()), 1e-30)
-    if len(directions) < 2:
-        raise UserError("cannot draw a plane of one-dimensional points; give 2 dimensions or more")
     plane = directions[:2].T
 
-    figure = Figure(figsize=(8.2, 6.4))
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
-    styles = _give_styles(nearest)
+    figure, axes = _make_axes(6.4)
+    styles, times = _give_styles(nearest), np.linspace(0, 1, _ARC_POINTS)
     for anchor, draws, keeps, targets, home in zip(
         anchors, positives, kept, selected, nearest, strict=True
     ):
         colour, marker = styles[int(home)]
         for target in np.unique(targets):
-            arc = (_walk_geodesic(anchor, prototypes[target]) - centre) @ plane
+            arc = (_walk_geodesic(anchor, prototypes[target], times) - centre) @ plane
             axes.plot(*arc.T, color=_GREY, lw=0.6, zorder=1)
         flat = (draws - centre) @ plane
         axes.plot(*flat[~keeps].T, "x", color="0.35", ms=4, mew=0.8, zorder=3)
@@ -125,46 +117,34 @@ def plot_great_circle(
         t_star: where the solver says the feasible part ends; marked.
         drawn: (lowest, highest) t that positives are drawn from; shaded.
     """
-    if not 0 <= selected < len(prototypes):
-        raise UserError(
-            f"prototype {selected} was selected, but there are {len(prototypes)}; count from 0"
-        )
     home = int((prototypes @ anchor).argmax())
     where = np.linspace(0, 1, 401)
-    similarities = _walk_geodesic(anchor, prototypes[selected], len(where)) @ prototypes.T
+    similarities = _walk_geodesic(anchor, prototypes[selected], where) @ prototypes.T
     # Usually the rival whose tie ends the feasible part, and with the pairwise solver P_sel or
     # whoever has overtaken P* on the way there.
-    at_star = _walk_geodesic(anchor, prototypes[selected], times=np.array([t_star]))[0]
+    at_star = _walk_geodesic(anchor, prototypes[selected], np.array([t_star]))[0]
     others = [j for j in range(len(prototypes)) if j != home]
     rival = others[int((prototypes[others] @ at_star).argmax())] if others else home
 
-    figure = Figure(figsize=(8.2, 5.0))
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
+    figure, axes = _make_axes(5.0)
     axes.axvspan(
         *drawn, color="0.86", lw=0, zorder=0,
         label=f"positives are drawn here: t from {drawn[0]:.2f} to {drawn[1]:.2f}",
     )  # fmt: skip
     plain = [j for j in others if j not in (selected, rival)]
-    for j in plain:
-        axes.plot(where, similarities[:, j], color=_GREY, lw=0.8, zorder=1)
-    if plain:
-        axes.plot([], [], color=_GREY, lw=0.8, label=f"the other {len(plain)} prototypes")
+    for number, j in enumerate(plain):
+        label = None if number else f"the other {len(plain)} prototypes"
+        axes.plot(where, similarities[:, j], color=_GREY, lw=0.8, zorder=1, label=label)
+
+    def draw(number: int, style: str, colour: str, width: float, what: str) -> None:
+        label = f"prototype {number}{what}"
+        axes.plot(where, similarities[:, number], style, color=colour, lw=width, label=label)
+
     if rival not in (selected, home):
-        axes.plot(
-            where, similarities[:, rival], "-.", color=_COLOURS[2], lw=2,
-            label=f"prototype {rival}: highest rival at t*",
-        )  # fmt: skip
-    ends = "P_sel: where the geodesic ends" + (", highest rival at t*" if rival == selected else "")
-    axes.plot(
-        where, similarities[:, selected], "--", color=_COLOURS[1], lw=2,
-        label=f"prototype {selected}, {ends}",
-    )  # fmt: skip
-    axes.plot(
-        where, similarities[:, home], color=_COLOURS[0], lw=2.4,
-        label=f"prototype {home}, P*: nearest to the anchor",
-    )  # fmt: skip
+        draw(rival, "-.", _COLOURS[2], 2.0, ": highest rival at t*")
+    ends = ", highest rival at t*" if rival == selected else ""
+    draw(selected, "--", _COLOURS[1], 2.0, f", P_sel: where the geodesic ends{ends}")
+    draw(home, "-", _COLOURS[0], 2.4, ", P*: nearest to the anchor")
     axes.axvline(t_star, color="black", lw=1.1, ls=":", label=f"t* = {t_star:.3f}")
     axes.plot(t_star, prototypes[home] @ at_star, "o", ms=7, mfc="white", mec="black", zorder=5)
     angle = np.degrees(np.arccos(np.clip(anchor @ prototypes[selected], -1, 1)))
@@ -179,11 +159,14 @@ def plot_great_circle(
     return figure
 
 
-def _walk_geodesic(
-    start: np.ndarray, end: np.ndarray, count: int = _ARC_POINTS, times: np.ndarray | None = None
-) -> np.ndarray:
-    """Points [count, dim] on the shorter great circle between unit vectors, evenly spaced in t."""
-    times = np.linspace(0, 1, count) if times is None else times
+def _make_axes(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8.2, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _walk_geodesic(start: np.ndarray, end: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Points [times, dim] on the shorter great circle between unit vectors."""
     angle = np.arccos(np.clip(start @ end, -1, 1))
     if np.sin(angle) < 1e-6:  # the same point, or opposite ones, which no single arc joins
         return np.repeat(start[None], len(times), 0)

@@ -8,7 +8,8 @@ single frames without anybody, and a second person who is found late.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from halp_jax.skeletons.body import NUM_JOINTS, turn_about_up
+from halp_jax.skeletons.body import NUM_JOINTS
+from halp_jax.skeletons.kinematics import rotate_about
 
 NUM_CAMERAS, NUM_SETUPS = 3, 6
 _CAMERA_ANGLES = (0.0, -45.0, 45.0)  # degrees about the vertical, as in NTU's rooms
@@ -28,7 +29,7 @@ def place_before_camera(
 
     `camera` (from 1) gives the side it looks from, `setup` its height, distance and so its tilt.
     """
-    side = turn_about_up(_CAMERA_ANGLES[camera - 1] + rng.normal(0, 4))
+    side = rotate_about("y", _CAMERA_ANGLES[camera - 1] + rng.normal(0, 4))
     height = 0.8 + 0.15 * (setup - 1)
     distance = 2.6 + 0.3 * ((setup * 5) % NUM_SETUPS)
     where = rng.normal(0, 0.25, 3) * (1, 0, 1)

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from halp_jax.skeletons.actions import ACTIONS, SEAT, Action, Keys, Swing
-from halp_jax.skeletons.body import CHANNEL, CHANNELS, plot_bones, pose_body, turn_about_up
+from halp_jax.skeletons.body import CHANNEL, CHANNELS, plot_bones, pose_body
+from halp_jax.skeletons.kinematics import rotate_about
 from halp_jax.skeletons.sensor import NUM_CAMERAS, NUM_SETUPS, place_before_camera, sense
 
 CLASS_NAMES = tuple(action.name for action in ACTIONS)
@@ -48,10 +49,7 @@ class Scene:
     lost: Bool[np.ndarray, "time bodies joints"]
     missing: Bool[np.ndarray, " time"]
     label: int
-    subject: int
     camera: int
-    setup: int
-    performance: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,7 @@ def make_clip(seed: int, index: int) -> Float[np.ndarray, "time 2 25 3"]:
 
 def make_scene(seed: int, index: int) -> Scene:
     """The clip with its ground truth. Pure in (seed, index)."""
-    label, subject, camera, setup, performance = clip_facts(index)
+    label, subject, camera, setup, _ = clip_facts(index)
     action, rng = ACTIONS[label], _generator(seed, 0, index)
     people = [_plot_person(seed, subject)]
     if action.partner:
@@ -92,7 +90,7 @@ def make_scene(seed: int, index: int) -> Scene:
     motion = _act(rng, action, people, moments)
     frames = place_before_camera(rng, motion, camera, setup)
     frames, lost, missing = sense(rng, frames)
-    return Scene(motion, frames, lost, missing, label, subject, camera, setup, performance)
+    return Scene(motion, frames, lost, missing, label, camera)
 
 
 def _generator(seed: int, *words: int) -> np.random.Generator:
@@ -141,8 +139,8 @@ def _act(
             channels[:, CHANNEL[swing.channel]] += _swing(rng, swing, beats, phase, moments)
         body = pose_body(channels, person.bones, near_is_left)
         heading = facing + 180.0 * role + rng.normal(0, 5)
-        body = body @ turn_about_up(heading).T
-        ahead = turn_about_up(facing)[:, 2] * action.gap * rng.normal(1, 0.05)
+        body = body @ rotate_about("y", heading).T
+        ahead = rotate_about("y", facing)[:, 2] * action.gap * rng.normal(1, 0.05)
         bodies.append(body + ahead * (role - 0.5) * (len(people) == 2))
     # A sensor numbers people as it finds them, not by who acts on whom.
     if len(bodies) == 2 and rng.random() < 0.5:

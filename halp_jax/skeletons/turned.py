@@ -1,7 +1,8 @@
-"""AimCLR's preparation as a view: a clip resampled, each body centred and turned by itself in every frame.
+"""Preparations as views, AimCLR's and GL-Transformer's: each body centred and turned by itself in every frame.
 
-Source: feeder/preprocess_ntu.py of Levigty/AimCLR, whose arrays hold such clips. Here it is made
-of what `prepare` wrote, whenever a clip is read, so there is no second data set. Clips of
+Sources: feeder/preprocess_ntu.py of Levigty/AimCLR and data/preprocessing/NTU_datasets.py and
+feeder/tools.py of Boeun-Kim/GL-Transformer (Kim et al., ECCV 2022), whose arrays hold such clips. Here they
+are made of what `prepare` wrote, whenever a clip is read, so there is no second data set. Clips of
 `--normalize=none --bodies=slot` become the released ones (up is y, as a camera has it). Clips in the
 default frame have z up: there `up="z"` turns in its axes, which is not the released code's input, for the
 camera's height and tilt are gone.
@@ -10,13 +11,11 @@ camera's height and tilt are gone.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from halp_jax.skeletons.augment import crop
+from halp_jax.skeletons.augment import Clip, Count, View, crop, keep_first, transform
 from halp_jax.skeletons.layout import Layout
 
 UP = ("y", "z")
 _TINY = 1e-4  # metres, added to the length of the shoulder line
-
-Clip = Float[Array, "time bodies joints xyz"]
 
 
 def count_frames(clip: Clip) -> Int[Array, ""]:
@@ -47,9 +46,7 @@ def turn_bodies(clip: Clip, layout: Layout, up: str = "y") -> Clip:
     return turned.at[..., depth].set(sin * x + cos * z)
 
 
-def prepare_clip(
-    clip: Clip, layout: Layout, num_frames: int = 50, up: str = "y"
-) -> Float[Array, "new_time bodies joints xyz"]:
+def prepare_clip(clip: Clip, layout: Layout, num_frames: int = 50, up: str = "y") -> View:
     """The clip as AimCLR's arrays have it. Joints in a picture are not turned.
 
     A clip that never shows the first body is returned as zeros.
@@ -57,3 +54,35 @@ def prepare_clip(
     length = jnp.maximum(count_frames(clip), 1)
     clip = centre_bodies(crop(clip, 0, length, num_frames), layout)
     return turn_bodies(clip, layout, up) if layout.axes == 3 else clip
+
+
+# --- GL-Transformer: joints around the body's root, and the root's way since the first frame --------
+
+
+def prepare_relative(clip: Clip, layout: Layout, num_frames: int = 300, up: str = "y") -> View:
+    """The clip as GL-Transformer's arrays have it: relative to each body's root, then turned in every frame.
+
+    A longer clip is resampled to `num_frames` (released: cut). Joints in a picture are not turned.
+
+    Args:
+        up: as `turn_bodies` has it.
+    """
+    length = count_frames(clip)
+    size = length.clip(1, num_frames)
+    clip = crop(clip, 0, jnp.maximum(length, 1), num_frames, size)
+    # Where each body's root has come since the first frame.
+    way = clip[:, :, layout.root] - clip[0, :, layout.root]
+    clip = centre_bodies(clip, layout).at[:, :, layout.root].set(way)
+    clip = turn_bodies(clip, layout, up) if layout.axes == 3 else clip
+    return keep_first(clip, jnp.minimum(length, size))
+
+
+def stretch(clip: Clip, length: Count, factor: Float[Array, ""] | float) -> Clip:
+    """The first `length` frames resampled to `factor` times as many; what passes the clip's end is cut."""
+    size = jnp.maximum(jnp.floor(length * factor).astype(jnp.int32), 1)
+    return crop(clip, 0, jnp.maximum(length, 1), len(clip), size)
+
+
+def shear_joints(clip: Clip, matrix: Float[Array, "3 3"], root: int) -> Clip:
+    """Every joint but the root, whose coordinates are a way, becomes x @ matrix."""
+    return transform(clip, matrix).at[:, :, root].set(clip[:, :, root])

@@ -7,19 +7,17 @@ each array and what the run was (layout, steps an epoch). Orbax's CheckpointMana
 """
 
 import contextlib
-import functools
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import absl.logging
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from halp_jax import methods
@@ -29,22 +27,21 @@ from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.methods.upgrade import upgrade_config
 from halp_jax.training import checkpoint_io
-from halp_jax.training.checkpoint_io import CHECKPOINTS, Damaged
-from halp_jax.training.tree import Template, checksum, flatten, make_template
+from halp_jax.training.checkpoint_io import CHECKPOINTS, Damaged, PathLike, Template, flatten
 
 CONFIG, DAMAGED = "config.json", "damaged"
 LOOKS = 20  # at the checkpoints of a run that replaces them while they are read
 log = logging.getLogger("halp_jax")
 
 
-def save_config(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> None:
+def save_config(workdir: PathLike, config: ConfigDict) -> None:
     """Writes `config.json`: all or nothing, one field a line."""
     advice = "make room there or choose another --workdir"
     with atomic_write(Path(workdir).expanduser() / CONFIG, advice) as file:
         file.write((config.to_json(indent=2) + "\n").encode())
 
 
-def load_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+def load_config(workdir: PathLike) -> ConfigDict:
     """The config that `save_config` wrote."""
     path = Path(workdir) / CONFIG
     try:
@@ -55,7 +52,7 @@ def load_config(workdir: str | os.PathLike[str]) -> ml_collections.ConfigDict:
         raise UserError(f"{path} is damaged ({error}): restore it from a copy") from None
 
 
-def parse_config(text: str) -> ml_collections.ConfigDict:
+def parse_config(text: str) -> ConfigDict:
     """A config from its JSON, tuples again tuples, as a run of today has it.
 
     Raises ValueError where it is none.
@@ -63,18 +60,16 @@ def parse_config(text: str) -> ml_collections.ConfigDict:
     fields = json.loads(text)
     if not isinstance(fields, dict) or not {"data", "train"} <= fields.keys():
         raise ValueError("it holds no settings of a run")
-    return upgrade_config(ml_collections.ConfigDict(_with_tuples(fields)))
+    return upgrade_config(ConfigDict(_with_tuples(fields)))
 
 
-def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
+def has_checkpoint(workdir: PathLike) -> bool:
     return bool(checkpoint_io.list_steps(Path(workdir).expanduser() / CHECKPOINTS))
 
 
 @contextlib.contextmanager
 def open_manager(
-    workdir: str | os.PathLike[str],
-    config: ml_collections.ConfigDict,
-    steps_per_epoch: int = 1,
+    workdir: PathLike, config: ConfigDict, steps_per_epoch: int = 1
 ) -> Iterator[ocp.CheckpointManager]:
     """The writer: keeps the newest `checkpoint.keep` and every multiple of `keep_every_epochs`.
 
@@ -121,7 +116,10 @@ def save(
         return
     finish(manager)
     table = {name: np.array(leaf) for name, leaf in flatten(state).items() if leaf.size}
-    info = {**(info or {}), "checksums": {name: checksum(leaf) for name, leaf in table.items()}}
+    info = {
+        **(info or {}),
+        "checksums": {name: checkpoint_io.checksum(leaf) for name, leaf in table.items()},
+    }
     content = ocp.args.Composite(state=ocp.args.PyTreeSave(table), info=ocp.args.JsonSave(info))
     try:
         manager.save(step, args=content)
@@ -177,7 +175,7 @@ def restore_latest(
     return None
 
 
-def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> tuple[Any, int]:
+def restore_state(workdir: PathLike, step: int | None = None) -> tuple[Any, int]:
     """The state of a run, from its own config alone: (state, step).
 
     Args:
@@ -189,14 +187,17 @@ def restore_state(workdir: str | os.PathLike[str], step: int | None = None) -> t
         info = checkpoint_io.read_info(manager, chosen)
         layout, classes = graphs.restore(info["layout"]), info.get("num_classes", 0)
         spec = Spec(layout, num_classes=classes)
-        template = make_template(functools.partial(methods.create_state, config, spec))
+        template = checkpoint_io.make_template(lambda: methods.create_state(config, spec))
         return checkpoint_io.read(manager, chosen, template)[0], chosen
 
-    return _read_newest(workdir, step, read, "train again, or use a copy of it")
+    return _read_newest(workdir, step, read)
 
 
 def _read_newest(
-    workdir: str | os.PathLike[str], step: int | None, read: Callable, advice: str
+    workdir: PathLike,
+    step: int | None,
+    read: Callable,
+    advice: str = "train again, or use a copy of it",
 ) -> Any:
     """read(manager, step) of the newest checkpoint that can be read, or of `step`.
 
@@ -204,8 +205,15 @@ def _read_newest(
     """
     for _ in range(LOOKS):
         with _open_reader(workdir) as manager:
-            steps = list(_choose(manager, workdir, step))
-            for chosen in steps:
+            steps = sorted(manager.all_steps(), reverse=True)
+            if not steps:
+                raise UserError(
+                    f"no checkpoint in {workdir} yet: train for longer, or use another workdir"
+                )
+            if step not in (None, *steps):
+                known = ", ".join(map(str, steps))
+                raise UserError(f"no checkpoint of step {step} in {workdir}: it has {known}")
+            for chosen in steps if step is None else [step]:
                 try:
                     return read(manager, chosen)
                 except Damaged as damage:
@@ -217,12 +225,12 @@ def _read_newest(
     raise UserError(f"no readable checkpoint in {workdir}: {advice}")
 
 
-def load_info(workdir: str | os.PathLike[str], step: int | None = None) -> dict[str, Any]:
+def load_info(workdir: PathLike, step: int | None = None) -> dict[str, Any]:
     """What was saved beside a state, the newest if None: layout, steps an epoch, metrics."""
-    return _read_newest(workdir, step, checkpoint_io.read_info, "train again, or use a copy of it")
+    return _read_newest(workdir, step, checkpoint_io.read_info)
 
 
-def split_path(init_from: str | os.PathLike[str]) -> tuple[Path, int | None]:
+def split_path(init_from: PathLike) -> tuple[Path, int | None]:
     """(workdir, step) of a workdir or one of its checkpoints; no step stands for the newest."""
     path = Path(init_from).expanduser()
     if path.parent.name == CHECKPOINTS and path.name.isdigit():
@@ -231,7 +239,7 @@ def split_path(init_from: str | os.PathLike[str]) -> tuple[Path, int | None]:
 
 
 def warm_start(
-    state: Any, init_from: str | os.PathLike[str], fields: Iterable[str] | None = None
+    state: Any, init_from: PathLike, fields: Iterable[str] | None = None
 ) -> tuple[Any, dict[str, Any]]:
     """The state with weights of another run put in: (state, that checkpoint's info).
 
@@ -248,7 +256,7 @@ def warm_start(
     return _read_newest(path, step, read, "set init_from to another run")
 
 
-def _open_reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:
+def _open_reader(workdir: PathLike) -> ocp.CheckpointManager:
     if not (Path(workdir).expanduser() / CHECKPOINTS).is_dir():
         raise UserError(f"no checkpoint in {workdir}: is it the workdir of a training run?")
     # Orbax warns that a read-only manager is read-only; that is what is asked for here.
@@ -258,18 +266,6 @@ def _open_reader(workdir: str | os.PathLike[str]) -> ocp.CheckpointManager:
         return checkpoint_io.make_manager(workdir, read_only=True)
     finally:
         absl.logging.set_verbosity(verbosity)
-
-
-def _choose(manager: ocp.CheckpointManager, workdir: Any, step: int | None) -> Iterable[int]:
-    steps = sorted(manager.all_steps(), reverse=True)
-    if not steps:
-        raise UserError(f"no checkpoint in {workdir} yet: train for longer, or use another workdir")
-    if step is None:
-        return steps
-    if step not in steps:
-        known = ", ".join(map(str, steps))
-        raise UserError(f"no checkpoint of step {step} in {workdir}: it has {known}")
-    return [step]
 
 
 def _set_aside(manager: ocp.CheckpointManager, step: int, damage: Damaged) -> None:

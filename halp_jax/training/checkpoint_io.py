@@ -6,9 +6,10 @@ for that, never waits for the others. So what one process cannot do leaves none 
 
 import glob
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ import orbax.checkpoint as ocp
 
 from halp_jax.errors import UserError
 from halp_jax.methods.upgrade import current_path
-from halp_jax.training.tree import Template, checksum
 
+PathLike = str | os.PathLike[str]
 CHECKPOINTS = "checkpoints"
 # Seconds a save may take. Orbax reads them off the time of day: with its 600 a clock that is set
 # forward, or a machine that slept, fails the save.
@@ -29,6 +30,13 @@ class Damaged(Exception):
     """A checkpoint that cannot be read; the message says why."""
 
 
+class Template(NamedTuple):
+    """What a state looks like, without its memory: structure, and shape and dtype of each leaf."""
+
+    structure: Any
+    leaves: dict[str, jax.ShapeDtypeStruct]
+
+
 class Manager(ocp.CheckpointManager):
     """Orbax's, of this process alone."""
 
@@ -37,7 +45,7 @@ class Manager(ocp.CheckpointManager):
         return False
 
 
-def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
+def make_manager(workdir: PathLike, **options: Any) -> Manager:
     """The manager of `workdir`/checkpoints, with these ocp.CheckpointManagerOptions."""
     directory = Path(workdir).expanduser().resolve() / CHECKPOINTS
     try:
@@ -72,7 +80,7 @@ def make_manager(workdir: str | os.PathLike[str], **options: Any) -> Manager:
     )
 
 
-def list_steps(directory: str | os.PathLike[str]) -> list[int]:
+def list_steps(directory: PathLike) -> list[int]:
     """The steps that are whole on disk, the newest first."""
     if not Path(directory).is_dir():
         return []
@@ -81,7 +89,7 @@ def list_steps(directory: str | os.PathLike[str]) -> list[int]:
     )
 
 
-def cannot_save(directory: str | os.PathLike[str], error: Exception) -> UserError:
+def cannot_save(directory: PathLike, error: Exception) -> UserError:
     """What to say of a failed save. What it has left half written goes at the next start, not now:
     orbax's threads may still be writing there."""
     steps = list_steps(directory)
@@ -90,6 +98,32 @@ def cannot_save(directory: str | os.PathLike[str], error: Exception) -> UserErro
         f"cannot write a checkpoint to {directory} ({one_line(error)}); {good}. Make room, or what "
         "else it needs, and start the same command again: it resumes from there"
     )
+
+
+def make_template(create: Callable[[], Any]) -> Template:
+    """The template of the state that `create()` would make; nothing is computed."""
+    structures, names = [], []
+
+    def leaves() -> list[Any]:
+        state = create()
+        structures.append(jax.tree.structure(state))
+        names.extend(flatten(state))
+        return jax.tree.leaves(state)
+
+    shapes = jax.eval_shape(leaves)
+    return Template(structures[0], dict(zip(names, shapes, strict=True)))
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Any pytree as {"params/layer0/kernel": leaf}, in jax's order of leaves."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def checksum(leaf: np.ndarray) -> list[Any]:
+    """[CRC-32 of the bytes, dtype, shape], as JSON holds them."""
+    array = np.ascontiguousarray(leaf)
+    return [zlib.crc32(array.reshape(-1).view(np.uint8)), str(leaf.dtype), list(leaf.shape)]
 
 
 def read_info(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:

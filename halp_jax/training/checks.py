@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
 from halp_jax import methods
 from halp_jax.errors import UserError
@@ -25,12 +26,9 @@ AT_LEAST_ONE = (
     "checkpoint.every_epochs", "checkpoint.keep", "knn.batch_size",
 )  # fmt: skip
 AT_LEAST_ZERO = (
-    "train.num_devices",
-    "train.epoch_steps",
-    "checkpoint.keep_every_epochs",
-    "checkpoint.every_minutes",
-    "knn.every_epochs",
-)
+    "train.num_devices", "train.epoch_steps", "checkpoint.keep_every_epochs",
+    "checkpoint.every_minutes", "knn.every_epochs",
+)  # fmt: skip
 # A run cannot resume when one of these changes: other shapes of the state, or another order of data.
 # What a method keeps fixed stands in its FIXED.
 FIXED = (
@@ -38,14 +36,15 @@ FIXED = (
 )  # fmt: skip
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
+def check_config(config: ConfigDict) -> None:
     """Refuses a training config that cannot work; says nothing of one that can."""
     check.choices(config, CHOICES)
     check.at_least(config, 1, *AT_LEAST_ONE)
     check.at_least(config, 0, *AT_LEAST_ZERO)
     check.seed(config)
-    methods.find_method(config).check_config(config)
-    if not methods.find_method(config).KEEPS_REST:
+    method = methods.find_method(config)
+    method.check_config(config)
+    if not method.KEEPS_REST:
         check_batch_size(config.train.batch_size, config.train.num_devices)
     if not config.data.dir:
         raise UserError(
@@ -53,25 +52,27 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def check_dataset(
-    config: ml_collections.ConfigDict, dataset: Any, indices: Int[np.ndarray, " clips"]
-) -> None:
+def count_steps(config: ConfigDict, clips: int) -> tuple[int, int]:
+    """Steps of a pass over so many clips, and of what all settings call an epoch."""
+    rest = config.train.batch_size - 1 if methods.find_method(config).KEEPS_REST else 0
+    steps = (clips + rest) // config.train.batch_size
+    return steps, config.train.epoch_steps or steps
+
+
+def check_dataset(config: ConfigDict, dataset: Any, indices: Int[np.ndarray, " clips"]) -> None:
     """Refuses a data set, or these clips of it, that this config cannot train on."""
-    count, method = len(indices), methods.find_method(config)
+    method = methods.find_method(config)
     where = f"{config.data.dir}, split {config.data.split}"
-    wanted = getattr(method, "UNIT", "clips")
-    if dataset.unit != wanted:
-        check.refuse(
-            config, "method", f"it learns from {wanted}, {config.data.dir} holds {dataset.unit}"
-        )
-    if count < (1 if method.KEEPS_REST else config.train.batch_size):
+    if dataset.unit != (wanted := getattr(method, "UNIT", "clips")):
+        why = f"it learns from {wanted}, {config.data.dir} holds {dataset.unit}"
+        check.refuse(config, "method", why)
+    steps, steps_per_epoch = count_steps(config, len(indices))
+    if not steps:
         raise UserError(
-            f"{where} has {count} training {dataset.unit}, fewer than train.batch_size="
+            f"{where} has {len(indices)} training {dataset.unit}, fewer than train.batch_size="
             f"{config.train.batch_size}: lower it with --config.train.batch_size"
         )
-    steps = config.train.epoch_steps or count // config.train.batch_size
-    spec = Spec(dataset.layout, steps, dataset.num_classes)
-    method.check_config(config, spec)
+    method.check_config(config, Spec(dataset.layout, steps_per_epoch, dataset.num_classes))
     if config.knn.every_epochs and not lacks_labels(dataset, config.data.split):
         if not len(dataset.indices(config.data.split, "test")):
             raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
@@ -111,32 +112,34 @@ def check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice:
         )
 
 
-def check_same_run(
-    old: ml_collections.ConfigDict, new: ml_collections.ConfigDict, workdir: str | os.PathLike[str]
-) -> list[str]:
+def check_same_run(old: ConfigDict, new: ConfigDict, workdir: str | os.PathLike[str]) -> list[str]:
     """The fields in which a run that resumes differs from what it was, as "field: old -> new".
 
     Raises:
         UserError: one of them would change the shapes of the state or the order of the data.
     """
     before, after = _fields(old), _fields(new)
+    names = sorted(before.keys() | after.keys())
+    changes = [(name, before.get(name), after.get(name)) for name in names]
+    changes = [(name, was, now) for name, was, now in changes if was != now]
     fixed = (*FIXED, *methods.find_method(new).FIXED)
-    changes, refused = [], []
-    for field in sorted(before.keys() | after.keys()):
-        was, now = before.get(field), after.get(field)
-        if was == now:
-            continue
-        if any(field == name or field.startswith(name + ".") for name in fixed):
-            refused.append((field, was, now))
-        changes.append(f"{field}: {was} -> {now}")
+    starts = tuple(f"{name}." for name in fixed)
+    refused = [each for each in changes if f"{each[0]}.".startswith(starts)]
     if refused:
-        fields, values = (", ".join(f"{f}={r[i]}" for f, *r in refused) for i in (0, 1))
-        options = " ".join(f"--config.{field}={was}" for field, was, _ in refused)
+        held = ", ".join(f"{name}={was}" for name, was, _ in refused)
+        wanted = ", ".join(f"{name}={now}" for name, _, now in refused)
+        options = " ".join(f"--config.{name}={was}" for name, was, _ in refused)
         raise UserError(
-            f"{workdir} holds a run with {fields}, this config has {values}: use another "
+            f"{workdir} holds a run with {held}, this config has {wanted}: use another "
             f"--workdir, or {options} to resume"
         )
-    return changes
+    return [f"{name}: {was} -> {now}" for name, was, now in changes]
+
+
+def _fields(config: ConfigDict) -> dict[str, Any]:
+    """{"section.field": value}, values as JSON holds them, lists as tuples."""
+    flat = flatten_dict(json.loads(config.to_json()), sep=".")
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in flat.items()}
 
 
 @contextlib.contextmanager
@@ -166,18 +169,3 @@ def lock_workdir(workdir: str | os.PathLike[str]) -> Iterator[None]:
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), str(os.getpid()).encode())
         yield
-
-
-def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """{"section.field": value}, values as JSON holds them."""
-    flat: dict[str, Any] = {}
-
-    def visit(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                visit(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            flat[prefix] = tuple(value) if isinstance(value, list) else value
-
-    visit("", json.loads(config.to_json()))
-    return flat

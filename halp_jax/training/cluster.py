@@ -14,31 +14,30 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Shaped
+from ml_collections import ConfigDict
 from orbax.checkpoint import multihost
 
 from halp_jax.errors import UserError
-from halp_jax.training.shutdown import AgreedError, describe, leave, listen
+from halp_jax.training.shutdown import AgreedError, handled, listen
 
-__all__ = ["AgreedError", "describe", "leave"]  # of `ending`, for the commands
 VARIABLES = {
     "coordinator": "JAX_COORDINATOR_ADDRESS",
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
+UNSET = {"coordinator": "", "num_processes": 0, "process_id": -1}
 _MESSAGE_BYTES = 1024
 _DONE, _LOOK_EVERY = "halp_jax/done", 0.25  # a key of the coordination service; seconds
 
 
 def find_cluster(
-    cluster: Mapping[str, Any] | ml_collections.ConfigDict, environment: Mapping[str, str]
+    cluster: Mapping[str, Any] | ConfigDict, environment: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """What to call `jax.distributed.initialize` with; None for a process on its own.
 
@@ -52,14 +51,12 @@ def find_cluster(
     """
     if cluster.get("coordinator") == "auto":
         return {}
-    unset = {"coordinator": "", "num_processes": 0, "process_id": -1}
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {name: cluster.get(name, UNSET[name]) for name in VARIABLES}
     for name, variable in VARIABLES.items():
-        value = cluster.get(name)
-        given[name] = environment.get(variable) if value in (None, unset[name]) else value
-        given[name] = unset[name] if given[name] in (None, "") else given[name]
-    if any(given[name] != unset[name] for name in VARIABLES):
-        return _check_given(given, unset)
+        if given[name] == UNSET[name]:
+            given[name] = environment.get(variable) or None
+    if any(value is not None for value in given.values()):
+        return _check_given(given)
     if int(environment.get("SLURM_STEP_NUM_TASKS") or 1) > 1:
         return {"cluster_detection_method": "slurm"}
     if int(environment.get("OMPI_COMM_WORLD_SIZE") or 1) > 1:
@@ -69,9 +66,9 @@ def find_cluster(
     return None
 
 
-def _check_given(given: dict[str, Any], unset: Mapping[str, Any]) -> dict[str, Any]:
+def _check_given(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, variable in VARIABLES.items():
-        if given[name] == unset[name]:
+        if given[name] is None:
             raise UserError(
                 f"a cluster without {name}: set --config.cluster.{name} or {variable}, "
                 "or leave out all three for a process on its own"
@@ -95,7 +92,7 @@ def _check_given(given: dict[str, Any], unset: Mapping[str, Any]) -> dict[str, A
     }  # fmt: skip
 
 
-def join(config: ml_collections.ConfigDict) -> None:
+def join(config: ConfigDict) -> None:
     """Joins the cluster of config.cluster, if there is one; before anything touches a device.
 
     Clears coordinator, num_processes and process_id in `config`: they belong to this process, not to
@@ -105,24 +102,28 @@ def join(config: ml_collections.ConfigDict) -> None:
         UserError: the others did not come within cluster.timeout_seconds, or there is no device of the
             kind that JAX_PLATFORMS asks for.
     """
-    cluster = config.get("cluster", ml_collections.ConfigDict())
+    cluster = config.get("cluster", ConfigDict())
     options = find_cluster(cluster, os.environ)
     if options is not None and not jax.distributed.is_initialized():
         seconds = cluster.get("timeout_seconds", 300)
+        timer = threading.Timer(seconds, _give_up, (seconds,))
+        timer.daemon = True
+        timer.start()
         try:
-            with _expect_others(seconds):
-                jax.distributed.initialize(
-                    **options,
-                    # Longer: when its own time is over, jax aborts the process.
-                    initialization_timeout=seconds + 60,
-                    heartbeat_timeout_seconds=cluster.get("heartbeat_seconds", 100),
-                )
+            jax.distributed.initialize(
+                **options,
+                # Longer: when its own time is over, jax aborts the process.
+                initialization_timeout=seconds + 60,
+                heartbeat_timeout_seconds=cluster.get("heartbeat_seconds", 100),
+            )
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"cannot join the cluster ({reason}); check that all processes run, with the same "
                 "coordinator and number of processes"
             ) from error
+        finally:
+            timer.cancel()
         jax.process_index()  # all meet here
         listen()
     try:
@@ -134,28 +135,17 @@ def join(config: ml_collections.ConfigDict) -> None:
             " requirements-gpu.txt or requirements-tpu.txt"
         ) from error
     if cluster:
-        cluster.coordinator, cluster.num_processes, cluster.process_id = "", 0, -1
+        cluster.update(UNSET)
 
 
-@contextlib.contextmanager
-def _expect_others(seconds: int) -> Iterator[None]:
-    """Ends the process with one line where the block takes longer."""
-
-    def give_up() -> None:
-        print(
-            f"error: the other processes did not come within {seconds} s; check that all run, with "
-            "the same coordinator and number of processes, or raise --config.cluster.timeout_seconds",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-        os._exit(1)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _give_up(seconds: int) -> None:
+    """Ends the process with one line: the others have not come."""
+    print(
+        f"error: the other processes did not come within {seconds} s; check that all run, with "
+        "the same coordinator and number of processes, or raise --config.cluster.timeout_seconds",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    os._exit(1)
 
 
 def is_first() -> bool:
@@ -186,17 +176,15 @@ def exchange(text: str) -> list[str]:
     """The texts of all processes, cut at 1024 bytes each."""
     if jax.process_count() == 1:
         return [text]
-    row = np.zeros(_MESSAGE_BYTES, np.uint8)
-    encoded = np.frombuffer(text.encode()[:_MESSAGE_BYTES], np.uint8)
-    row[: len(encoded)] = encoded
-    rows = np.asarray(multihost_utils.process_allgather(row))
+    encoded = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+    rows = np.asarray(multihost_utils.process_allgather(np.frombuffer(encoded, np.uint8)))
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in rows]
 
 
 def leave_to_first(work: Callable[[], Any]) -> Any:
     """`work()`, done by process 0 alone; the others wait, for days if need be, and get None.
 
-    Where process 0 fails, all end, as `leave` has it.
+    Where process 0 fails, all end, as `shutdown.leave` has it.
     """
     if jax.process_count() == 1:
         return work()
@@ -223,9 +211,7 @@ def assert_same_on_all(what: str, value: Any) -> None:
 
 def broadcast_scalar(value: int) -> int:
     """The value that process 0 has."""
-    if jax.process_count() == 1:
-        return value
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+    return int(broadcast_tree(np.int32(value)))
 
 
 def local_shard(rows: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " share"]:
@@ -255,12 +241,9 @@ def broadcast_tree(tree: Any) -> Any:
     words = np.pad(data, (0, -len(data) % 4)).view(np.uint32)
     data = np.asarray(multihost_utils.broadcast_one_to_all(words)).view(np.uint8)
     ends = np.cumsum([leaf.nbytes for leaf in leaves])
-    parts = [data[end - leaf.nbytes : end] for end, leaf in zip(ends, leaves, strict=True)]
     return structure.unflatten(
-        [
-            np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape)
-            for part, leaf in zip(parts, leaves, strict=True)
-        ]
+        np.frombuffer(data[end - leaf.nbytes : end].tobytes(), leaf.dtype).reshape(leaf.shape)
+        for end, leaf in zip(ends, leaves, strict=True)
     )
 
 
@@ -272,20 +255,8 @@ def should_stop(step: int) -> bool:
     return multihost_utils.reached_preemption_sync_point(step)
 
 
-@contextlib.contextmanager
-def interrupts() -> Iterator[None]:
+def interrupts() -> contextlib.AbstractContextManager[None]:
     """A first Ctrl-C asks all processes to stop, as SIGTERM does; a second one acts at once."""
-    before = signal.getsignal(signal.SIGINT)
-    enabled = jax.process_count() > 1 and before is signal.default_int_handler
-
-    def forward(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if enabled:
-        signal.signal(signal.SIGINT, forward)
-    try:
-        yield
-    finally:
-        if enabled:
-            signal.signal(signal.SIGINT, before)
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signums = (signal.SIGINT,) if usual and jax.process_count() > 1 else ()
+    return handled(lambda *_: os.kill(os.getpid(), signal.SIGTERM), signums, once=True)

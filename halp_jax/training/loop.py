@@ -18,19 +18,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Int
+from ml_collections import ConfigDict
 
 from halp_jax import methods
 from halp_jax.errors import Stopped, UserError
 from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
 from halp_jax.training import checkpoint, checks, cluster, normalization, parallel, report
-from halp_jax.training.meter import Meter
-from halp_jax.training.signals import Interrupted, StopRequest
-from halp_jax.training.tree import make_template
+from halp_jax.training.checkpoint_io import PathLike, make_template
+from halp_jax.training.shutdown import Interrupted, StopRequest
 
 log = logging.getLogger("halp_jax")
 
@@ -38,8 +37,8 @@ Evaluator = Callable[[Any], dict[str, float]]  # state -> metrics, as evaluation
 
 
 def train(
-    config: ml_collections.ConfigDict,
-    workdir: str | os.PathLike[str],
+    config: ConfigDict,
+    workdir: PathLike,
     *,
     dataset: Any,
     evaluators: Sequence[Evaluator] = (),
@@ -77,9 +76,8 @@ def train(
     cluster.assert_same_on_all("version of jax", jax.__version__)
     batch_size, num_devices = config.train.batch_size, config.train.num_devices
     method = methods.find_method(config)
-    clips = len(indices) if method.KEEPS_REST else len(indices) // batch_size * batch_size
-    steps_per_pass = -(-clips // batch_size)  # over the data, of which `clips` take part
-    steps_per_epoch = config.train.epoch_steps or steps_per_pass  # in all settings
+    steps_per_pass, steps_per_epoch = checks.count_steps(config, len(indices))
+    clips = min(len(indices), steps_per_pass * batch_size)  # those that a pass takes
     total = config.train.epochs * steps_per_epoch
     lengths = dataset.lengths[indices]
     spec = Spec(dataset.layout, steps_per_epoch, dataset.num_classes, float(lengths.mean()))
@@ -98,7 +96,11 @@ def train(
         with cluster.fail_together():
             if main:
                 stack.enter_context(checks.lock_workdir(workdir))
-                _write_config(workdir, config)
+                if checkpoint.has_checkpoint(workdir):
+                    before = checkpoint.load_config(workdir)
+                    for change in checks.check_same_run(before, config, workdir):
+                        log.warning("resuming in %s with another %s", workdir, change)
+                checkpoint.save_config(workdir, config)
                 opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
                 manager = stack.enter_context(opened)
                 state, averages = _begin(config, spec, info, manager, prepare)
@@ -133,13 +135,6 @@ def train(
             every = config.knn.every_epochs if evaluators else 0
             return is_due(step, every) or (every > 0 and step == total)
 
-        def evaluate(state: Any) -> dict[str, float]:
-            results = {}
-            for evaluator in evaluators:
-                with stop.interruptible():
-                    results |= evaluator(parallel.local_view(state))
-            return results
-
         def save(state: Any, step: int, averages: dict[str, float]) -> None:
             if not _is_finite(state):
                 raise _explain_not_finite("the state", step, manager, method.ADVICE)
@@ -151,15 +146,23 @@ def train(
                 checkpoint.finish(manager)
             return Stopped(stop.received or signal.SIGTERM, step, workdir)
 
+        def evaluate(state: Any, step: int, averages: dict[str, float]) -> dict[str, float]:
+            results: dict[str, float] = {}
+            try:
+                for evaluator in evaluators if is_evaluated(step) else ():
+                    with stop.interruptible():
+                        results |= evaluator(parallel.local_view(state))
+            except Interrupted:  # its line is written when the run resumes
+                save(state, step, averages)
+                raise leave(step) from None
+            return results
+
         devices = {"num_devices": num_devices, "local": local}
         state = parallel.replicate(state, **devices)
         missing = cluster.broadcast_scalar(not journal.has(step))
         if missing and (is_evaluated(step) or cluster.broadcast_scalar(bool(averages))):
-            try:  # the encoder before training, or a line that the last run did not come to write
-                journal.write(step, averages | (evaluate(state) if is_evaluated(step) else {}))
-            except Interrupted:
-                save(state, step, averages)
-                raise leave(step) from None
+            # The encoder before training, or a line that the last run did not come to write.
+            journal.write(step, averages | evaluate(state, step, averages))
         if step >= total:
             progress.note(f"{workdir} is at step {step} of {total}: nothing left to do")
             return state
@@ -174,7 +177,7 @@ def train(
         )  # fmt: skip
         batches = parallel.prefetch(reading, place)
         stack.callback(batches.close)
-        meter = Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
+        meter = report.Meter(batch_size, method.step_flops(config, spec), newest=method.NEWEST)
         shown = ("epoch", "loss", *method.SHOWN, "model_tflops_per_s")
         first, warned, saved_at = step, False, time.monotonic()
         patience = 60 * config.checkpoint.every_minutes or math.inf
@@ -194,8 +197,7 @@ def train(
             stopping = bool(stop.received) if alone else cluster.should_stop(step)
             saving = is_due(step, config.checkpoint.every_epochs) or step == total or stopping
             saving |= alone and time.monotonic() - saved_at >= patience
-            evaluating = is_evaluated(step)
-            if not (saving or evaluating or step % config.train.log_every == 0):
+            if not (saving or is_evaluated(step) or step % config.train.log_every == 0):
                 continue
 
             if manager:
@@ -208,17 +210,9 @@ def train(
             if saving:
                 save(state, step, averages)
                 saved_at = time.monotonic()
-            results: dict[str, float] = {}
-            if evaluating:
-                try:
-                    results = evaluate(state)
-                except Interrupted:  # its line is written when the run resumes
-                    save(state, step, averages)
-                    raise leave(step) from None
+            results = evaluate(state, step, averages)
             journal.write(step, averages | results)
-            progress.metrics |= {
-                name: averages[name] for name in shown if name in averages
-            } | results
+            progress.metrics |= {n: averages[n] for n in shown if n in averages} | results
             if not warned and (warning := method.find_trouble(journal.records)):
                 progress.note(f"warning: {warning}")
                 warned = True
@@ -230,16 +224,8 @@ def train(
         return state
 
 
-def _write_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Saves the config; names what differs from the run that this one continues, or refuses."""
-    if checkpoint.has_checkpoint(workdir):
-        for change in checks.check_same_run(checkpoint.load_config(workdir), config, workdir):
-            log.warning("resuming in %s with another %s", workdir, change)
-    checkpoint.save_config(workdir, config)
-
-
 def _begin(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     spec: Spec,
     info: dict[str, Any],
     manager: Any,
@@ -278,13 +264,9 @@ def _begin(
 
 
 @jax.jit
-def _all_finite(leaves: list[jax.Array]) -> jax.Array:
+def _is_finite(state: Any) -> jax.Array:
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def _is_finite(state: Any) -> bool:
-    leaves = jax.tree.leaves(state)
-    return bool(_all_finite([x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]))
 
 
 def _explain_not_finite(

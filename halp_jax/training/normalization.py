@@ -5,7 +5,6 @@ fingerprint of their clips tells it, as long as their data set, or one prepared 
 files, is there. Where one of the two is not known, nothing is refused.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from halp_jax import datasets
 from halp_jax.datasets.read_pool import NORMALIZERS
 from halp_jax.errors import UserError
 from halp_jax.training import checkpoint, checks
+from halp_jax.training.checkpoint_io import PathLike
 
 # Coordinates that somebody else normalised and `prepare` kept: the arrays of 2s-AGCN and exports of
 # `view` look alike.
@@ -25,7 +25,7 @@ def of_dataset(metadata: Mapping[str, Any]) -> str | None:
     return KEPT if own == "none" and "normalised" in metadata.get("notes", {}) else own
 
 
-def of_run(workdir: str | os.PathLike[str], info: Mapping[str, Any]) -> str | None:
+def of_run(workdir: PathLike, info: Mapping[str, Any]) -> str | None:
     """The same of the clips that a run was trained on. `info`: what lies beside its checkpoint."""
     if "normalize" in info:
         return info["normalize"]
@@ -55,7 +55,7 @@ def to_apply(trained: str) -> str:
     return trained.split(" or ")[-1]
 
 
-def choose(asked: str | None, workdir: str | os.PathLike[str], trained: str | None) -> str | None:
+def choose(asked: str | None, workdir: PathLike, trained: str | None) -> str | None:
     """What to normalise raw clips by for the encoder of `workdir`; None if nothing is known.
 
     Raises:
@@ -84,9 +84,7 @@ def check_files(found: str, where: object, to_apply: str) -> None:
         )
 
 
-def check(
-    own: str | None, where: object, workdir: str | os.PathLike[str], info: Mapping[str, Any]
-) -> None:
+def check(own: str | None, where: object, workdir: PathLike, info: Mapping[str, Any]) -> None:
     """Raises UserError when the clips of `where` are normalised by another than the run's."""
     trained = of_run(workdir, info)
     if not agree(own, trained):

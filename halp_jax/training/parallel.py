@@ -62,16 +62,12 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def _everywhere(devices: Sequence[jax.Device]) -> NamedSharding:
-    return NamedSharding(_mesh(devices), PartitionSpec())
-
-
 def replicate(tree: Any, num_devices: int = 0, local: bool = False) -> Any:
     """Every leaf on every device. Given to the first step, so that it is not compiled twice.
 
     Leaves never share a buffer, neither with one another nor with `tree`: the step donates them.
     """
-    sharding = _everywhere(get_devices(num_devices, local))
+    sharding = NamedSharding(_mesh(get_devices(num_devices, local)), PartitionSpec())
     return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), sharding), tree)
 
 
@@ -88,7 +84,6 @@ def make_placer(
     A batch that does not divide over the devices goes to as many of them as it does divide over. In
     a run of several processes each gives its own rows of the global batch, which must divide.
     """
-    _check_driver(driver)
     devices = get_devices(num_devices, local)
     together = jax.process_count() > 1 and not local
 
@@ -119,7 +114,6 @@ def compile_step(
     driver: str = "pmap",
     num_devices: int = 0,
     local: bool = False,
-    donate: bool = True,
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A step for one device's share of a batch -> `f(state, batch) -> (state, metrics)` for all.
 
@@ -129,13 +123,12 @@ def compile_step(
         driver: "pmap" or "shard_map".
         num_devices: 0 for all.
         local: as `get_devices` has it.
-        donate: give the state's memory to the new state; the one passed in is gone afterwards.
 
+    The new state takes the old one's memory; the one passed in is gone afterwards.
     `f` takes the global batch as numpy leaves [batch, ...], or as `make_placer` has placed them.
     """
     place = make_placer(driver=driver, num_devices=num_devices, local=local)
     devices = get_devices(num_devices, local)
-    donated = (0,) if donate else ()
 
     @functools.cache
     def compiled(count: int) -> Callable[[Any, Any], tuple[Any, Any]]:
@@ -146,7 +139,7 @@ def compile_step(
                 in_axes=(None, 0),
                 out_axes=(None, None),
                 devices=devices[:count] if jax.process_count() == 1 or local else None,
-                donate_argnums=donated,
+                donate_argnums=(0,),
             )
         mapped = jax.shard_map(
             step,
@@ -155,7 +148,7 @@ def compile_step(
             out_specs=(PartitionSpec(), PartitionSpec()),
             check_vma=False,
         )
-        return jax.jit(mapped, donate_argnums=donated)
+        return jax.jit(mapped, donate_argnums=(0,))
 
     def apply(state: Any, batch: Any) -> tuple[Any, Any]:
         if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(batch)):
@@ -163,7 +156,7 @@ def compile_step(
         count, now = (len(jax.tree.leaves(x)[0].sharding.device_set) for x in (batch, state))
         # An epoch's last, smaller batch, or the one after it. With several processes there is none.
         if count != now and (jax.process_count() == 1 or local):
-            state = jax.device_put(state, _everywhere(devices[:count]))
+            state = jax.device_put(state, NamedSharding(_mesh(devices[:count]), PartitionSpec()))
         return compiled(count)(state, batch)
 
     return apply
@@ -178,8 +171,3 @@ def prefetch(batches: Iterable[Any], place: Callable[[Any], Any], size: int = 2)
             yield ready.popleft()
     while ready:
         yield ready.popleft()
-
-
-def _check_driver(driver: str) -> None:
-    if driver not in DRIVERS:
-        raise UserError(f"train.parallel={driver!r} is not known: use one of {', '.join(DRIVERS)}")

@@ -4,21 +4,96 @@
 drops the lines after s first, so that no step stands there twice.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from halp_jax.datasets.atomic_write import atomic_write
-from halp_jax.errors import UserError
+from halp_jax.errors import UserError, import_optional
 
 METRICS = "metrics.jsonl"
 log = logging.getLogger("halp_jax")
 ADVICE = "make room and start the same command again: it resumes from the newest checkpoint"
+OTHERWISE = ", or leave it False (metrics.jsonl is always written)"
+IN_FLIGHT = 4  # steps that may wait on the device: enough to keep it busy, few enough to stop soon
+MUST_BE_FINITE = ("loss", "grad_norm")
+SCHEDULES = ("learning_rate",)  # of these the newest value, of all others the average
+
+
+class Meter:
+    """Collects the metrics of the steps between two lines, without stopping the device.
+
+    Metrics stay on the device until `flush`. Averages are over the interval's steps; rates leave out
+    whatever else was done in it (compilation, evaluation), which `pause` marks.
+
+    Args:
+        clips_per_step: the global batch.
+        flops_per_step: model FLOPs, for `model_tflops_per_s`.
+        newest: metrics of which the newest value counts, as of the learning rate.
+    """
+
+    def __init__(
+        self,
+        clips_per_step: int,
+        flops_per_step: float,
+        clock: Callable[[], float] = time.perf_counter,
+        newest: Sequence[str] = (),
+    ):
+        self._newest = (*SCHEDULES, *newest)
+        self._clips, self._flops, self._clock = clips_per_step, flops_per_step, clock
+        self._pending: list[dict[str, Any]] = []
+        self._timed = 0  # steps since `_begin`, as far as they count for the rate
+        self._begin = clock()
+        self._waited = 0.0
+
+    def pause(self) -> None:
+        """What took place until now is not training: the clock starts anew."""
+        self._begin, self._timed, self._waited = self._clock(), 0, 0.0
+
+    def fetch(self, batches: Any) -> Any:
+        """The next batch; the time until it is there counts as waiting for input."""
+        begin = self._clock()
+        batch = next(batches)
+        self._waited += self._clock() - begin
+        return batch
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Notes a step that was just sent to the device; waits for one of a few steps ago."""
+        self._pending.append(metrics)
+        self._timed += 1
+        if len(self._pending) > IN_FLIGHT:
+            jax.block_until_ready(self._pending[-1 - IN_FLIGHT])
+
+    def flush(self) -> tuple[dict[str, float], int | None]:
+        """Waits for the device -> (averages of the interval, how many steps ago they went bad).
+
+        The second is None when all losses and gradients are finite; 0 means the newest step.
+        """
+        steps = jax.device_get(self._pending)
+        self._pending = []
+        seconds, timed, waited = self._clock() - self._begin, self._timed, self._waited
+        self.pause()
+        averages = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        averages |= {name: float(steps[-1][name]) for name in self._newest if name in steps[-1]}
+        if timed and seconds > 0:
+            averages["clips_per_s"] = self._clips * timed / seconds
+            averages["model_tflops_per_s"] = self._flops * timed / seconds / 1e12
+            averages["input_wait"] = waited / seconds  # share of the time
+        for i, step in enumerate(steps):
+            values = [float(step[name]) for name in MUST_BE_FINITE if name in step]
+            if not all(map(math.isfinite, values)):
+                return averages, len(steps) - 1 - i
+        return averages, None
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -47,7 +122,7 @@ def truncate_metrics(workdir: str | os.PathLike[str], last_step: int) -> list[di
     return kept
 
 
-class Journal:
+class Journal(contextlib.ExitStack):
     """The metrics of a run: appended to `metrics.jsonl`, and to TensorBoard or W&B if asked for.
 
     Attributes:
@@ -64,11 +139,17 @@ class Journal:
         enabled: bool = True,
     ):
         """Forgets the lines after `last_step`. Not `enabled`, it only keeps `records`."""
+        super().__init__()
         self._path = Path(workdir) / METRICS
         self._enabled = enabled
         self.records = truncate_metrics(workdir, last_step) if enabled else []
-        self._board = open_tensorboard(workdir, last_step) if tensorboard and enabled else None
-        self._wandb = open_wandb(workdir) if wandb and enabled else None
+        self._board = self._wandb = None
+        if tensorboard and enabled:
+            self._board = open_tensorboard(workdir, last_step)
+            self.callback(self._board.close)
+        if wandb and enabled:
+            self._wandb = open_wandb(workdir)
+            self.callback(self._wandb.finish)
 
     def has(self, step: int) -> bool:
         return any(record["step"] == step for record in self.records)
@@ -93,26 +174,11 @@ class Journal:
         if self._wandb:
             self._wandb.log(dict(values), step=step)
 
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._board:
-            self._board.close()
-        if self._wandb:
-            self._wandb.finish()
-
 
 def open_tensorboard(workdir: str | os.PathLike[str], last_step: int) -> Any:
     """A tensorboardX writer for `workdir/tensorboard`, which hides what came after `last_step`."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "train.tensorboard=True needs the package tensorboardX: pip install tensorboardX, "
-            "or leave it False (metrics.jsonl is always written)"
-        ) from None
-    return SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=last_step + 1)
+    library = import_optional("tensorboardX", "tensorboardX", "train.tensorboard=True", OTHERWISE)
+    return library.SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=last_step + 1)
 
 
 def open_wandb(workdir: str | os.PathLike[str]) -> Any:
@@ -120,13 +186,7 @@ def open_wandb(workdir: str | os.PathLike[str]) -> Any:
 
     Where and whether it uploads is wandb's own setting (WANDB_MODE=offline keeps it in the workdir).
     """
-    try:
-        import wandb
-    except ImportError:
-        raise UserError(
-            "train.wandb=True needs the package wandb: pip install wandb, or leave it False "
-            "(metrics.jsonl is always written)"
-        ) from None
+    wandb = import_optional("wandb", "wandb", "train.wandb=True", OTHERWISE)
     path = Path(workdir).resolve()
     identity = hashlib.sha256(str(path).encode()).hexdigest()[:16]
     config = json.loads((path / "config.json").read_text())

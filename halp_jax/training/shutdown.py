@@ -1,4 +1,4 @@
-"""How the processes of a run end: together, promptly, and with a line that says why.
+"""How a run ends: by a signal, when its state is saved; of many processes all together, with a line.
 
 What all of them know (AgreedError) ends each by itself. What one alone has met it tells the others
 through the coordination service of `jax.distributed`, where a thread of theirs looks: none is left to
@@ -9,9 +9,12 @@ its heartbeat.
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import jax
@@ -19,9 +22,82 @@ from orbax.checkpoint import multihost
 
 from halp_jax.errors import UserError
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FAILED, _SEEN = "halp_jax/failed", "halp_jax/seen"  # keys of the coordination service
 _LOOK_EVERY, _WAIT_FOR_OTHERS = 0.25, 3.0  # seconds
 _ending = threading.Lock()  # whose thread holds it ends this process; the others keep still
+
+
+@contextlib.contextmanager
+def handled(
+    handler: Callable[[int, FrameType | None], None],
+    signums: Sequence[int] = STOPPING,
+    once: bool = False,
+) -> Iterator[None]:
+    """These signals call `handler`; with `once` the first alone, and a second acts at once.
+
+    Not those that are ignored: nohup has a command ignore SIGHUP. Outside of the main thread Python
+    gives no signals, and nothing is changed.
+    """
+    previous: dict[int, object] = {}
+
+    def restore() -> None:
+        while previous:
+            signum, handler = previous.popitem()
+            signal.signal(signum, handler)
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if once:
+            restore()
+        handler(signum, frame)
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for signum in signums:
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    previous[signum] = signal.signal(signum, handle)
+        yield
+    finally:
+        restore()
+
+
+class Interrupted(Exception):
+    """The wish came inside `interruptible`."""
+
+
+class StopRequest(contextlib.ExitStack):
+    """Context in which the first signal is only noted, in `received`; a second acts at once.
+
+    Not where not `enabled`, in runs of several processes, of which jax itself watches the signals.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
+        self.received: int | None = None
+        self._signums = STOPPING if enabled else ()
+        self._interruptible = False
+
+    def __enter__(self) -> "StopRequest":
+        self.enter_context(handled(self._note, self._signums, once=True))
+        return self
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Work that may be broken off: the signal raises `Interrupted` in it."""
+        if self.received:
+            raise Interrupted
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        with contextlib.suppress(OSError):  # the terminal is gone, or the disk of the log is full
+            os.write(2, b"\nstopping: the state is saved first (once more: leave at once)\n")
+        if self._interruptible:
+            raise Interrupted
 
 
 class AgreedError(UserError):

@@ -7,7 +7,6 @@ appears when it is whole.
 
 import contextlib
 import functools
-import importlib
 import os
 import re
 import shutil
@@ -15,12 +14,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.errors import UserError
+from halp_jax.errors import UserError, import_optional
 from halp_jax.methods.torch_names import strip_prefix
 
 SAFETENSORS = ".safetensors"  # ending of such a file; any other is torch's
@@ -53,11 +51,11 @@ def read_file(path: Path) -> Content:
 def write_file(path: Path, content: Content) -> None:
     """Writes the kind of file that its name says; safetensors without the optimiser."""
     if path.suffix == SAFETENSORS:
-        library = _import("safetensors.numpy", "safetensors")
+        library = import_optional("safetensors.numpy", "safetensors", str(path))
         metadata = {"format": "pt", **content.ours}
         save = functools.partial(library.save_file, content.arrays, metadata=metadata)
     else:
-        torch = _import("torch", "torch")
+        torch = import_optional("torch", "torch", str(path))
         plain = {
             "epoch": content.epoch,
             "state_dict": content.arrays,
@@ -73,7 +71,7 @@ def write_file(path: Path, content: Content) -> None:
 
 
 def _read_torch(path: Path) -> Content:
-    torch = _import("torch", "torch")
+    torch = import_optional("torch", "torch", str(path))
 
     left = _UNFOLDED * path.stat().st_size + 2**20
 
@@ -109,7 +107,7 @@ def _read_torch(path: Path) -> Content:
 
 
 def _read_safetensors(path: Path) -> Content:
-    library = _import("safetensors", "safetensors")
+    library = import_optional("safetensors", "safetensors", str(path))
     with naming(path, "is damaged or no safetensors file"):
         try:
             with library.safe_open(path, framework="numpy") as file:
@@ -143,13 +141,6 @@ def _map_leaves(
             new = change(tree) if isinstance(tree, kind) else tree
         done[id(tree)] = new
     return done[id(tree)]
-
-
-def _import(name: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UserError(f"{package} is needed and not installed: pip install {package}") from None
 
 
 @contextlib.contextmanager
