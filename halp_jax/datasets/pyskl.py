@@ -186,7 +186,7 @@ def _count_axes(annotations: list[Any]) -> int:
     return 2 if 2 * axes.count(2) > len(axes) else 3
 
 
-def _check_annotation(fields: dict[str, Any], axes: int, folder: Path) -> tuple[Annotation, int]:
+def _check_annotation(fields: dict[Any, Any], axes: int, folder: Path) -> tuple[Annotation, int]:
     """What is read of an annotation, and its label. Raises DamagedClip."""
     name, label = fields.get("frame_dir"), fields.get("label")
     if not is_name(name):
