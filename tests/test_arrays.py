@@ -211,7 +211,7 @@ def test_the_only_split_needs_no_name_and_one_of_several_does():
     assert one.choose_split("") == "random"
     assert one.indices("", "test").tolist() == [3]
     several = make_dataset(splits={name: {"train": [0, 1]} for name in ("xsub", "xview")})
-    with pytest.raises(UserError, match="no split ''; it has: xsub, xview; choose with"):
+    with pytest.raises(UserError, match="has several splits: xsub, xview; choose with"):
         several.choose_split("")
     with pytest.raises(UserError, match="no split 'xset'"):
         one.choose_split("xset")

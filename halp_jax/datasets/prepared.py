@@ -80,9 +80,13 @@ class Dataset:
         if not benchmark and len(self.splits) == 1:
             return known
         if benchmark not in self.splits:
+            what = (
+                f"no split {benchmark!r}; it has"
+                if benchmark or not self.splits
+                else "several splits"
+            )
             raise UserError(
-                f"{self.path} has no split {benchmark!r}; it has: {known}; "
-                "choose with --config.data.split=NAME"
+                f"{self.path} has {what}: {known}; choose with --config.data.split=NAME"
             )
         return benchmark
 
