@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from _runs import one_compiled_step
 
@@ -269,3 +270,19 @@ def test_settings_that_cannot_work_are_refused(name, field, value, message):
     c.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.{field}=.*{message}"):
         methods.find_method(c).check_config(c)
+
+
+def test_ascal_learns_nothing_in_its_idle_epoch_and_all_after_it():
+    config = load("ascal:small")
+    config.optim.weight_decay = 0.1
+    optimizer, _ = methods.find_method(config).make_optimizer(config, steps_per_epoch=3)
+    params = {"w": jnp.ones(2)}
+    state, seen = optimizer.init(params), []
+    for _ in range(5):
+        updates, state = optimizer.update({"w": jnp.ones(2)}, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(float(params["w"][0]))
+    rate = config.optim.learning_rate
+    assert seen[:3] == [1.0] * 3  # nor has momentum gathered: the first step after is a plain one
+    np.testing.assert_allclose(seen[3], 1 - rate * 1.1, rtol=1e-6)
+    assert seen[4] < seen[3] - rate * 1.1
