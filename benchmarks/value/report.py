@@ -39,7 +39,7 @@ def report(lines: list[dict]) -> str:
     def compare(ours: str, theirs: str, cell: tuple[str, str]) -> str:
         if (ours, *cell) not in value or (theirs, *cell) not in value:
             return "-"
-        gain = value[ours, *cell] - value[theirs, *cell]
+        gain = (value[ours, *cell] - value[theirs, *cell]).dropna()  # seeds that both have
         half = stats.sem(gain) * stats.t.ppf(1 - 0.025 / len(COMPARISONS), len(gain) - 1)
         return f"{gain.mean():+.2f} ± {half:.2f}" + (" *" if abs(gain.mean()) > half else "")
 
