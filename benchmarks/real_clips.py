@@ -5,7 +5,7 @@
 
 Types the three commands of the package for each (data set, split, seed); started again it does only
 what is missing, and passes --config.field=value on to all of them. Data sets are folders that
-`halp_jax.prepare` wrote under --data. For each seed one baseline is trained (--start), and from its last
+`halp_jax.prepare` wrote under --data. For each seed one baseline is trained, and from its last
 checkpoint the variants go on for the same epochs.
 """
 
@@ -20,7 +20,7 @@ from scipy import stats
 
 from halp_jax import evaluate, train
 
-CONFIG = "configs/small.py"
+CONFIG, START, REFERENCE = "configs/small.py", "baseline", "moco_longer"
 RECORD = Path(__file__).with_name("real_clips.jsonl")  # the evaluations behind RESULTS.md
 LONGER = ("moco_longer", "halp", "halp_expected")
 PROTOCOLS = ("knn", "linear")
@@ -74,12 +74,12 @@ def plan(task: str, seed: int, args: argparse.Namespace) -> Iterator[Job]:
         untrained = {base / "raw": "raw"} | untrained
     for workdir, encoder in untrained.items():
         for protocol in PROTOCOLS:
-            yield evaluate_job(workdir, protocol, encoder, f"{args.config}:{args.start}", options)
-    start = base / f"{args.start}_{seed}"
-    for variant in (args.start, *args.variants):
+            yield evaluate_job(workdir, protocol, encoder, f"{CONFIG}:{START}", options)
+    start = base / f"{START}_{seed}"
+    for variant in (START, *args.variants):
         workdir = base / f"{variant}_{seed}"
         init_from = "" if workdir == start else start
-        yield train_job(f"{args.config}:{variant}", workdir, options, init_from)
+        yield train_job(f"{CONFIG}:{variant}", workdir, options, init_from)
         # The state at which MoCo and HaLP part is no result of its own: 1-NN will do.
         for protocol in PROTOCOLS[:1] if workdir == start else PROTOCOLS:
             yield evaluate_job(workdir, protocol)
@@ -119,28 +119,28 @@ def by_seed(lines: Iterable[dict]) -> dict:
     return found
 
 
-def report(found: dict, rows: dict[str, str], reference: str, others: Iterable[str]) -> str:
-    """The table of all tasks, and how `others` differ from `reference`, as Markdown."""
+def report(found: dict, others: Iterable[str]) -> str:
+    """The table of all tasks, and how `others` differ from REFERENCE, as Markdown."""
     tasks = sorted({task for task, _, _ in found})
     lines = ["| | " + " | ".join(f"{t} {p}" for t in tasks for p in PROTOCOLS) + " |"]
     lines.append("|---|" + "---:|" * (len(tasks) * len(PROTOCOLS)))
-    for row, title in rows.items():
+    for row, title in ROWS.items():
         cells = [found.get((t, row, p), {}) for t in tasks for p in PROTOCOLS]
         if any(cells):
             lines.append(f"| {title} | " + " | ".join(map(spread, cells)) + " |")
     lines += [
         "",
-        f"Paired by seed, difference to {rows[reference]}, 95 % interval (Student's t):",
+        f"Paired by seed, difference to {ROWS[REFERENCE]}, 95 % interval (Student's t):",
         "",
     ]
     for task in tasks:
         for protocol in PROTOCOLS:
             for row in others:
                 ours = found.get((task, row, protocol), {})
-                theirs = found.get((task, reference, protocol), {})
+                theirs = found.get((task, REFERENCE, protocol), {})
                 if both := sorted(ours.keys() & theirs.keys()):
                     difference = np.array([ours[s] - theirs[s] for s in both])
-                    lines.append(f"- {task} {protocol}, {rows[row]}: {interval(difference)}")
+                    lines.append(f"- {task} {protocol}, {ROWS[row]}: {interval(difference)}")
     return "\n".join(lines)
 
 
@@ -167,10 +167,7 @@ def main() -> None:
     parser.add_argument("--data", default="data")
     parser.add_argument("--tasks", default="pku2p:xperf")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--config", default=CONFIG, help="file of the variants")
-    parser.add_argument("--start", default="baseline", help="variant that the others go on from")
     parser.add_argument("--variants", default=",".join(LONGER))
-    parser.add_argument("--reference", default="moco_longer", help="variant to compare with")
     parser.add_argument("--report", action="store_true", help="only print the table")
     parser.add_argument("--record", action="store_true", help=f"add what is done to {RECORD.name}")
     args, args.override = parser.parse_known_args()
@@ -184,9 +181,7 @@ def main() -> None:
             for task in args.tasks.split(","):
                 run(task, seed, args)
     found = by_seed(collect(Path(args.out)).values())
-    rows = ROWS | {each: each for each in (args.start, *args.variants) if each not in ROWS}
-    others = [each for each in args.variants if each != args.reference]
-    print(report(found, rows, args.reference, others))
+    print(report(found, [each for each in args.variants if each != REFERENCE]))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ is not done again; --rows=ascal,ms2l takes some of them. Raw coordinates and unt
 import argparse
 from pathlib import Path
 
-from halp_jax import evaluate, sweep, table
+import real_clips
+
+from halp_jax import sweep, table
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 STEPS, PROBES = 3600, 120  # and what both evaluations take, about, in seconds
-# name: (config, variants, seconds a step of one CPU core: two bodies of 25 joints, docs/systems.md)
+# name: (config, variants, about how many seconds a step takes one core with two bodies of 25 joints)
 ROWS = {
     "moco": ("small", "long,long_halp", 0.2),
     "predict": ("predict", "small", 0.12),
@@ -56,21 +58,18 @@ def main() -> None:
             options = [f"--config.data.dir={data}", f"--config.data.split={split}"]
             if name == "moco":
                 options.append("--config.streams=('joint',)")  # as the others but CrosSCLR
-            own = [f"--config={CONFIGS / config}.py", *options]
-            status = sweep.main(
-                [*own, f"--variants={variants}", f"--seeds={args.seeds}", f"--workdir={out / name}"]
-            )
-            first = f"--config={CONFIGS / config}.py:{variants.split(',')[0]}"
-            for encoder in ("raw", "random") if name == "moco" else ("random",):
-                for protocol in ("knn", "linear"):
-                    workdir = out / name / encoder
-                    if not (workdir / "eval" / f"{protocol}_{encoder}.json").exists():
-                        status |= evaluate.main(
-                            [first, *options, f"--workdir={workdir}", f"--encoder={encoder}",
-                             f"--protocol={protocol}"]
-                        )  # fmt: skip
-            if status:
+            file = f"{CONFIGS / config}.py"
+            runs = [f"--variants={variants}", f"--seeds={args.seeds}", f"--workdir={out / name}"]
+            if status := sweep.main([f"--config={file}", *runs, *options]):
                 raise SystemExit(status)
+            first = f"{file}:{variants.split(',')[0]}"
+            for encoder in ("raw", "random") if name == "moco" else ("random",):
+                for protocol in real_clips.PROTOCOLS:
+                    job = real_clips.evaluate_job(
+                        out / name / encoder, protocol, encoder, first, options
+                    )
+                    if not job.result.exists() and (status := real_clips.call(job)):
+                        raise SystemExit(status)
     table.main([str(args.out)])
 
 

@@ -26,6 +26,7 @@ def get_config(variant: str = "full"):
     config.encoder.update(
         direction="bidirectional", input_norm=False, bodies=1, padding="everywhere", dim=0
     )
+    config.optim.update(learning_rate=1e-4, weight_decay=0.0, milestones=(), factor=0.95)
     config.train.batch_size = 256
     config.train.epochs = 102  # 15,000 steps of NTU-60's xview
     see_whole_clips(config)
@@ -33,9 +34,8 @@ def get_config(variant: str = "full"):
         small["set_pace"](config)
         config.whole_view.downsample = "linear"
         config.encoder.width = 64
+        config.optim.update(learning_rate=1e-3, milestones=())  # adam.decay_steps instead
         config.adam.decay_steps = 100
-    rate = 1e-3 if variant == "small" else 1e-4
-    config.optim.update(learning_rate=rate, weight_decay=0.0, milestones=(), factor=0.95)
     return config
 
 

@@ -272,6 +272,17 @@ def test_settings_that_cannot_work_are_refused(name, field, value, message):
         methods.find_method(c).check_config(c)
 
 
+@pytest.mark.parametrize("name", (*RUNS, "aimclr:small+skeletonclr", "small:long"))
+def test_every_small_run_sees_as_many_clips_under_one_probe(name):
+    config = load(name)
+    steps = config.train.epochs * config.train.epoch_steps
+    assert steps * config.train.batch_size == 230_400
+    probe = config.linear
+    assert (probe.learning_rate, probe.batch_size, probe.epochs) == (0.05, 64, 60)
+    assert (probe.milestones, probe.start_std) == ((40, 50), 0.01)
+    assert probe.standardize and probe.keep_rest
+
+
 def test_ascal_learns_nothing_in_its_idle_epoch_and_all_after_it():
     config = load("ascal:small")
     config.optim.weight_decay = 0.1

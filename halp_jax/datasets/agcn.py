@@ -191,11 +191,8 @@ def _whole(label: Any) -> int:
     """PKU-MMD's generator writes labels as floats."""
     if isinstance(label, bool) or not isinstance(label, int | float | np.integer | np.floating):
         return -2
-    return (
-        int(label)
-        if labels.UNLABELLED <= label < labels.MAX_CLASSES and label == int(label)
-        else -2
-    )
+    known = labels.UNLABELLED <= label < labels.MAX_CLASSES and label == int(label)
+    return int(label) if known else -2
 
 
 def _read_lengths(path: Path, count: int, frames: int) -> list[int] | None:
