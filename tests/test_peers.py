@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _aimclr import compare
 from _released import config, from_torch, relative_error
 from _steps import change, create_state, run_update, views_of
 
 from benchmarks._numpy_kmeans import riemannian_kmeans
 from halp_jax.core import hallucinate
 from halp_jax.core.sphere import similarities
+from halp_jax.encoders import stgcn
+from halp_jax.skeletons.layout import NTU25
 
 STREAMS = {"baseline": ("joint",), "cmd": ("joint", "motion", "bone")}
 
@@ -125,6 +128,29 @@ def test_loss_and_gradients_of_a_step(torch, peers, recurrence, method):
         assert len(jax.tree.leaves(theirs)) == len(jax.tree.leaves(mine)) == 18
         errors = jax.tree.map(relative_error, mine, theirs)
         assert max(jax.tree.leaves(errors)) < 1e-4, errors
+
+
+@pytest.mark.parametrize(("name", "neighbours"), [("step_aimclr", 0), ("step_nnm", 1)])
+def test_the_aimclr_peer_is_the_released_step(torch, golden, name, neighbours):
+    from benchmarks import _torch_stgcn
+
+    state, inputs, reference = (golden(f"aimclr/{n}") for n in ("state", "inputs", name))
+    shares = torch.from_numpy(stgcn.make_adjacency(NTU25.parents))
+    encoder = _torch_stgcn.STGCN(shares, 4, 32, 16, dropout=0.0)
+    peer = _torch_stgcn.Peer(encoder, torch.from_numpy(state["queue"].T.copy()))
+    for which, module in (("encoder_q.", peer.query), ("encoder_k.", peer.key)):
+        arrays = {k.removeprefix(which): v for k, v in state.items() if k.startswith(which)}
+        module.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()}, strict=False)
+        assert set(dict(module.named_parameters())) <= set(arrays)
+    views = (torch.from_numpy(inputs[n]) for n in ("im_q_extreme", "im_q", "im_k"))
+    losses, keys = peer.compute_loss(*views, neighbours)
+    names = ("loss_contrast", "loss_d3m_extreme", "loss_d3m_extreme_drop")
+    for ours, name in zip(losses, names, strict=True):
+        assert relative_error(ours.item(), reference[name]) < 1e-4, name
+    assert relative_error(keys.numpy(), reference["k"]) < 1e-4
+    (losses.contrast + (losses.extreme + losses.dropped) / 2).backward()
+    gradients = {f"encoder_q.{n}": p.grad.numpy() for n, p in encoder.named_parameters()}
+    compare(gradients, reference, "grad/", 1e-3)
 
 
 def test_halp_of_the_same_draws(torch, peers):
