@@ -20,9 +20,9 @@ import numpy as np
 from halp_jax import datasets
 from halp_jax.errors import UserError
 from halp_jax.evaluation.result_files import ENCODERS
-from halp_jax.inspect import anchors, graph_plots, maps, page, plots
+from halp_jax.inspect import anchors, graph_plots, maps, page, plot_sphere, plots
 from halp_jax.options import make_parser, run_command
-from halp_jax.skeletons import plot, plot_sphere
+from halp_jax.skeletons import plot
 from halp_jax.training import checkpoint, checks
 
 NUM_CLIPS = 1200
@@ -57,18 +57,12 @@ def plot_pictures(workdir: Path, part: str) -> list[Path]:
     points, kept, selected = (
         np.stack([getattr(each, name) for each in drawn]) for name in ("points", "kept", "selected")
     )
-    path = anchors.walk(run, chosen[0], solver="geodesic")
     if run.unit == "graph":
         samples = graph_plots.plot_graphs(run.dataset, run.clips[chosen].tolist())
-        walk = plots.plot_walk(run, path)
     else:
         clips, names = anchors.read_clips(run, chosen), [run.names[c] for c in chosen]
         rate = float(run.dataset.metadata.get("fps") or 0)
         samples = plot.plot_grid(clips, names, run.dataset.layout, rate=rate)
-        walk = plot_sphere.plot_great_circle(
-            run.anchors[chosen[0]], run.prototypes, path.selected, path.t_star, path.drawn,
-            title=f"the walk of one clip ({names[0]})",
-        )  # fmt: skip
     sphere = plot_sphere.plot_sphere(
         run.anchors[chosen], run.prototypes, points, kept, selected,
         title=f"hallucinated positives of {len(chosen)} {run.unit}s",
@@ -76,7 +70,7 @@ def plot_pictures(workdir: Path, part: str) -> list[Path]:
     figures = {
         f"{run.unit}s": samples,
         "positives": sphere,
-        "walk": walk,
+        "walk": plots.plot_walk(run, anchors.walk(run, chosen[0], solver="geodesic")),
         "map": maps.plot_map(run),
     }
     return [page.save(figure, workdir / f"{name}.png")[0] for name, figure in figures.items()]

@@ -36,9 +36,9 @@ from halp_jax import (
     push,
     spherical_kmeans,
 )  # fmt: skip
-from halp_jax.core.sphere import normalize, similarities
+from halp_jax.core.sphere import normalize, similarities, slerp_weights
 from halp_jax.evaluation.knn import nearest
-from halp_jax.skeletons import plot_sphere
+from halp_jax.inspect import page
 
 rng = np.random.default_rng(0)
 digits, labels = load_digits(return_X_y=True)
@@ -150,8 +150,8 @@ print(
 # ## What it hallucinated
 #
 # Five seeds of so small a learner settle nothing, and the figure above claims nothing. `figures` says whether
-# the term did its work: positives kept by the rank filter, $t^*$, prototypes in use. And one walk, drawn by
-# what draws it for skeletons.
+# the term did its work: positives kept by the rank filter, $t^*$, prototypes in use. And one walk: each line is a
+# prototype, and $t^*$ is where the first of them comes as near as $P^*$.
 
 # %%
 print({name: round(float(values[-50:].mean()), 2) for name, values in watched.items()})
@@ -163,7 +163,22 @@ s, c = similarities(anchor, prototypes)[0], similarities(prototypes, prototypes)
 reach, positives = hallucinate(jax.random.key(0), s, s, c, num_positives=8, solver="geodesic")
 target = int(positives.selected[0])
 t_star = float(reach.t_star[target])
-plot_sphere.plot_great_circle(
-    np.asarray(anchor[0]), np.asarray(prototypes), target, t_star, (0.2 * t_star, t_star),
-    f"the walk of a digit {labels[learn][0]}",
-)  # fmt: skip
+
+
+def plot_walk():
+    t = jnp.linspace(0, 1, 200)
+    a, b = slerp_weights(t, reach.omega[target])
+    figure = page.make_figure(8.0, 4.0)
+    axes = figure.add_subplot()
+    axes.plot(t, a[:, None] * s + b[:, None] * c[target], color="0.7", lw=0.8)
+    lines = {int(s.argmax()): "P*: nearest to the anchor", target: "P_sel: where the walk ends"}
+    for j, name in lines.items():
+        axes.plot(t, a * s[j] + b * c[target, j], lw=2, label=name)
+    axes.axvline(t_star, color="black", ls=":", label=f"t* = {t_star:.2f}")
+    axes.set_xlabel(f"t, from a digit {labels[learn][0]} to prototype {target}")
+    axes.set_ylabel("similarity to z(t)")
+    axes.legend(frameon=False)
+    return figure
+
+
+plot_walk()

@@ -135,7 +135,7 @@ def test_links_of_included_files_lead_somewhere():
         return pages.LINK.sub(lambda m: pages.move_link(m, source, page), text)
 
     assert moved("[RESULTS.md](RESULTS.md)") == "[RESULTS.md](results.md)"
-    assert moved("![x](docs/walk.png)", page="notebooks/a.md") == "![x](../walk.png)"
+    assert moved("![x](docs/clips.png)", page="notebooks/a.md") == "![x](../clips.png)"
     link = "[`core/hallucinate.py`](halp_jax/core/hallucinate.py)"
     assert moved(link) == "[`core/hallucinate.py`](api/core/hallucinate.md)"
     if not pages.read_repository():

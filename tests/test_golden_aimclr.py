@@ -31,6 +31,9 @@ STREAMS = ("joint", "motion", "bone")
 def make_config(variant):
     c = config("aimclr", variant, STREAMS if "skeletonclr" in variant else ("joint",))
     c.halp.start_epoch = 0
+    c.encoder.stgcn.remat = (
+        variant == "ntu60_xsub"
+    )  # both forms of the blocks are held to the arrays
     return c
 
 

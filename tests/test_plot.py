@@ -9,7 +9,8 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons import plot, plot_sphere, synthetic
+from halp_jax.inspect import plot_sphere
+from halp_jax.skeletons import plot, synthetic
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25
 from halp_jax.skeletons.normalize import normalize_clip
 
@@ -172,15 +173,6 @@ def test_other_layouts_are_drawn():
     assert len(skeletons(figure)) == 3 and ink(figure) > 0.005
 
 
-def test_animation_has_a_picture_for_every_other_frame(tmp_path):
-    frames = synthetic.make_clip(0, WAVE)[:21]
-    path = tmp_path / "new" / "wave.gif"
-    plot.save_animation(frames, NTU25, path, title="wave")
-    with Image.open(path) as image:
-        assert image.n_frames == 11 and image.info["duration"] == 70
-        assert (np.asarray(image.convert("L")) < 200).mean() > 0.005
-
-
 def test_figures_are_saved(tmp_path):
     figure = plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=2)
     plot.save_figure(figure, tmp_path / "new" / "wave.png")
@@ -258,28 +250,6 @@ def test_sphere_refuses_nan(sphere_case):
     anchors, *others = sphere_case
     with pytest.raises(UserError, match="NaN"):
         plot_sphere.plot_sphere(anchors * np.nan, *others)
-
-
-def test_great_circle_curves_cross_at_t_star():
-    rng = np.random.default_rng(1)
-    prototypes = unit(rng.normal(size=(6, 8)))
-    anchor = unit(prototypes[2] + 0.3 * unit(rng.normal(size=8)))
-    towards = prototypes[4]
-    angle = np.arccos(anchor @ towards)
-    lead = anchor @ (prototypes[2] - towards)
-    tie = np.arctan2(np.sin(angle) * lead, 1 - towards @ prototypes[2] + np.cos(angle) * lead)
-    t_star = tie / angle
-    figure = plot_sphere.plot_great_circle(anchor, prototypes, 4, t_star, (0.2 * t_star, t_star))
-    assert ink(figure) > 0.02
-    curves = {line.get_label().split(",")[0]: line for line in figure.axes[0].lines}
-    home, target = curves["prototype 2"], curves["prototype 4"]
-    place = np.array([np.interp(t_star, *line.get_data()) for line in (home, target)])
-    np.testing.assert_allclose(place[0], place[1], atol=1e-3)
-    np.testing.assert_allclose(target.get_ydata()[-1], 1, atol=1e-12)
-    assert f"t* = {t_star:.3f}" in curves
-    (span,) = figure.axes[0].patches
-    assert np.isclose(span.get_x(), 0.2 * t_star)
-    assert np.isclose(span.get_x() + span.get_width(), t_star)
 
 
 def test_pictures_leave_pyplot_alone(sphere_case):

@@ -172,7 +172,7 @@ def convolve_time(
     matrix does that, which XLA's convolution on a CPU is slow at.
     """
     if x.shape[2] < TAPS:
-        return _multiply_by_band(x, weights, stride, precision)
+        return multiply_by_band(x, weights, stride, precision)
     joints, rows, time, channels = x.shape
     if precision == "bfloat16":
         x, weights = x.astype(jnp.bfloat16), weights.astype(jnp.bfloat16)
@@ -184,7 +184,7 @@ def convolve_time(
     return y.reshape(joints, rows, *y.shape[1:]).astype(jnp.float32)
 
 
-def _multiply_by_band(x, weights, stride, precision):
+def multiply_by_band(x, weights, stride, precision):
     joints, rows, time, channels = x.shape
     outputs = np.arange(0, time, stride)
     tap = (

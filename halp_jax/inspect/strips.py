@@ -11,8 +11,6 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from halp_jax.errors import UserError
@@ -54,7 +52,7 @@ def add_poses(
         offset = np.array([right - points[:, 0].min(), 0.0])
         for body in range(frames.shape[1]):
             place, there = flat[frame, body] + offset, present[frame, body]
-            _add_body(axes, place, there, layout, body, width)
+            plot.add_body(axes, place, there, layout, body, 0.8 * width)
             if dots:
                 axes.plot(*place[there].T, ".", ms=3, color=page.ink(), zorder=3)
         right += float(np.ptp(points[:, 0])) + gap
@@ -62,26 +60,6 @@ def add_poses(
     axes.set_xlim(-gap, right, auto=True)
     axes.set_ylim(low - gap, high + gap, auto=True)
     axes.set_aspect("equal")
-
-
-def _add_body(axes, points, there, layout: Layout, body: int, width: float) -> None:
-    colour = np.array(to_rgb(plot.BODY_COLOURS[body % len(plot.BODY_COLOURS)]))
-    if page.is_dark():
-        colour = colour + 0.3 * (1 - colour)
-    far = 0.5 * colour + 0.5 * np.array(to_rgb(page.mute(1.0)))  # left limbs, towards the paper
-    bones = [(j, p) for j, p in enumerate(layout.parents) if j != p and there[j] and there[p]]
-    if not bones:
-        return
-    axes.add_collection(
-        LineCollection(
-            [points[list(bone)] for bone in bones],
-            colors=[far if bone[0] in layout.left else colour for bone in bones],
-            linewidths=width * (1.6 if body == 0 else 1.1),
-            capstyle="round",
-        )
-    )
-    for head in [j for j, name in enumerate(layout.joints) if "head" in name and there[j]][:1]:
-        axes.plot(*points[head], "o", ms=3.2 * width, color=colour)
 
 
 def plot_views(

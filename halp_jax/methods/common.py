@@ -97,7 +97,8 @@ def forward(
         drop: as the encoder takes it; the embedding of the dropped map comes third, before the
             statistics.
     """
-    variables = {"params": params, "batch_stats": batch_stats}
+    # Statistics of an earlier view in the same loss: no gradient goes through them.
+    variables = {"params": params, "batch_stats": jax.lax.stop_gradient(batch_stats)}
     found, new = encoder.apply(
         variables, batch["frames"], batch["length"], train=True, mutable=["batch_stats"],
         keys=sample_keys(key, len(batch["length"])), drop=drop,

@@ -1,4 +1,4 @@
-"""Clips as pictures: a strip of poses, a grid of strips with class names, an animation.
+"""Clips as pictures: a strip of poses, a grid of strips with class names.
 
 Plain figures without pyplot, so nothing global is touched and no display is needed. A clip is
 [time, bodies, joints, xyz] of any `Layout`. Which axis points up is for the caller to say ("z" of
@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
@@ -25,7 +26,6 @@ from halp_jax.skeletons.layouts_known import Frames, Layout
 
 # Blue, vermilion, green and purple of Okabe and Ito's palette; the first two differ in grey too.
 BODY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-_LIGHT = 0.5  # how far left limbs go towards white
 _MARGIN = 0.12  # of a person's height, around every pose
 _INCHES_HIGH, _TITLE_INCHES, _TIME_INCHES, _GAP = 1.7, 0.35, 0.25, 0.15
 _WIDEST = 4.0  # a pose takes at most so many heights
@@ -125,52 +125,14 @@ def plot_grid(
         slot = width / count
         for position, frame in enumerate(chosen):
             offset = np.array([(position + 0.5) * slot, 0.0])
-            _plot_people(axes, flat[frame] + offset, present[frame], layout)
+            for body, (joints, there) in enumerate(zip(flat[frame], present[frame], strict=True)):
+                add_body(axes, joints + offset, there, layout, body)
             time = f"{frame / rate:.1f} s" if rate else f"frame {frame}"
             axes.text(offset[0], limits[0], time, ha="center", va="top", fontsize=8)
         axes.set(xlim=(0, width), ylim=(limits[1] - height, limits[1]), aspect="equal")
         axes.set_axis_off()
         axes.set_title(name, loc="left", fontsize=10, parse_math=False)  # names may have a $
     return figure
-
-
-def save_animation(
-    frames: Frames,
-    layout: Layout,
-    path: str | os.PathLike,
-    title: str = "",
-    rate: float = 30.0,
-    step: int = 2,
-    turn: float | None = None,
-    up: str = "z",
-) -> None:
-    """Writes the clip as an animated GIF that repeats, every `step`-th frame, in real time."""
-    from PIL import Image
-
-    flat, present, _, limits, _ = _lay_out(frames, layout, 1, turn, up)
-    seen = flat[present]
-    pad = _MARGIN * (limits[1] - limits[0])
-    left, right = seen[:, 0].min() - pad, seen[:, 0].max() + 2 * pad
-    tall = 3.2
-    wide = max(1.6, tall * (right - left) / (limits[1] - limits[0]))
-    figure = Figure(figsize=(wide, tall + 0.35), dpi=90)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, tall / (tall + 0.35)))
-    pictures = []
-    for frame in range(0, len(frames), step):
-        axes.clear()
-        _plot_people(axes, flat[frame], present[frame], layout)
-        axes.set(xlim=(left, right), ylim=limits, aspect="equal")
-        axes.set_axis_off()
-        axes.set_title(f"{title}  {frame / rate:.1f} s".strip(), fontsize=9)
-        canvas.draw()
-        image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-        pictures.append(image.quantize(32, method=Image.Quantize.MEDIANCUT))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # GIF counts hundredths of a second.
-    pause = max(20, round(1000 * step / rate / 10) * 10)
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=pause, loop=0)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 120) -> None:
@@ -198,30 +160,29 @@ def _lay_out(
     return flat, present, float(slot * count), (float(low - pad), float(high + pad)), chosen
 
 
-def _plot_people(axes: Axes, points: np.ndarray, present: np.ndarray, layout: Layout) -> None:
-    """Adds the bodies of one frame, points [bodies, joints, 2], as lines."""
-    left = set(layout.left)
-    for body, (joints, there) in enumerate(zip(points, present, strict=True)):
-        bones = [
-            (joint, parent)
-            for joint, parent in enumerate(layout.parents)
-            if joint != parent and there[joint] and there[parent]
-        ]
-        if not bones:
-            continue
-        colour = np.array(to_rgb(BODY_COLOURS[body % len(BODY_COLOURS)]))
-        light = colour + _LIGHT * (1 - colour)
-        axes.add_collection(
-            LineCollection(
-                [joints[list(bone)] for bone in bones],
-                colors=[light if bone[0] in left else colour for bone in bones],
-                linewidths=2.0 if body == 0 else 1.5,
-                capstyle="round",
-                label=f"body {body + 1}",
-            )
+def add_body(
+    axes: Axes,
+    points: Float[np.ndarray, "joints 2"],
+    there: Bool[np.ndarray, " joints"],
+    layout: Layout,
+    body: int = 0,
+    width: float = 1.0,
+) -> None:
+    """Adds one body of a frame as lines, in the colour of its number; left limbs go towards the paper."""
+    paper = np.array(to_rgb(matplotlib.rcParams["axes.facecolor"]))
+    colour = np.array(to_rgb(BODY_COLOURS[body % len(BODY_COLOURS)]))
+    colour = colour + (0.3 if paper.sum() < 1.5 else 0.0) * (1 - colour)  # on a dark page
+    bones = [(j, p) for j, p in enumerate(layout.parents) if j != p and there[j] and there[p]]
+    if not bones:
+        return
+    axes.add_collection(
+        LineCollection(
+            [points[list(bone)] for bone in bones],
+            colors=[(colour + paper) / 2 if bone[0] in layout.left else colour for bone in bones],
+            linewidths=width * (2.0 if body == 0 else 1.5),
+            capstyle="round",
+            label=f"body {body + 1}",
         )
-        heads = [j for j, name in enumerate(layout.joints) if "head" in name and there[j]]
-        if heads:
-            axes.plot(
-                *joints[heads[0]], "o", ms=5.5, mec=colour, mfc=colour if body == 0 else "white"
-            )
+    )
+    for head in [j for j, name in enumerate(layout.joints) if "head" in name and there[j]][:1]:
+        axes.plot(*points[head], "o", ms=5 * width, mec=colour, mfc=colour if body == 0 else paper)

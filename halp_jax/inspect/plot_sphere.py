@@ -1,28 +1,22 @@
-"""What HaLP hallucinates, as pictures: the sphere from far away, and one great circle exactly.
+"""What HaLP hallucinates, on the sphere seen from far away.
 
-`plot_sphere` shows anchors, prototypes, geodesics and positives projected on two principal
-components; its title says how much of the spread that plane holds, since the rest of the
-dimensions is not seen. `plot_great_circle` leaves nothing out: along the geodesic from one anchor
-to one prototype it shows the similarity to every prototype, so t* is where two curves cross.
-
-Plain numpy arrays go in (unit vectors), a figure comes out; nothing is computed that the method
-itself computes, so a picture cannot hide a mistake in it.
+Anchors, prototypes, geodesics and positives, projected on two principal components; the title says how much of
+the spread that plane holds, since the rest of the dimensions is not seen. Plain numpy arrays go in (unit
+vectors), a figure comes out; nothing is computed that the method itself computes, so a picture cannot
+hide a mistake in it.
 """
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from halp_jax.core.sphere import angle, slerp_weights
 from halp_jax.errors import UserError
+from halp_jax.inspect import page
 
-# Okabe and Ito's palette without yellow. Colour and marker count up together, so that seven times
-# seven prototypes stay apart, and seven do in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "h")  # no cross: that is a refused positive
-_GREY = "0.65"
 _ARC_POINTS = 48
 
 
@@ -56,15 +50,18 @@ def plot_sphere(
     share = sizes**2 / max(float((sizes**2).sum()), 1e-30)
     plane = directions[:2].T
 
-    figure, axes = _make_axes(6.4)
-    styles, times = _give_styles(nearest), np.linspace(0, 1, _ARC_POINTS)
+    figure = page.make_figure(8.2, 6.4)
+    axes = figure.add_subplot()
+    styles, times = page.style_classes(nearest), jnp.linspace(0, 1, _ARC_POINTS)
     for anchor, draws, keeps, targets, home in zip(
         anchors, positives, kept, selected, nearest, strict=True
     ):
         colour, marker = styles[int(home)]
         for target in np.unique(targets):
-            arc = (_walk_geodesic(anchor, prototypes[target], times) - centre) @ plane
-            axes.plot(*arc.T, color=_GREY, lw=0.6, zorder=1)
+            omega = angle(jnp.full_like(times, anchor @ prototypes[target]))
+            a, b = slerp_weights(times, omega)
+            arc = (np.outer(a, anchor) + np.outer(b, prototypes[target]) - centre) @ plane
+            axes.plot(*arc.T, color=page.mute(0.65), lw=0.6, zorder=1)
         flat = (draws - centre) @ plane
         axes.plot(*flat[~keeps].T, "x", color="0.35", ms=4, mew=0.8, zorder=3)
         axes.plot(
@@ -93,95 +90,11 @@ def plot_sphere(
         Line2D([], [], marker="*", ls="none", mfc="0.8", mec="black", ms=15, label="prototype"),
         Line2D([], [], marker="o", ls="none", mfc="0.4", mew=0, ms=4, label="positive, kept"),
         Line2D([], [], marker="x", ls="none", color="0.35", ms=4, label="positive, filtered out"),
-        Line2D([], [], color=_GREY, lw=1, label="geodesic to a prototype"),
+        Line2D([], [], color=page.mute(0.65), lw=1, label="geodesic to a prototype"),
     ]
     figure.legend(handles=legend, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     _number_points(figure, axes, flat)
     return figure
-
-
-def plot_great_circle(
-    anchor: Float[np.ndarray, " dim"],
-    prototypes: Float[np.ndarray, "prototypes dim"],
-    selected: int,
-    t_star: float,
-    drawn: tuple[float, float],
-    title: str = "Along one geodesic",
-) -> Figure:
-    """sim(z(t), P_j) for all prototypes j on the great circle from an anchor to one prototype.
-
-    Args:
-        anchor: z_k, a unit vector. P*, the prototype nearest to it, is found here.
-        prototypes: unit vectors.
-        selected: which of them the geodesic leads to (P_sel).
-        t_star: where the solver says the feasible part ends; marked.
-        drawn: (lowest, highest) t that positives are drawn from; shaded.
-    """
-    home = int((prototypes @ anchor).argmax())
-    where = np.linspace(0, 1, 401)
-    similarities = _walk_geodesic(anchor, prototypes[selected], where) @ prototypes.T
-    # Usually the rival whose tie ends the feasible part, and with the pairwise solver P_sel or
-    # whoever has overtaken P* on the way there.
-    at_star = _walk_geodesic(anchor, prototypes[selected], np.array([t_star]))[0]
-    others = [j for j in range(len(prototypes)) if j != home]
-    rival = others[int((prototypes[others] @ at_star).argmax())] if others else home
-
-    figure, axes = _make_axes(5.0)
-    axes.axvspan(
-        *drawn, color="0.86", lw=0, zorder=0,
-        label=f"positives are drawn here: t from {drawn[0]:.2f} to {drawn[1]:.2f}",
-    )  # fmt: skip
-    plain = [j for j in others if j not in (selected, rival)]
-    for number, j in enumerate(plain):
-        label = None if number else f"the other {len(plain)} prototypes"
-        axes.plot(where, similarities[:, j], color=_GREY, lw=0.8, zorder=1, label=label)
-
-    def draw(number: int, style: str, colour: str, width: float, what: str) -> None:
-        label = f"prototype {number}{what}"
-        axes.plot(where, similarities[:, number], style, color=colour, lw=width, label=label)
-
-    if rival not in (selected, home):
-        draw(rival, "-.", _COLOURS[2], 2.0, ": highest rival at t*")
-    ends = ", highest rival at t*" if rival == selected else ""
-    draw(selected, "--", _COLOURS[1], 2.0, f", P_sel: where the geodesic ends{ends}")
-    draw(home, "-", _COLOURS[0], 2.4, ", P*: nearest to the anchor")
-    axes.axvline(t_star, color="black", lw=1.1, ls=":", label=f"t* = {t_star:.3f}")
-    axes.plot(t_star, prototypes[home] @ at_star, "o", ms=7, mfc="white", mec="black", zorder=5)
-    angle = np.degrees(np.arccos(np.clip(anchor @ prototypes[selected], -1, 1)))
-    axes.set(
-        xlabel=f"t: 0 at the anchor, 1 at prototype {selected}, {angle:.0f} degrees away",
-        ylabel="similarity sim(z(t), P_j)",
-        xlim=(0, 1),
-    )
-    axes.set_title(title, fontsize=11)
-    axes.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    return figure
-
-
-def _make_axes(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(8.2, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
-def _walk_geodesic(start: np.ndarray, end: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Points [times, dim] on the shorter great circle between unit vectors."""
-    angle = np.arccos(np.clip(start @ end, -1, 1))
-    if np.sin(angle) < 1e-6:  # the same point, or opposite ones, which no single arc joins
-        return np.repeat(start[None], len(times), 0)
-    return (
-        np.sin((1 - times[:, None]) * angle) * start + np.sin(times[:, None] * angle) * end
-    ) / np.sin(angle)
-
-
-def _give_styles(nearest: np.ndarray) -> dict[int, tuple[str, str]]:
-    """A (colour, marker) for every prototype that some anchor is nearest to."""
-    styles = {}
-    for order, prototype in enumerate(np.unique(nearest)):
-        lap, step = divmod(order, len(_COLOURS))
-        styles[int(prototype)] = (_COLOURS[step], _MARKERS[(step + lap) % len(_MARKERS)])
-    return styles
 
 
 def _number_points(figure: Figure, axes: Axes, places: np.ndarray) -> None:
