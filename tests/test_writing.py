@@ -194,12 +194,17 @@ def test_graphs_do_not_hide_the_clips_of_a_folder(tmp_path):
     assert os.listdir(tmp_path) == [graphs.FILE]
 
 
-def test_a_checkpoint_file_for_which_there_is_no_room_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="cannot write .*model.pt .No space left.*make room"):
-        with torch_files.appear(tmp_path / "model.pt") as unfinished:
-            unfinished.write_text("half")
+def test_an_imported_run_for_which_there_is_no_room_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*run .No space left.*make room"):
+        with torch_files.appear(tmp_path / "run") as unfinished:
+            unfinished.mkdir()
             raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == []
+    with pytest.raises(UserError, match="cannot write .*run .*not empty.*choose another"):
+        with torch_files.appear(tmp_path / "run") as unfinished:
+            unfinished.mkdir()
+            (tmp_path / "run" / "somebody's").mkdir(parents=True)
+    assert os.listdir(tmp_path / "run") == ["somebody's"]
 
 
 def test_a_tree_whose_parts_share_parts_is_walked_once():
