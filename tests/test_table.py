@@ -420,6 +420,12 @@ def test_latex_and_markdown_escape_what_they_must(tmp_path):
     assert markdown[2].startswith(r"| HaLP, a_b & 50% #1\|{x} xsub")
 
 
+def test_a_run_whose_name_is_not_in_utf8_is_in_the_table(tmp_path, capsys):
+    write_seeds(tmp_path / os.fsdecode(b"gepr\xfcft"), (0.7, 0.8))
+    assert command.main([str(tmp_path), "--format=csv"]) == 0
+    assert "gepr\\udcfcft/run_0" in capsys.readouterr().out
+
+
 def test_a_terminal_of_ascii_and_one_that_is_closed_end_no_command(tmp_path, monkeypatch):
     write_seeds(tmp_path, (0.7, 0.8))
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")

@@ -139,6 +139,13 @@ def test_a_data_set_that_somebody_puts_there_stays_and_so_does_the_new_one(tmp_p
     assert sorted(os.listdir(out / UNFINISHED)) == sorted([METADATA, *RECORDS])
 
 
+def test_a_name_that_is_not_in_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is no name in UTF-8; give another --out"):
+        with claim_folder(tmp_path / os.fsdecode(b"gepr\xfcft"), overwrite=False):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_leftover_of_a_killed_command_is_taken_over(tmp_path):
     (tmp_path / "set" / UNFINISHED / "deep").mkdir(parents=True)
     fill(tmp_path / "set" / UNFINISHED, "half")
