@@ -28,7 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from halp_jax.datasets import graph_batches, tu
-from halp_jax.datasets.arrays import epoch_order
+from halp_jax.datasets.order import epoch_order
 from halp_jax.evaluation import graphs, svm
 from halp_jax.methods import base, graphcl
 from halp_jax.methods.base import AXIS, Spec

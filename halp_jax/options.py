@@ -7,6 +7,7 @@
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -73,6 +74,7 @@ def run_command(
         sigterm: False where `work` takes care of SIGTERM itself.
     """
     quiet_tensorflow()
+    jax.config.update("jax_enable_x64", False)  # of JAX_ENABLE_X64: checkpoints are in float32
     for number in range(3):  # that of a closed stream is given to no file of ours
         try:
             os.fstat(number)
@@ -84,16 +86,18 @@ def run_command(
     try:
         with (
             contextlib.redirect_stdout(sys.stdout and Shown(sys.stdout)),
-            contextlib.redirect_stderr(sys.stderr and Shown(sys.stderr)),
+            contextlib.redirect_stderr(sys.stderr and Shown(sys.stderr, log=True)),
             shutdown.handled(_interrupt, (signal.SIGTERM, signal.SIGHUP) if sigterm else ()),
         ):
             status = work(sys.argv[1:] if argv is None else argv) or 0
         if sys.stdout:
             sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read has gone; nothing more is to be flushed there
+    except OSError as error:  # whoever read has gone, or a full disk: nothing more is to be flushed
+        if error.filename or error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _say(f"error: {command}: the output was closed before all was printed")
+        _say(f"error: {command}: not all could be printed ({error.strerror})")
         return 1
     except UserError as error:
         _say(f"error: {error}")

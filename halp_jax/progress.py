@@ -93,15 +93,21 @@ class Lines:
 class Shown:
     """A stream of text for people: what names hold moves no cursor and sets no title.
 
-    Attributes:
+    Args:
         plain: the stream below, for a bar that moves the cursor itself.
+        log: that it is full or closed ends no work.
     """
 
-    def __init__(self, plain: Any):
-        self.plain = plain
+    def __init__(self, plain: Any, log: bool = False):
+        self.plain, self._lost = plain, (OSError,) if log else ()
 
-    def write(self, text: str) -> int:
-        return self.plain.write(escape_controls(text))
+    def write(self, text: str) -> None:
+        with contextlib.suppress(*self._lost):
+            self.plain.write(escape_controls(text))
+
+    def flush(self) -> None:
+        with contextlib.suppress(*self._lost):
+            self.plain.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.plain, name)

@@ -13,6 +13,7 @@ from halp_jax import export
 from halp_jax.datasets import ArrayDataset, from_arrays, open_dataset, pack
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip
+from halp_jax.datasets.order import shuffle_epoch
 from halp_jax.datasets.pipeline import eval_batches, train_batches
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
@@ -21,7 +22,6 @@ from halp_jax.skeletons.normalize import normalize_clip
 
 ROOT = Path(__file__).parents[1]
 CLIPS, MAX_FRAMES = 23, 12
-ORDER = [1, 13, 10, 18, 4, 5, 11, 6]  # of seed 0, the first 8
 SPLITS = {"mine": {"train": list(range(16)), "test": list(range(16, CLIPS))}}
 
 
@@ -86,21 +86,6 @@ def assert_same_dataset(one, other):
         np.testing.assert_array_equal(one.indices("mine", part), other.indices("mine", part))
 
 
-@pytest.mark.parametrize("size, batch_size", [(23, 4), (23, 23), (1, 1), (16, 4)])
-def test_each_epoch_is_a_part_of_another_permutation(dataset, size, batch_size):
-    indices = np.arange(CLIPS)[::-1][:size]
-    steps = size // batch_size
-    batches = take(dataset, 4 * steps, indices, batch_size=batch_size)
-    orders = [
-        np.concatenate([batch["index"] for batch in epoch]) for epoch in np.array_split(batches, 4)
-    ]
-    for order in orders:
-        assert len(set(order)) == len(order) == steps * batch_size
-        assert set(order) <= set(indices)
-    if size > 4:
-        assert len({tuple(order) for order in orders}) == 4
-
-
 def test_every_clip_is_equally_often_in_every_place(dataset):
     # 2,000 epochs of 5 clips: a place has each clip 400 times, give or take 5 sigma of 18.
     indices = np.array([3, 8, 11, 2, 20])
@@ -112,18 +97,29 @@ def test_every_clip_is_equally_often_in_every_place(dataset):
     assert abs((order[1:] == order[:-1]).mean() - 0.2) < 0.03
 
 
-def test_order_follows_from_the_seed(dataset):
-    def orders(seed):
-        return tuple(np.concatenate([batch["index"] for batch in take(dataset, 5, seed=seed)]))
+@pytest.mark.parametrize("count", [1, 2, 17, 1200, 40_000, 70_001])
+@pytest.mark.parametrize("seed, epoch", [(0, 0), (1, 257), (2**33 + 5, 3), (2**63 - 1, 1)])
+def test_the_order_is_that_of_tensorflows_op(count, seed, epoch):
+    import tensorflow as tf
 
-    seeds = (0, 1, 2**32, 2**32 + 1, 2**63 - 1)
-    assert len({orders(seed) for seed in seeds}) == len(seeds)
-    assert orders(1) == orders(1)
+    key = tf.random.stateless_uniform(
+        [3], seed=tf.constant([seed, epoch], tf.int64), minval=None, maxval=None, dtype=tf.uint32,
+        alg="philox",
+    )  # fmt: skip
+    wanted = tf.raw_ops.RandomIndexShuffle(
+        index=tf.range(count, dtype=tf.int64), seed=key, max_index=tf.constant(count - 1, tf.int64),
+        rounds=16,
+    )  # fmt: skip
+    np.testing.assert_array_equal(shuffle_epoch(count, seed, epoch), wanted)
 
 
-def test_the_order_stays_what_it_is(dataset):
-    # Another one would send a run that resumes over other clips.
-    assert take(dataset, 1, batch_size=8, seed=0)[0]["index"].tolist() == ORDER
+def test_a_folder_and_its_packed_file_give_the_same_epochs(prepared, tmp_path):
+    packed = open_dataset(pack(prepared, tmp_path / "set.npz"))
+    for start, share in ((0, (0, 1)), (13, (1, 2))):
+        options = {"start_step": start, "process_index": share[0], "process_count": share[1]}
+        both = (take(dataset, 12, **options) for dataset in (prepared, packed))
+        for batch, other in zip(*both, strict=True):
+            assert_same(batch, other)
 
 
 @pytest.mark.parametrize("start", [1, 5, 6, 13])

@@ -205,6 +205,16 @@ def test_any_name_of_a_workdir_will_do(tmp_path, name):
     assert_bitwise(state, make_state(20))
 
 
+def test_a_config_that_may_not_be_read_is_not_taken_for_none(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    checkpoint.save_config(tmp_path, small_config())
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UserError, match="Permission denied"):
+        checkpoint.load_config(tmp_path)
+
+
 def test_a_name_that_is_not_in_utf8_is_refused_and_the_checkpoints_stay(tmp_path):
     write(tmp_path / "run", [10])
     renamed = tmp_path / os.fsdecode(b"gepr\xfcft")

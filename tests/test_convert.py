@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pickle
+import resource
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from _steps import run_update, split_views, stream_inputs
 
 from halp_jax import convert, datasets, evaluate
 from halp_jax.evaluation.streams import select
-from halp_jax.methods import torch_names, torch_state
+from halp_jax.methods import keys, torch_names, torch_state
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 from halp_jax.training.checkpoint_io import flatten
@@ -231,6 +232,22 @@ def test_safetensors_hold_the_model_and_its_config(tmp_path):
         assert_same_bits(*({**s.extra, "params": s.params}[name] for s in (back, state)))
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "pth.tar"])
+def test_a_file_has_the_rights_of_any_other_and_no_room_is_told(tmp_path, capsys, ending):
+    workdir, file = our_run(tmp_path / "run"), tmp_path / "out" / f"run.{ending}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        assert run(f"--to={file}", f"--workdir={workdir}") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"cannot write {file} (File too large); make room" in capsys.readouterr().err
+    assert list(file.parent.iterdir()) == []
+    assert run(f"--to={file}", f"--workdir={workdir}") == 0
+    (tmp_path / "plain").touch()
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def small_dataset(path, normalize="released"):
     frames = [poses(seed, 12, 2).astype(np.float32) for seed in range(8)]
     splits = {"xsub": {"train": range(6), "test": (6, 7)}}
@@ -251,11 +268,11 @@ def test_evaluation_and_warm_starts_take_an_imported_run(imported, tmp_path, cap
     assert evaluate.main([f"--workdir={imported}", "--protocol=knn", *options]) == 1
     line = capsys.readouterr().err
     assert "upright.npz is normalised by upright" in line and "--normalize=released" in line
-    assert json.loads((imported / "eval" / "knn.json").read_text())["step"] == 5
+    assert json.loads((imported / "eval" / "knn_data.json").read_text())["step"] == 5
     config, state = load(imported)
     fresh = make_state(config, NTU25)
     assert_same_bits(checkpoint.warm_start(fresh, imported)[0], state)
-    encoder = checkpoint.warm_start(fresh, imported, "encoder")[0]
+    encoder = checkpoint.warm_start(fresh, imported, keys.ENCODER)[0]
     assert_same_bits(encoder.params, state.params)
     assert int(encoder.step) == 0
 

@@ -14,7 +14,7 @@ from _runs import one_compiled_step
 
 from halp_jax import datasets, evaluate
 from halp_jax.datasets import pipeline
-from halp_jax.datasets.arrays import epoch_order
+from halp_jax.datasets.order import epoch_order
 from halp_jax.encoders.bigru import make_encoder
 from halp_jax.evaluation import finetune, finetune_run
 from halp_jax.methods.probe import init_probe

@@ -287,6 +287,14 @@ def test_clips_of_another_normalisation_are_refused(unbroken, dataset, tmp_path,
         run(dataset, tmp_path, **warm)
 
 
+def test_half_a_run_in_the_old_order_of_packed_clips_is_refused(dataset, tmp_path):
+    config, packed = small_config(dataset.path), type("Packed", (), {"in_memory": True})
+    checks.check_order(config, {}, dataset, "runs/x/checkpoints/5")  # a folder's order stays
+    checks.check_order(config, {"order": "shuffled"}, packed, "runs/x/checkpoints/5")
+    with pytest.raises(UserError, match="runs/x/checkpoints/5 is from before packed clips came in"):
+        checks.check_order(config, {}, packed, "runs/x/checkpoints/5")
+
+
 def test_what_will_not_do_is_warned_of_at_the_start(dataset, tmp_path, caplog):
     with pytest.raises(Crash):
         run(dataset, tmp_path, at=1, do=crash, halp__start_epoch=0)

@@ -19,7 +19,7 @@ from _runs import prepare, small_config
 
 from halp_jax.datasets import open_dataset
 from halp_jax.errors import UserError
-from halp_jax.training import checkpoint, checks, loop, report
+from halp_jax.training import checkpoint, checkpoint_io, checks, loop, report
 from halp_jax.training.checkpoint_io import make_template
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +72,13 @@ def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(tmp_
 
 
 @ignore_lost
+def test_what_the_system_said_is_shown_of_a_long_error():
+    said = "No space left on device [os_error_code='28']"
+    error = ValueError(f"{'path/' * 60}: {said} [tensorstore_spec='{'x' * 300}']")
+    assert checkpoint_io.one_line(error).endswith(said)
+    assert checkpoint_io.one_line(MemoryError()) == "MemoryError"
+
+
 def test_a_save_that_fails_at_the_very_end_is_told(tmp_path):
     """Nothing comes after it that would ask."""
     with pytest.raises(UserError, match="cannot write a checkpoint .*none is there yet"):

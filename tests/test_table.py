@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -419,6 +420,12 @@ def test_latex_and_markdown_escape_what_they_must(tmp_path):
     assert markdown[2].startswith(r"| HaLP, a_b & 50% #1\|{x} xsub")
 
 
+def test_a_run_whose_name_is_not_in_utf8_is_in_the_table(tmp_path, capsys):
+    write_seeds(tmp_path / os.fsdecode(b"gepr\xfcft"), (0.7, 0.8))
+    assert command.main([str(tmp_path), "--format=csv"]) == 0
+    assert "gepr\\udcfcft/run_0" in capsys.readouterr().out
+
+
 def test_a_terminal_of_ascii_and_one_that_is_closed_end_no_command(tmp_path, monkeypatch):
     write_seeds(tmp_path, (0.7, 0.8))
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -429,6 +436,24 @@ def test_a_terminal_of_ascii_and_one_that_is_closed_end_no_command(tmp_path, mon
     assert command.main([str(tmp_path)]) == 0
     assert command.main([str(tmp_path), f"--out={tmp_path / 'table.md'}"]) == 0
     assert "75.0 ± 7.1" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_full_disk_behind_the_output_is_told_and_behind_the_log_is_nothing(tmp_path, monkeypatch):
+    write_seeds(tmp_path, (0.7, 0.8))
+    (tmp_path / "run_0" / "eval" / "knn.json").write_text("{}")  # left out: a line of the log
+    with open("/dev/full", "w") as full, io.StringIO() as log:
+        monkeypatch.setattr("sys.stdout", full)
+        monkeypatch.setattr("sys.stderr", log)
+        assert command.main([str(tmp_path)]) == 1
+        end = "error: table: not all could be printed (No space left on device)\n"
+        assert log.getvalue().endswith(end)
+    with open("/dev/full", "w", buffering=1) as full, io.StringIO() as out:
+        monkeypatch.setattr("sys.stdout", out)
+        monkeypatch.setattr("sys.stderr", full)
+        assert command.main([str(tmp_path)]) == 0 and "75.0 ± 7.1" in out.getvalue()
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), full.fileno()
+        )  # what is left in it, as it is closed
 
 
 def test_out_is_written_whole_in_the_format_of_its_ending(tmp_path, capsys):

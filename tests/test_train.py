@@ -23,6 +23,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import find_collapse
 from halp_jax.methods.moco import step_flops
+from halp_jax.options import run_command
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint, checks, loop, report, shutdown
 
@@ -288,6 +289,14 @@ def test_a_hangup_is_a_wish_to_stop_unless_the_command_is_to_ignore_it():
             assert stop.received == signal.SIGHUP
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_commands_compute_in_single_precision_whatever_jax_is_told():
+    jax.config.update("jax_enable_x64", True)  # JAX_ENABLE_X64=1
+    try:
+        assert run_command("train", lambda arguments: jax.config.jax_enable_x64, []) == 0
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def test_a_log_that_is_full_or_closed_ends_no_run():

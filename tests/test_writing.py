@@ -139,6 +139,13 @@ def test_a_data_set_that_somebody_puts_there_stays_and_so_does_the_new_one(tmp_p
     assert sorted(os.listdir(out / UNFINISHED)) == sorted([METADATA, *RECORDS])
 
 
+def test_a_name_that_is_not_in_utf8_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is no name in UTF-8; give another --out"):
+        with claim_folder(tmp_path / os.fsdecode(b"gepr\xfcft"), overwrite=False):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_leftover_of_a_killed_command_is_taken_over(tmp_path):
     (tmp_path / "set" / UNFINISHED / "deep").mkdir(parents=True)
     fill(tmp_path / "set" / UNFINISHED, "half")
@@ -194,12 +201,17 @@ def test_graphs_do_not_hide_the_clips_of_a_folder(tmp_path):
     assert os.listdir(tmp_path) == [graphs.FILE]
 
 
-def test_a_checkpoint_file_for_which_there_is_no_room_leaves_nothing(tmp_path):
-    with pytest.raises(UserError, match="cannot write .*model.pt .No space left.*make room"):
-        with torch_files.appear(tmp_path / "model.pt") as unfinished:
-            unfinished.write_text("half")
+def test_an_imported_run_for_which_there_is_no_room_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*run .No space left.*make room"):
+        with torch_files.appear(tmp_path / "run") as unfinished:
+            unfinished.mkdir()
             raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == []
+    with pytest.raises(UserError, match="cannot write .*run .*not empty.*choose another"):
+        with torch_files.appear(tmp_path / "run") as unfinished:
+            unfinished.mkdir()
+            (tmp_path / "run" / "somebody's").mkdir(parents=True)
+    assert os.listdir(tmp_path / "run") == ["somebody's"]
 
 
 def test_a_tree_whose_parts_share_parts_is_walked_once():

@@ -2,8 +2,7 @@
 
     dataset = from_arrays(clips, labels, layout="ntu25", splits={"mine": {"train": a, "test": b}})
 
-It is used like the data set of a folder: `pipeline` gives the same batches of either, in an order
-that is random in another way (numpy's Philox, and a sort) but as much a function of (seed, epoch).
+It is used like the data set of a folder: `pipeline` gives the same batches of either, in the same order.
 `packed` writes it to one file that `train` and `evaluate` open.
 """
 
@@ -11,9 +10,9 @@ import dataclasses
 import functools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -40,6 +39,8 @@ class ArrayDataset(Dataset):
     """A data set of which the frames of all clips, one clip after the other, are one array."""
 
     frames: Float[np.ndarray, "frames bodies joints xyz"]
+
+    in_memory: ClassVar[bool] = True
 
     @functools.cached_property
     def starts(self) -> Int[np.ndarray, " clips"]:
@@ -209,51 +210,6 @@ def _check_part(chosen: Any, where: str, count: int) -> list[int]:
     if times.max() > 1:
         raise UserError(f"{where}: clip {values[times.argmax()]} is there twice; give each once")
     return numbers.tolist()
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Int[np.ndarray, " clips"]:
-    """A permutation of 0 .. count - 1 that follows from (seed, epoch) alone.
-
-    A stable sort of raw random words: numpy promises the words for all its versions, which it does
-    not for its own shuffle.
-    """
-    source = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,)))
-    return np.argsort(source.random_raw(count), kind="stable")
-
-
-def train_batches(
-    dataset: ArrayDataset,
-    clips: Int[np.ndarray, " chosen"],
-    *,
-    batch_size: int,
-    seed: int,
-    start_step: int,
-    max_frames: int,
-    process_index: int,
-    process_count: int,
-) -> Iterator[dict[str, np.ndarray]]:
-    """`pipeline.train_batches` of clips in memory; the arguments were checked there."""
-    rows = batch_size // process_count
-    steps_per_epoch = len(clips) // batch_size
-    step, ordered = start_step, -1
-    valid = np.ones(rows, bool)
-    while True:
-        epoch, step_of_epoch = divmod(step, steps_per_epoch)
-        if epoch != ordered:
-            order, ordered = clips[epoch_order(len(clips), seed, epoch)], epoch
-        first = step_of_epoch * batch_size + process_index * rows
-        yield make_batch(dataset, order[first : first + rows], valid.copy(), max_frames)
-        step += 1
-
-
-def eval_batches(
-    dataset: ArrayDataset, clips: Int[np.ndarray, " chosen"], *, batch_size: int, max_frames: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """`pipeline.eval_batches` of clips in memory; the arguments were checked there."""
-    for first in range(0, len(clips), batch_size):
-        position = first + np.arange(batch_size)
-        numbers = clips[np.minimum(position, len(clips) - 1)]
-        yield make_batch(dataset, numbers, position < len(clips), max_frames)
 
 
 def make_batch(

@@ -134,7 +134,9 @@ def claim_folder(out: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def check_free(out: Path, overwrite: bool) -> None:
-    """Refuses, before any work, a folder that must not be replaced."""
+    """Refuses, before any work, a folder that must not be replaced, or that TensorFlow cannot name."""
+    if str(out).encode(errors="ignore") != os.fsencode(out):
+        raise UserError(f"{out} is no name in UTF-8; give another --out")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give another folder as --out")
     found = sorted(set(os.listdir(out)) - {UNFINISHED}) if out.exists() else []

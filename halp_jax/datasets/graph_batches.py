@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from halp_jax.datasets.arrays import epoch_order
+from halp_jax.datasets.order import epoch_order
 
 Batch = dict[str, np.ndarray]
 # Summing over a table of neighbours takes a quarter of the time that summing over a list of edges

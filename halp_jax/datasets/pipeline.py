@@ -1,13 +1,14 @@
 """Batches of a data set, each a pure function of the step number (tf.data; in memory: numpy).
 
-Training visits the clips in an order that follows from (seed, epoch) alone, through a stateless
-permutation, so a run that stops at step s and starts again at s sees what it would have seen. Clips
-are read from the record files when their turn comes; nothing but the index is held in memory.
-Like the released feeder, a clip longer than `max_frames` is cut to its first `max_frames`.
-A data set in memory (`arrays`) is passed on to batches of numpy and needs no TensorFlow; the order
-of its epochs is another one.
+Training visits the clips in an order that follows from (seed, epoch) alone (`order`), so a run that
+stops at step s and starts again at s sees what it would have seen. Clips of a folder are read from its
+record files when their turn comes; nothing but the index is held in memory. A data set in memory
+(`arrays`) gives the same batches and needs no TensorFlow. Like the released feeder, a clip longer
+than `max_frames` is cut to its first `max_frames`.
 """
 
+import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -16,8 +17,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from halp_jax.datasets import arrays
-from halp_jax.datasets.arrays import ArrayDataset
+from halp_jax.datasets.arrays import ArrayDataset, make_batch
+from halp_jax.datasets.order import epoch_order, shuffle_epoch
 from halp_jax.datasets.prepared import Dataset, PreparedDataset
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
@@ -29,8 +30,8 @@ Batch = dict[str, np.ndarray]
 
 PREFETCHED_BATCHES = 2
 CLIPS_PER_READ = 64
-# The op's usual 4 leave neighbours of 40,000 clips visibly related; 16 pass the same tests.
-SHUFFLE_ROUNDS = 16
+# The clips of a step's batch, and which of them are no padding.
+Choose = Callable[[int], tuple[Int[np.ndarray, " rows"], np.ndarray]]
 
 
 def train_batches(
@@ -72,45 +73,18 @@ def train_batches(
         raise UserError(f"process {process_index} is not one of {process_count}, counted from 0")
     if not 0 <= seed < 2**63 or start_step < 0:
         raise UserError(f"seed {seed} and step {start_step} must be from 0 to 2**63 - 1")
-    if isinstance(dataset, ArrayDataset):
-        return arrays.train_batches(
-            dataset, clips,
-            batch_size=batch_size, seed=seed, start_step=start_step, max_frames=max_frames,
-            process_index=process_index, process_count=process_count,
-        )  # fmt: skip
-    tf = import_tensorflow()
-    rows = batch_size // process_count
-    steps_per_epoch = len(clips) // batch_size
+    rows, steps_per_epoch = batch_size // process_count, len(clips) // batch_size
 
-    def choose(step: Any) -> tuple[Any, Any]:
-        epoch, step_of_epoch = step // steps_per_epoch, step % steps_per_epoch
+    @functools.lru_cache(maxsize=2)
+    def reorder(epoch: int) -> np.ndarray:
+        return clips[shuffle_epoch(len(clips), seed, epoch)]
+
+    def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, step_of_epoch = divmod(step, steps_per_epoch)
         first = step_of_epoch * batch_size + process_index * rows
-        chosen = tf.raw_ops.RandomIndexShuffle(
-            index=first + tf.range(rows, dtype=tf.int64),
-            seed=_shuffle_key(tf, seed, epoch),
-            max_index=tf.constant(len(clips) - 1, tf.int64),
-            rounds=SHUFFLE_ROUNDS,
-        )
-        return tf.gather(clips, chosen), tf.ones([rows], tf.bool)
+        return reorder(epoch)[first : first + rows], np.ones(rows, bool)
 
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    return _iterate(tf, dataset, steps, choose, rows, max_frames)
-
-
-def _shuffle_key(tf: ModuleType, seed: int, epoch: Any) -> Any:
-    """Three uint32 for the shuffle of this epoch.
-
-    The shuffle looks at the low 8 or 9 bits of each number: given the epoch itself, the order of
-    epoch 0 would come back in epoch 256. Random bits of (seed, epoch) make good use of all three.
-    """
-    return tf.random.stateless_uniform(
-        [3],
-        seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
-        minval=None,
-        maxval=None,
-        dtype=tf.uint32,
-        alg="philox",
-    )
+    return _iterate(dataset, start_step, None, choose, rows, max_frames)
 
 
 def eval_batches(
@@ -126,16 +100,12 @@ def eval_batches(
         UserError: there are no clips, or one of them is not in the data set.
     """
     clips = _check(dataset, indices, batch_size, max_frames)
-    if isinstance(dataset, ArrayDataset):
-        return arrays.eval_batches(dataset, clips, batch_size=batch_size, max_frames=max_frames)
-    tf = import_tensorflow()
 
-    def choose(step: Any) -> tuple[Any, Any]:
-        position = step * batch_size + tf.range(batch_size, dtype=tf.int64)
-        return tf.gather(clips, tf.minimum(position, len(clips) - 1)), position < len(clips)
+    def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
+        position = step * batch_size + np.arange(batch_size)
+        return clips[np.minimum(position, len(clips) - 1)], position < len(clips)
 
-    steps = tf.data.Dataset.range(-(-len(clips) // batch_size))
-    return _iterate(tf, dataset, steps, choose, batch_size, max_frames)
+    return _iterate(dataset, 0, -(-len(clips) // batch_size), choose, batch_size, max_frames)
 
 
 def iterate_clips(
@@ -184,7 +154,7 @@ def whole_epochs(
     padding = steps * batch_size - len(indices)
     first, skipped = divmod(start_step, steps)
     orders = [
-        np.pad(indices[arrays.epoch_order(len(indices), seed, epoch)], (0, padding), mode="edge")
+        np.pad(indices[epoch_order(len(indices), seed, epoch)], (0, padding), mode="edge")
         for epoch in range(first, epochs)
     ]
     clips = np.concatenate(orders)[skipped * batch_size :]
@@ -206,23 +176,23 @@ def _check(dataset: Dataset, indices: np.ndarray, batch_size: int, max_frames: i
 
 
 def _iterate(
-    tf: ModuleType,
-    dataset: PreparedDataset,
-    steps: Any,
-    choose: Callable[[Any], tuple[Any, Any]],
-    rows: int,
-    max_frames: int,
+    dataset: Dataset, start: int, stop: int | None, choose: Choose, rows: int, max_frames: int
 ) -> Iterator[Batch]:
-    """Batches of the clips that `choose(step)` names, read ahead in the background."""
+    """The batches of these steps, without `stop` endless; those of a folder are read ahead."""
+    if isinstance(dataset, ArrayDataset):
+        steps = itertools.count(start) if stop is None else range(start, stop)
+        return (make_batch(dataset, *choose(step), max_frames) for step in steps)
+    tf = import_tensorflow()
     shape = (dataset.layout.bodies, dataset.layout.num_joints, 3)
     spec = {"frames": tf.io.FixedLenSequenceFeature(shape, tf.float32, allow_missing=True)}
 
-    def read(clips: np.ndarray) -> np.ndarray:
-        return np.array(dataset.read_records(clips), object)
+    def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        clips, valid = choose(int(step))
+        return clips, valid, np.array(dataset.read_records(clips), object)
 
     def load(step: Any) -> dict[str, Any]:
-        clips, valid = choose(step)
-        records = tf.ensure_shape(tf.numpy_function(read, [clips], tf.string), [rows])
+        found = tf.numpy_function(read, [step], (tf.int32, tf.bool, tf.string))
+        clips, valid, records = (tf.ensure_shape(leaf, [rows]) for leaf in found)
         # Parsing a batch at once pads its clips with zeros to the longest of them.
         frames = tf.io.parse_example(records, spec)["frames"][:, :max_frames]
         missing = max_frames - tf.shape(frames)[1]
@@ -235,6 +205,7 @@ def _iterate(
             "valid": valid,
         }
 
+    steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max if stop is None else stop)
     parallel = max(1, min(4, os.cpu_count() or 1))
     load = tf.autograph.experimental.do_not_convert(load)  # it holds no Python branch to convert
     batches = steps.map(load, num_parallel_calls=parallel, deterministic=True)

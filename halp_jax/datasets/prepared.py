@@ -60,6 +60,7 @@ class Dataset:
     metadata: dict[str, Any]
 
     unit: ClassVar[str] = "clips"  # what the data set is made of
+    in_memory: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.names)

@@ -90,7 +90,8 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
     if not isinstance(order, int | float) or not isinstance(result["stream"], str):
         raise TypeError("k, the fraction or the stream is of another type")
     return {
-        "path": path, "workdir": str(path.parents[1]), "encoder": encoder,
+        "path": path, "encoder": encoder,
+        "workdir": str(path.parents[1]).encode(errors="backslashreplace").decode(),
         "method": method + name_streams(method, config["streams"]),
         "data": " to ".join(data), "stream": result["stream"],
         "kind": result_files.row_name(result).split(", ")[0] + stream,

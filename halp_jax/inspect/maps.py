@@ -8,12 +8,14 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from halp_jax.errors import UserError
+from halp_jax.errors import UserError, import_optional
 from halp_jax.inspect import page
 from halp_jax.inspect.anchors import Inspected
 from halp_jax.inspect.plots import plot_matrix
 
-PACKAGES = {"tsne": "scikit-learn", "umap": "umap-learn"}  # of the maps besides "pca"
+PACKAGES = {  # of the maps besides "pca": what is imported, what is installed
+    "tsne": ("sklearn.manifold", "scikit-learn"), "umap": ("umap", "umap-learn"),
+}  # fmt: skip
 
 
 def embed_2d(
@@ -27,23 +29,15 @@ def embed_2d(
         return centred @ directions[:2].T, f"two principal components, {share:.0%} of the spread"
     if method not in PACKAGES:
         raise UserError(f"no map {method!r}; use one of pca, {', '.join(PACKAGES)}")
-    try:
-        if method == "tsne":
-            from sklearn.manifold import TSNE
-
-            near = min(30.0, (len(points) - 1) / 3)
-            mapper = TSNE(perplexity=near, metric="cosine", init="random", random_state=seed)
-            words = f"t-SNE, perplexity {near:g}: distances between groups mean nothing"
-        else:
-            from umap import UMAP
-
-            mapper = UMAP(metric="cosine", random_state=seed)
-            words = "UMAP: distances between groups mean nothing"
-    except ImportError as error:
-        package = PACKAGES[method]
-        raise UserError(
-            f"the map {method!r} needs the package {package}: pip install {package}, or use 'pca'"
-        ) from error
+    module, package = PACKAGES[method]
+    library = import_optional(module, package, f"the map {method!r}", ", or use 'pca'")
+    if method == "tsne":
+        near = min(30.0, (len(points) - 1) / 3)
+        mapper = library.TSNE(perplexity=near, metric="cosine", init="random", random_state=seed)
+        words = f"t-SNE, perplexity {near:g}: distances between groups mean nothing"
+    else:
+        mapper = library.UMAP(metric="cosine", random_state=seed)
+        words = "UMAP: distances between groups mean nothing"
     return np.asarray(mapper.fit_transform(points), np.float32), words
 
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from halp_jax.core.sphere import angle, slerp_weights
-from halp_jax.errors import UserError
+from halp_jax.errors import UserError, import_optional
 from halp_jax.inspect import page
 from halp_jax.inspect.anchors import Inspected, plot_positives, read_halp
 
@@ -172,12 +172,8 @@ def plot_scene(scene: Scene, ink: str = "black", paper: str = "white") -> Any:
 
     `ink` is the colour of outlines and of refused positives, `paper` that inside prototypes.
     """
-    try:
-        import plotly.graph_objects as go
-    except ImportError:
-        raise UserError(
-            "the sphere that turns needs the package plotly: pip install plotly, or plot_scene_flat"
-        ) from None
+    otherwise = ", or plot_scene_flat"
+    go = import_optional("plotly.graph_objects", "plotly", "the sphere that turns", otherwise)
     styles = page.style_classes(scene.anchor_labels)
     figure = go.Figure()
 

@@ -46,8 +46,9 @@ def load_config(workdir: PathLike) -> ConfigDict:
     path = Path(workdir) / CONFIG
     try:
         return parse_config(path.read_text())
-    except OSError:
-        raise UserError(f"no {CONFIG} in {workdir}: is it the workdir of a training run?") from None
+    except OSError as error:
+        reason = f"no {CONFIG} in {workdir} ({error.strerror})"
+        raise UserError(f"{reason}: is it the workdir of a training run?") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): restore it from a copy") from None
 

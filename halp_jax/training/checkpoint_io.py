@@ -6,6 +6,7 @@ for that, never waits for the others. So what one process cannot do leaves none 
 
 import glob
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -206,5 +207,5 @@ def read(
 
 def one_line(error: BaseException) -> str:
     """Why orbax or tensorstore failed: the end of their message, where what the system said stands."""
-    text = " ".join(str(error).split()).split(" [source locations")[0] or type(error).__name__
-    return text if len(text) < 200 else f"... {text[-200:]}"
+    text = re.split(r" \[(?:source locations|tensorstore_spec)", " ".join(str(error).split()))[0]
+    return (text if len(text) < 200 else f"... {text[-200:]}") or type(error).__name__

@@ -112,6 +112,15 @@ def check_epoch(saved: dict[str, Any], info: dict[str, Any], where: Any, advice:
         )
 
 
+def check_order(config: ConfigDict, saved: dict[str, Any], dataset: Any, where: Any) -> None:
+    """Refuses to finish what began when clips in memory came in an order of their own."""
+    if dataset.in_memory and "order" not in saved and not methods.find_method(config).KEEPS_REST:
+        raise UserError(
+            f"{where} is from before packed clips came in the order of a folder's: start anew in another "
+            "--workdir, or from its weights with --config.init_what=encoder"
+        )
+
+
 def check_same_run(old: ConfigDict, new: ConfigDict, workdir: str | os.PathLike[str]) -> list[str]:
     """The fields in which a run that resumes differs from what it was, as "field: old -> new".
 

@@ -87,7 +87,7 @@ def train(
         "layout": dataset.describe(), "steps_per_epoch": steps_per_pass,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
         "normalize": normalization.of_dataset(dataset.metadata),
-        "num_classes": dataset.num_classes,
+        "num_classes": dataset.num_classes, "order": "shuffled",
     }  # fmt: skip
     cluster.assert_same_on_all("data set", info)
 
@@ -103,7 +103,7 @@ def train(
                 checkpoint.save_config(workdir, config)
                 opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
                 manager = stack.enter_context(opened)
-                state, averages = _begin(config, spec, info, manager, prepare)
+                state, averages = _begin(config, spec, dataset, info, manager, prepare)
             else:
                 state = methods.create_state(config, spec)
             journal = report.Journal(
@@ -227,6 +227,7 @@ def train(
 def _begin(
     config: ConfigDict,
     spec: Spec,
+    dataset: Any,
     info: dict[str, Any],
     manager: Any,
     prepare: Callable[[Any], Any] | None,
@@ -234,11 +235,15 @@ def _begin(
     """The state to start from, and the averages of its step where it was saved with some."""
     template = make_template(lambda: methods.create_state(config, spec))
     found = checkpoint.restore_latest(manager, template)
+    total = config.train.epochs * spec.steps_per_epoch
     if found:
         state, step, saved = found
         workdir = Path(manager.directory).parent
         normalization.check(info["normalize"], config.data.dir, workdir, saved)
-        checks.check_epoch(saved, info, f"{manager.directory}/{step}", "use another --workdir")
+        where = f"{manager.directory}/{step}"
+        checks.check_epoch(saved, info, where, "use another --workdir")
+        if step < total:
+            checks.check_order(config, saved, dataset, where)
         log.info("resuming from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
     state, method = methods.create_state(config, spec), methods.find_method(config)
@@ -251,7 +256,8 @@ def _begin(
         normalization.check(info["normalize"], config.data.dir, source, saved)
         if config.init_what == "all":
             checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
-            if int(state.step) >= (total := config.train.epochs * spec.steps_per_epoch):
+            checks.check_order(config, saved, dataset, config.init_from)
+            if int(state.step) >= total:
                 raise UserError(
                     f"{config.init_from} is at step {int(state.step)}, and train.epochs="
                     f"{config.train.epochs} end at step {total}: give more with --config.train.epochs, "

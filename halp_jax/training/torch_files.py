@@ -6,7 +6,7 @@ appears when it is whole.
 """
 
 import contextlib
-import functools
+import io
 import os
 import re
 import shutil
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError, import_optional
 from halp_jax.methods.torch_names import strip_prefix
 
@@ -52,8 +53,7 @@ def write_file(path: Path, content: Content) -> None:
     """Writes the kind of file that its name says; safetensors without the optimiser."""
     if path.suffix == SAFETENSORS:
         library = import_optional("safetensors.numpy", "safetensors", str(path))
-        metadata = {"format": "pt", **content.ours}
-        save = functools.partial(library.save_file, content.arrays, metadata=metadata)
+        data = library.save(content.arrays, metadata={"format": "pt", **content.ours})
     else:
         torch = import_optional("torch", "torch", str(path))
         plain = {
@@ -62,12 +62,11 @@ def write_file(path: Path, content: Content) -> None:
             "optimizer": content.optimizer,
         }
         whole = content.arrays if content.bare else plain | {OURS: content.ours}
-        save = functools.partial(torch.save, _map_leaves(whole, np.ndarray, torch.tensor))
-    with appear(path) as unfinished:
-        try:
-            save(unfinished)
-        except Exception as error:  # of kinds of their own: a full disk is no OSError
-            raise OSError(0, " ".join(str(error).split())[:200]) from error
+        torch.save(_map_leaves(whole, np.ndarray, torch.tensor), buffer := io.BytesIO())
+        data = buffer.getvalue()
+    # Written here: the libraries' own files are for their owner alone, their full disks riddles.
+    with atomic_write(path, "make room, or choose another place", overwrite=False) as stream:
+        stream.write(data)
 
 
 def _read_torch(path: Path) -> Content:
@@ -157,7 +156,7 @@ def naming(path: Path, what: str = "is damaged") -> Iterator[None]:
 
 @contextlib.contextmanager
 def appear(path: Path) -> Iterator[Path]:
-    """A place for a file or folder that becomes `path` when all went well, and goes if not."""
+    """A place for a folder that becomes `path` when all went well, and goes if not."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -165,10 +164,10 @@ def appear(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another place") from error
     try:
         yield folder / path.name
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise UserError(f"{path} has appeared meanwhile: choose another place")
         os.replace(folder / path.name, path)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): make room") from error
+        raise UserError(
+            f"cannot write {path} ({error.strerror}): make room, or choose another"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

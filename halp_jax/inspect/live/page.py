@@ -8,7 +8,7 @@ What it shows is made in `rows`, `charts` and `sphere`.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from halp_jax.errors import UserError
+from halp_jax.errors import import_optional
 from halp_jax.inspect.live import charts
 from halp_jax.inspect.live.charts import HEADINGS, PANELS
 from halp_jax.inspect.live.files import Run, Watcher
@@ -23,13 +23,9 @@ def make_app(watcher: Watcher, spheres: Spheres, every: float = 5.0) -> Any:
 
     Raises UserError where Dash is not installed.
     """
-    try:
-        import dash
-    except ImportError:
-        raise UserError(
-            "the live page needs the package dash: pip install dash, or this project's extra "
-            "'inspect'; without it, --config.train.tensorboard=True shows a run as it trains"
-        ) from None
+    otherwise = "; without it, --config.train.tensorboard=True shows a run as it trains"
+    extra = f", or this project's extra 'inspect'{otherwise}"
+    dash = import_optional("dash", "dash", "the live page", extra)
     app = dash.Dash(
         "halp_jax.watch", title="halp_jax.watch", update_title=None, index_string=SHELL,
         serve_locally=True, assets_folder="/dev/null", enable_mcp=False, add_log_handler=False,
