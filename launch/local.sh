@@ -12,6 +12,7 @@ set -uo pipefail
 count=${1-}
 if [[ ! $count =~ ^[1-9][0-9]{0,2}$ || $# -lt 2 ]]; then
     sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
+    echo "error: give a number of processes from 1 to 999 and a command, not '$*'" >&2
     exit 2
 fi
 shift
