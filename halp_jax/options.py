@@ -180,7 +180,10 @@ def parse_config(options: Sequence[str], default: ConfigDict | None = None) -> C
     except Exception as error:  # a config's file is a program: anything may be wrong with it
         text = str(error).replace("\\n", " ").split("Error: ")[-1]  # without a config's traceback
         reason = " ".join(text.split())
-        raise UserError(f"bad option: {reason} (configs/default.py has all settings)") from error
+        if isinstance(error, AttributeError):  # the name of a field, in its quotes
+            name = reason.strip("'\"")
+            reason = f"no setting {name!r} (configs/default.py has all settings)"
+        raise UserError(f"bad option: {reason}") from error
     if unknown:
         raise UserError(f"unknown argument {unknown[0]!r}: write --config.section.field=value")
     return config

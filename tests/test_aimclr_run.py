@@ -117,7 +117,7 @@ def test_an_encoder_of_other_joints_is_refused():
         ("encoder.name", "gcn", "use one of bigru, stgcn"),
         ("extreme_view.blur_probability", 1.5, "must lie in"),
         ("aimclr.halp_on", "key", "use one of query, all"),
-        ("aimclr.mine_epoch", -1, "must not be negative"),
+        ("aimclr.mine_epoch", -1, "must be 0 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(field, value, message):

@@ -243,7 +243,7 @@ def test_full_sizes_are_the_released_ones(name, encoder, heads):
         ("ms2l", "ms2l.temperature", 0.0, "must be above 0"),
         ("ms2l", "ms2l.dim", 0, "must be at least 1"),
         ("predict", "whole_view.prepare", "max", "use one of"),
-        ("predict", "adam.clip", -1.0, "must not be negative"),
+        ("predict", "adam.clip", -1.0, "must be 0 or more"),
         ("ascal", "halp.mu", 1.0, "raw embeddings lie on no sphere"),
         ("ascal", "encoder.dim", 4, "without a head it is encoder.lstm.width=8"),
         ("ascal", "ascal_view.parts", ("shake",), "use some of minus_joint"),

@@ -18,7 +18,7 @@ def choices(config: ml_collections.ConfigDict, known: Mapping[str, Sequence[str]
 
 def at_least(config: ml_collections.ConfigDict, least: int, *fields: str) -> None:
     """Each field must be at least 0 or 1, and finite."""
-    advice = "it must be at least 1" if least else "it must not be negative"
+    advice = "it must be at least 1" if least else "it must be 0 or more"
     for field in fields:
         if not get(config, field) >= least:
             refuse(config, field, advice)
