@@ -19,6 +19,7 @@ from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20, NTU25
 from halp_jax.skeletons.normalize import normalize_clip
+from halp_jax.training.checks import fingerprint
 
 ROOT = Path(__file__).parents[1]
 CLIPS, MAX_FRAMES = 23, 12
@@ -115,6 +116,7 @@ def test_the_order_is_that_of_tensorflows_op(count, seed, epoch):
 
 def test_a_folder_and_its_packed_file_give_the_same_epochs(prepared, tmp_path):
     packed = open_dataset(pack(prepared, tmp_path / "set.npz"))
+    assert fingerprint(packed, np.arange(CLIPS)) == fingerprint(prepared, np.arange(CLIPS))
     for start, share in ((0, (0, 1)), (13, (1, 2))):
         options = {"start_step": start, "process_index": share[0], "process_count": share[1]}
         both = (take(dataset, 12, **options) for dataset in (prepared, packed))
