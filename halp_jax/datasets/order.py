@@ -1,8 +1,8 @@
 """In which order the clips of an epoch come: functions of (seed, epoch) alone, in numpy.
 
 `shuffle_epoch` is TensorFlow's `RandomIndexShuffle` (a SIMON cipher that walks until it falls among the clips;
-tensorflow/core/kernels/random_index_shuffle.cc) under a key of its stateless Philox. The order of training is
-its, for runs began with it; written down here it is the same where TensorFlow is absent.
+tensorflow/core/kernels/random_index_shuffle.cc) under a key of its stateless Philox. Runs of before began in that order, so
+training keeps it; written down here it is the same where TensorFlow is absent.
 """
 
 import math
@@ -25,7 +25,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> Int[np.ndarray, " clips"]:
 
 
 def shuffle_epoch(count: int, seed: int, epoch: int) -> Int[np.ndarray, " clips"]:
-    """The permutation of 0 .. count - 1 in which training visits the clips."""
+    """The permutation of 0 .. count - 1 in which training visits the clips.
+
+    As in the op, of exactly 4^k + 1 clips (k >= 8) an epoch has one twice and another not at all.
+    """
     if count == 1:
         return np.zeros(1, np.int64)
     last = count - 1
