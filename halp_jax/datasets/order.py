@@ -1,8 +1,8 @@
 """In which order the clips of an epoch come: functions of (seed, epoch) alone, in numpy.
 
-`shuffle_epoch` is TensorFlow's `RandomIndexShuffle` (a SIMON cipher that walks until it falls among the clips;
-tensorflow/core/kernels/random_index_shuffle.cc) under a key of its stateless Philox. Runs of before began in that order, so
-training keeps it; written down here it is the same where TensorFlow is absent.
+`shuffle_epoch` is TensorFlow's `RandomIndexShuffle` (a SIMON cipher that walks until it falls among the
+clips; tensorflow/core/kernels/random_index_shuffle.cc) under a key of its stateless Philox. Runs of before
+began in that order, so training keeps it; written down here it is the same where TensorFlow is absent.
 """
 
 import math
