@@ -56,7 +56,8 @@ class FakeDataset:
     name: str = "fake"
     hidden = ()  # clips whose label is not known
     splits = ("xsub",)
-    unit, describe, identity = Dataset.unit, Dataset.describe, Dataset.identity
+    unit, in_memory = Dataset.unit, Dataset.in_memory
+    describe, identity = Dataset.describe, Dataset.identity
     choose_split = Dataset.choose_split
     tell_cut, training_batches = Dataset.tell_cut, Dataset.training_batches
     path: str = "fake"

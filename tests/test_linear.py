@@ -174,14 +174,14 @@ def test_a_classifier_comes_back_from_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("linear.learning_rate", float("nan"), "negative"),
-        ("linear.learning_rate", -1.0, "negative"),
+        ("linear.learning_rate", float("nan"), "0 or more"),
+        ("linear.learning_rate", -1.0, "0 or more"),
         ("linear.learning_rate", float("inf"), "finite"),
         ("linear.momentum", 2.0, r"\[0, 1\]"),
         ("linear.crop", (2, 3), "high <= 1"),
         ("linear.test_crop", 7.0, r"\(0, 1\]"),
         ("linear.milestones", ("a",), "rising"),
-        ("finetune.factor", float("nan"), "negative"),
+        ("finetune.factor", float("nan"), "0 or more"),
         ("finetune.batch_size", 0, "at least 1"),
     ],
 )

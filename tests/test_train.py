@@ -77,7 +77,7 @@ def test_what_cannot_be_is_refused_in_one_line(options, said, capfd, tmp_path, m
         ("train.num_devices", 3, "does not divide over 3 devices"),
         ("train.epochs", 0, "at least 1"),
         ("optim.milestones", (5, 3), "rising"),
-        ("optim.learning_rate", float("nan"), "negative"),
+        ("optim.learning_rate", float("nan"), "0 or more"),
         ("optim.learning_rate", float("inf"), "finite"),
         ("optim.milestones", ("x",), "rising"),
         ("views.crop", (0.5, 0.1), "low <= high"),
