@@ -1,18 +1,40 @@
 """The table of train.py's results.jsonl: each row, and the paired differences of README.md.
 
-python benchmarks/value/report.py runs/value
+python benchmarks/value/report.py benchmarks/value [--figure=docs/value.png]
 """
 
 import argparse
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from scipy import stats
 from train import ROWS, read_results
 
 MEASURES = ("joint 1-NN", "joint logistic", "all 1-NN", "all logistic")
 COMPARISONS = [(row, "moco") for row in ("halp", "key", "points", "random", "expected")]
+TITLES = {"halp": "HaLP", "key": "no walk", "points": "toward clips", "random": "random directions"}
+TITLES |= {"expected": "HaLP, integrated"}
 COMPARISONS += [("halp", row) for row in ("key", "points", "random")]
+
+
+def collect(lines: list[dict]) -> dict:
+    """{(row, task, measure): per cent, by seed}."""
+    frame = pd.DataFrame(lines)
+    return {
+        (row, task, name): 100 * group.set_index("seed")[name].sort_index()
+        for (task, row), group in frame.groupby(["task", "row"])
+        for name in MEASURES
+    }
+
+
+def compare(value: dict, ours: str, theirs: str, cell: tuple[str, str]) -> tuple | None:
+    """The mean paired gain and half of its interval; None where a row has not run."""
+    if (ours, *cell) not in value or (theirs, *cell) not in value:
+        return None
+    gain = (value[ours, *cell] - value[theirs, *cell]).dropna()  # seeds that both have
+    half = stats.sem(gain) * stats.t.ppf(1 - 0.025 / len(COMPARISONS), len(gain) - 1)
+    return gain.mean(), half
 
 
 def report(lines: list[dict]) -> str:
@@ -21,11 +43,7 @@ def report(lines: list[dict]) -> str:
     cells = [(task, name) for task in frame.task.unique() for name in MEASURES]
     head = " | ".join(f"{task} {name}" for task, name in cells)
     rule = "|---|" + "---:|" * len(cells)
-    value = {
-        (row, task, name): 100 * group.set_index("seed")[name].sort_index()
-        for (task, row), group in frame.groupby(["task", "row"])
-        for name in MEASURES
-    }
+    value = collect(lines)
     rows = [
         row for row in ("raw", "untrained", *ROWS) if any((row, *cell) in value for cell in cells)
     ]
@@ -36,12 +54,10 @@ def report(lines: list[dict]) -> str:
             return "-"
         return f"{x.mean():.1f}" + (f" ± {x.std():.1f}" if len(x) > 1 else "")
 
-    def compare(ours: str, theirs: str, cell: tuple[str, str]) -> str:
-        if (ours, *cell) not in value or (theirs, *cell) not in value:
+    def tell(ours: str, theirs: str, cell: tuple[str, str]) -> str:
+        if (found := compare(value, ours, theirs, cell)) is None:
             return "-"
-        gain = (value[ours, *cell] - value[theirs, *cell]).dropna()  # seeds that both have
-        half = stats.sem(gain) * stats.t.ppf(1 - 0.025 / len(COMPARISONS), len(gain) - 1)
-        return f"{gain.mean():+.2f} ± {half:.2f}" + (" *" if abs(gain.mean()) > half else "")
+        return f"{found[0]:+.2f} ± {found[1]:.2f}" + (" *" if abs(found[0]) > found[1] else "")
 
     out = [f"| | {head} |", rule]
     out += [
@@ -49,7 +65,7 @@ def report(lines: list[dict]) -> str:
     ]
     out += ["", f"| paired difference | {head} |", rule]
     out += [
-        f"| {ours} - {theirs} | " + " | ".join(compare(ours, theirs, cell) for cell in cells) + " |"
+        f"| {ours} - {theirs} | " + " | ".join(tell(ours, theirs, cell) for cell in cells) + " |"
         for ours, theirs in COMPARISONS
     ]
     out.append(
@@ -59,7 +75,32 @@ def report(lines: list[dict]) -> str:
     return "\n".join(out)
 
 
+def draw(lines: list[dict], path: Path) -> None:
+    """Gains over MoCo with their intervals: a group a column of the table, a mark a row."""
+    value = collect(lines)
+    cells = [
+        (task, name) for task in dict.fromkeys(line["task"] for line in lines) for name in MEASURES
+    ]
+    figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
+    for i, (row, _) in enumerate(pair for pair in COMPARISONS if pair[1] == "moco"):
+        gains, halves = zip(*(compare(value, row, "moco", cell) for cell in cells), strict=True)
+        x = [j + 0.14 * (i - 2) for j in range(len(cells))]
+        axes.errorbar(x, gains, halves, fmt="o", ms=4, lw=1.2, label=TITLES[row])
+    axes.axhline(0, color="0.4", lw=0.8)
+    axes.set_xticks(
+        range(len(cells)), [f"{t.split(':')[0]}\n{name}" for t, name in cells], fontsize=8
+    )
+    axes.set_ylabel("points above MoCo")
+    axes.legend(fontsize=8, ncols=5, loc="upper center", frameon=False)
+    axes.set_ylim(top=axes.get_ylim()[1] + 1)
+    figure.savefig(path, dpi=110)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    print(report(read_results(parser.parse_args().folder)))
+    parser.add_argument("--figure", type=Path, help="a picture of the gains")
+    args = parser.parse_args()
+    print(report(read_results(args.folder)))
+    if args.figure:
+        draw(read_results(args.folder), args.figure)
