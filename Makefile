@@ -1,12 +1,15 @@
 # make demo   sets up .venv, pre-trains HaLP on the embedded data set, evaluates, draws: runs/demo
 #             (make demo VARIANT=halp_cmd: joint, motion and bone together, into runs/demo_halp_cmd)
-#             (make demo VARIANT=graphs: GraphCL and HaLP on the embedded graphs, into runs/demo_graphs)
+#             (make demo VARIANT=graphs: GraphCL and HaLP on the embedded graphs, into runs/demo_graphs;
+#             SOURCE=MUTAG.zip: on those of an archive)
 # make test   sets up .venv, runs the tests, long ones left out (make test ALL=1: all, as .ci/run)
 # make lint   ruff
 # make notebooks   sets up .venv, runs all notebooks from their first cell to their last
 # make docs   sets up .venv, builds the site into build/site; a broken link or reference fails
 PYTHON ?= python3
 PY := .venv/bin/python
+# XLA's buffers in huge pages: steps on a CPU are a seventh faster, or more (PERFORMANCE.md).
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Tests that compile much share two cores best as two processes of one thread each.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -20,7 +23,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 	touch $@
 
 demo: .venv/installed
-	$(PY) -m halp_jax.demo --workdir=runs/demo$(if $(VARIANT),_$(VARIANT) --variant=$(VARIANT))
+	$(PY) -m halp_jax.demo --workdir=runs/demo$(if $(VARIANT),_$(VARIANT) --variant=$(VARIANT))$(if $(SOURCE), --source=$(SOURCE))
 
 test: .venv/installed
 	$(PY) -m pytest -n $(JOBS) --dist loadfile$(if $(ALL), -m 'not slow')

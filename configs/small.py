@@ -3,10 +3,11 @@
     python -m halp_jax.train --config=configs/small.py --workdir=runs/mine --config.data.dir=data/mine
     python -m halp_jax.evaluate --workdir=runs/mine --protocol=knn --stream=concat
 
-is what to take for features, variant long: MoCo on joint, motion and bone side by side, the mean over
-frames, 3,600 steps whatever the size of the set (26 minutes for NW-UCLA on two busy cores). Its epochs are
-of 100 steps. In 3,570 steps, with ten seeds, it passed the untrained encoder on PKU xperf and NW-UCLA xview,
-and raw coordinates but for 1-NN on NW-UCLA (RESULTS.md). long_halp is the same with HaLP from step 1,200 on.
+is what to take for features, variant long_halp: joint, motion and bone side by side, the mean over frames,
+3,600 steps whatever the size of the set, MoCo alone for the first 1,200 (26 minutes for NW-UCLA on two busy
+cores). Its epochs are of 100 steps. With ten seeds it passed the untrained encoder on PKU xperf and NW-UCLA
+xview, raw coordinates but for 1-NN on NW-UCLA, and MoCo, by an interval on PKU (RESULTS.md). long is MoCo
+for as long.
 
 The other variants are the short runs that RESULTS.md compares, and their epochs are passes over the clips:
 baseline (MoCo for 30 epochs), and from a baseline, by --config.init_from, halp (the paper's, 15 epochs
@@ -28,10 +29,10 @@ from pathlib import Path
 default = runpy.run_path(str(Path(__file__).with_name("default.py")))
 
 BASELINE_EPOCHS, MORE_EPOCHS = 30, 15
-VARIANTS = ("long", "long_halp", "baseline", "moco_longer", "halp", "halp_expected")
+VARIANTS = ("long_halp", "long", "baseline", "moco_longer", "halp", "halp_expected")
 
 
-def get_config(variant: str = "long"):
+def get_config(variant: str = "long_halp"):
     default["split_variant"](variant, VARIANTS)
     config = default["get_config"]()
     set_pace(config)

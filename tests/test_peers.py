@@ -153,6 +153,51 @@ def test_the_aimclr_peer_is_the_released_step(torch, golden, name, neighbours):
     compare(gradients, reference, "grad/", 1e-3)
 
 
+def test_the_graphcl_peer_is_the_released_step(torch, golden):
+    from benchmarks import _torch_gin
+
+    arrays = golden("graphcl/step")
+
+    def own(name):
+        for theirs, mine in (("encoder.convs", "mlps"), (".nn.", "."), ("encoder.bns", "norms")):
+            name = name.replace(theirs, mine)
+        return name.replace("proj_head", "head")
+
+    def batch(prefix):
+        x, edges, owner = (
+            torch.from_numpy(arrays[prefix + n]) for n in ("x", "edges", "graph_of_node")
+        )
+        return _torch_gin.Batch(x, edges, owner, 8)
+
+    encoder = _torch_gin.GIN(7)
+    state = {own(n): torch.from_numpy(v) for n, v in golden("graphcl/state").items()}
+    encoder.load_state_dict({n: v for n, v in state.items() if not n.endswith("eps")})
+    loss = _torch_gin.nt_xent(encoder(batch("input/")), encoder(batch("step0/aug/")))
+    loss.backward()
+    assert abs(loss.item() - arrays["step0/loss"]) < 1e-4
+    gradients = {n: p.grad.numpy() for n, p in encoder.named_parameters()}
+    wanted = {own(n.removeprefix("step0/grad/")): v for n, v in arrays.items() if "0/grad/" in n}
+    assert gradients.keys() == wanted.keys()
+    assert max(relative_error(gradients[n], wanted[n]) for n in wanted) < 1e-4
+
+
+def test_the_graphcl_peers_views_are_those_of_their_draws():
+    pytest.importorskip("torch")
+    from benchmarks import _torch_gin
+
+    # A ring of twenty with loops on all but the last: sizes of a view are known.
+    ends = np.arange(20)
+    edges = np.concatenate([[ends, np.roll(ends, 1)], [np.roll(ends, 1), ends]], 1)
+    graph = _torch_gin.Graph(np.concatenate([edges, [ends[:-1]] * 2], 1), np.eye(20))
+    rng = np.random.default_rng(0)
+    views = [_torch_gin.draw_view(graph, rng) for _ in range(50)]
+    assert {3, 18} <= {len(view.x) for view in views} <= {3, 17, 18}  # a node and its two; two nodes gone
+    for view in views:
+        place = np.argmax(view.x, axis=1)
+        apart = np.abs(np.diff(place[view.edges], axis=0))
+        assert np.all(np.isin(apart, (1, 19)))  # neighbours still, and no loop
+
+
 def test_halp_of_the_same_draws(torch, peers):
     rng = np.random.default_rng(0)
     shapes = [(8, 16), (8, 16), (5, 16)]
