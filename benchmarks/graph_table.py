@@ -113,7 +113,7 @@ def run_row(dataset, name, row, seeds, args, write):
     numbers, size = np.arange(len(dataset)), config.train.batch_size
     orders = {s: numbers[epoch_order(len(numbers), s, 0)] for s in range(args.first + args.seeds)}
     each = [graph_batches.find_sizes(dataset, order, size) for order in orders.values()]
-    sizes = tuple(np.max(each, axis=0).tolist())
+    sizes = graph_batches.Sizes(*np.max(each, axis=0).tolist())
     create, step, method = make_run(dataset, config, -(-len(numbers) // size))
     encode = graphs.make_encode(method, dataset.layout)
     for i, seed in enumerate(seeds):

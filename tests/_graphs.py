@@ -45,9 +45,10 @@ def shard_of(dataset, numbers=None, size=0, **options):
 
 
 def to_list(shard):
-    """The same shard without tables of neighbours, as of graphs with hubs."""
-    none = {name: shard[name][:, :0] for name in ("sources", "targets")}
-    return shard | none
+    """The same shard without tables of neighbours: every edge is one that fits in none."""
+    tables = ("sources", "targets", "edges_in", "edges_out")
+    late = np.arange(len(shard["senders"]), dtype=np.int32)
+    return shard | {name: shard[name][:, :0] for name in tables} | {"late": late}
 
 
 def cast(g, dtype):

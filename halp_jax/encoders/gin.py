@@ -30,32 +30,23 @@ class Graphs(NamedTuple):
     graph_of_node: Int[Array, " nodes"]  # rising
     senders: Int[Array, " edges"]
     receivers: Int[Array, " edges"]  # rising
-    sources: Int[Array, "nodes columns"]  # neighbours in and out; no columns: see `sum_neighbours`
-    targets: Int[Array, "nodes columns"]
-    first_in: Int[Array, " nodes"]  # where a node's edges begin, in the list ...
-    first_out: Int[Array, " nodes"]
-    by_sender: Int[Array, " edges"]  # ... and in this order of it
+    sources: Int[Array, "nodes columns"]  # tables of neighbours in ...
+    targets: Int[Array, "nodes columns"]  # ... and out
+    edges_in: Int[Array, "nodes columns"]  # the edges to them
+    edges_out: Int[Array, "nodes columns"]
+    late: Int[Array, " late"]  # edges that are in neither table
 
 
 def sum_neighbours(g: Graphs, x: Float[Array, "nodes width"]) -> Float[Array, "nodes width"]:
     """The sum over each node's incoming edges of the x that they come from; loops apart."""
     x = x * g.nodes[:, None]
-    if g.sources.shape[1]:
-        total = _sum_table(x, g.sources, g.targets, *tabulate_edges(g))
-    else:  # nodes with hundreds of neighbours: a list instead of a table
-        sent = x[g.senders] if g.edges is None else x[g.senders] * g.edges[:, None]
-        total = jax.ops.segment_sum(sent, g.receivers, len(x), indices_are_sorted=True)
+    there = (None, None) if g.edges is None else (g.edges[g.edges_in], g.edges[g.edges_out])
+    total = _sum_table(x, g.sources, g.targets, *there)
+    if len(g.late):  # of nodes with many neighbours
+        sent = x[g.senders[g.late]]
+        sent = sent if g.edges is None else sent * g.edges[g.late][:, None]
+        total += jax.ops.segment_sum(sent, g.receivers[g.late], len(x), indices_are_sorted=True)
     return total * g.nodes[:, None]
-
-
-def tabulate_edges(g: Graphs) -> tuple[Array | None, Array | None]:
-    """g.edges in the places of both tables, or (None, None). Behind a node's edges: anything."""
-    if g.edges is None:
-        return None, None
-    columns, last = jnp.arange(g.sources.shape[1]), len(g.edges) - 1
-    into = jnp.minimum(g.first_in[:, None] + columns, last)
-    out = g.by_sender[jnp.minimum(g.first_out[:, None] + columns, last)]
-    return g.edges[into], g.edges[out]
 
 
 @jax.custom_vjp

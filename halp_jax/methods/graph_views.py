@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from halp_jax.encoders.gin import Graphs, tabulate_edges
+from halp_jax.encoders.gin import Graphs
 from halp_jax.methods.base import Batch, sample_keys
 
 DROP, EDGES, SUBGRAPH, MASK = KINDS = ("drop_nodes", "permute_edges", "subgraph", "mask_nodes")
@@ -124,16 +124,16 @@ def reached(
     g: Graphs, nodes: Bool[Array, " nodes"]
 ) -> tuple[Bool[Array, " nodes"], Bool[Array, " nodes"]]:
     """(nodes with an edge from `nodes`, nodes with an edge to them), over edges that are there."""
-    if not g.sources.shape[1]:
-        there = True if g.edges is None else g.edges
-        into = jnp.zeros_like(nodes).at[g.receivers].max(nodes[g.senders] & there)
-        return into, jnp.zeros_like(nodes).at[g.senders].max(nodes[g.receivers] & there)
-    tables = zip((g.sources, g.targets), tabulate_edges(g), strict=True)
-    into, out = (
-        jnp.any(nodes[table] if there is None else nodes[table] & there, axis=1)
-        for table, there in tables
-    )
-    return into, out
+    found = []
+    for table, numbers, tails, heads in (
+        (g.sources, g.edges_in, g.senders, g.receivers),
+        (g.targets, g.edges_out, g.receivers, g.senders),
+    ):
+        there = True if g.edges is None else g.edges[numbers]
+        near = jnp.any(nodes[table] & there, axis=1)
+        there = True if g.edges is None else g.edges[g.late]
+        found.append(near.at[heads[g.late]].max(nodes[tails[g.late]] & there))
+    return found[0], found[1]
 
 
 def grow(

@@ -144,20 +144,9 @@ def _no_graphs(num_features: int) -> Graphs:
     one, none = jnp.zeros(1, jnp.int32), jnp.zeros((1, 1), jnp.int32)
     there = jnp.ones(1, bool)
     return Graphs(
-        jnp.zeros((1, num_features)),
-        there,
-        there,
-        None,
-        there,
-        one,
-        one,
-        one,
-        none,
-        none,
-        one,
-        one,
-        one,
-    )
+        jnp.zeros((1, num_features)), there, there, None, there, one, one, one,
+        none, none, none, none, one,
+    )  # fmt: skip
 
 
 def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
