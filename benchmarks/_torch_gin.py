@@ -1,7 +1,7 @@
 """GraphCL's training step in plain PyTorch: what a user would have without this project.
 
 `random2` views in numpy, batches of concatenated edge lists, neighbours summed by index_add_, or by
-GINConv of torch_geometric. tests/test_peers.py holds embeddings, loss and gradients to ours.
+GINConv of torch_geometric. tests/test_peers.py holds loss and gradients to the reference step.
 """
 
 from typing import NamedTuple
@@ -65,9 +65,9 @@ def collate(graphs: list[Graph]) -> Batch:
     edges = np.concatenate([graph.edges + n for graph, n in zip(graphs, first, strict=True)], 1)
     x, owner = (
         np.concatenate([graph.x for graph in graphs]),
-        np.repeat(np.arange(len(graphs)), sizes),
+        np.repeat(np.arange(len(sizes)), sizes),
     )
-    return Batch(torch.from_numpy(x), torch.from_numpy(edges), torch.from_numpy(owner), len(graphs))
+    return Batch(*map(torch.from_numpy, (x, edges, owner)), len(graphs))
 
 
 class GIN(nn.Module):

@@ -18,14 +18,13 @@ from halp_jax.datasets import graph_batches, tu
 from halp_jax.datasets.order import epoch_order
 
 QUICK = {"sets": "MUTAG", "repeats": 1}
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def make_parser():
     parser = _timing.make_parser(__doc__)
     parser.set_defaults(cores=1, repeats=7)
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--sets", default="MUTAG,PROTEINS,NCI1,DD")
+    parser.add_argument("--data", type=Path, default=graph_table.ROOT.parent / "shared" / "data")
+    parser.add_argument("--sets", default=",".join(graph_table.PAPER))
     return parser
 
 

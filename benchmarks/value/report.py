@@ -12,9 +12,9 @@ from scipy import stats
 from train import ROWS, read_results
 
 MEASURES = ("joint 1-NN", "joint logistic", "all 1-NN", "all logistic")
-COMPARISONS = [(row, "moco") for row in ("halp", "key", "points", "random", "expected")]
 TITLES = {"halp": "HaLP", "key": "no walk", "points": "toward clips", "random": "random directions"}
 TITLES |= {"expected": "HaLP, integrated"}
+COMPARISONS = [(row, "moco") for row in TITLES]
 COMPARISONS += [("halp", row) for row in ("key", "points", "random")]
 
 
@@ -76,16 +76,16 @@ def report(lines: list[dict]) -> str:
 
 
 def draw(lines: list[dict], path: Path) -> None:
-    """Gains over MoCo with their intervals: a group a column of the table, a mark a row."""
+    """Gains over MoCo with their intervals, once all rows have run: a group a column, a mark a row."""
     value = collect(lines)
     cells = [
         (task, name) for task in dict.fromkeys(line["task"] for line in lines) for name in MEASURES
     ]
     figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
-    for i, (row, _) in enumerate(pair for pair in COMPARISONS if pair[1] == "moco"):
+    for i, (row, title) in enumerate(TITLES.items()):
         gains, halves = zip(*(compare(value, row, "moco", cell) for cell in cells), strict=True)
         x = [j + 0.14 * (i - 2) for j in range(len(cells))]
-        axes.errorbar(x, gains, halves, fmt="o", ms=4, lw=1.2, label=TITLES[row])
+        axes.errorbar(x, gains, halves, fmt="o", ms=4, lw=1.2, label=title)
     axes.axhline(0, color="0.4", lw=0.8)
     axes.set_xticks(
         range(len(cells)), [f"{t.split(':')[0]}\n{name}" for t, name in cells], fontsize=8
@@ -101,6 +101,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--figure", type=Path, help="a picture of the gains")
     args = parser.parse_args()
-    print(report(read_results(args.folder)))
+    lines = read_results(args.folder)
+    print(report(lines))
     if args.figure:
-        draw(read_results(args.folder), args.figure)
+        draw(lines, args.figure)

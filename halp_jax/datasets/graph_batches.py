@@ -23,13 +23,14 @@ from halp_jax.datasets.order import epoch_order
 
 Batch = dict[str, np.ndarray]
 # Summing over a table of neighbours takes a fraction of the time that adding edge by edge takes on a CPU, as
-# long as the table is not mostly empty: an edge outside costs about as much as so many places inside.
+# long as the table is not mostly empty: an edge outside is taken to cost as much as so many places
+# inside. From 2 to 48 no data set of the paper shows a difference.
 LATE = 16
 MAX_COLUMNS = 32
 
 
 class Sizes(NamedTuple):
-    """Of a shard."""
+    """Of a shard, without what is spare."""
 
     nodes: int
     edges: int
@@ -82,8 +83,8 @@ def make_batches(
     """
     groups = _group(numbers, batch_size, num_shards)
     sizes = sizes or find_sizes(dataset, numbers, batch_size, num_shards)
-    nodes, edges, late = (int(padding * size) for size in sizes[:3])
-    slots, sizes = -(-batch_size // num_shards), Sizes(nodes + 1, edges + 1, late, sizes.columns)
+    sizes = Sizes(*(int(padding * size) for size in sizes[:3]), sizes.columns)
+    slots = -(-batch_size // num_shards)
     batches = []
     for shards in groups:
         made = [_make_shard(dataset, group, slots, sizes) for group in shards]
@@ -132,6 +133,8 @@ def _ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _make_shard(dataset: Any, numbers: np.ndarray, slots: int, sizes: Sizes) -> Batch:
+    size, num_edges = sizes.nodes + 1, sizes.edges + 1
+    spare, whole = size - 1, np.int32
     counts = dataset.lengths[numbers].astype(np.int64)
     edge_counts = np.diff(dataset.first_edge)[numbers]
     rows = _ranges(dataset.first_node[numbers], counts)
@@ -153,17 +156,15 @@ def _make_shard(dataset: Any, numbers: np.ndarray, slots: int, sizes: Sizes) -> 
 
     early = _place(senders, receivers) < sizes.columns
 
-    def tables(owners: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def tables(owners: np.ndarray, others: np.ndarray) -> list[np.ndarray]:
         """The others of each node, and the numbers of the edges to them."""
         order = np.flatnonzero(early)[np.argsort(owners[early], kind="stable")]
         owners = owners[order]
         column = np.arange(len(owners)) - np.searchsorted(owners, owners)
-        shape = sizes.nodes, sizes.columns
-        found = np.full(shape, spare, np.int32), np.full(shape, sizes.edges - 1, np.int32)
+        found = [np.full((size, sizes.columns), fill, whole) for fill in (spare, num_edges - 1)]
         found[0][owners, column], found[1][owners, column] = others[order], order
         return found
 
-    spare, whole, size, num_edges = sizes.nodes - 1, np.int32, sizes.nodes, sizes.edges
     sources, edges_in = tables(receivers, senders)
     targets, edges_out = tables(senders, receivers)
     return {

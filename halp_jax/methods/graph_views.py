@@ -124,16 +124,16 @@ def reached(
     g: Graphs, nodes: Bool[Array, " nodes"]
 ) -> tuple[Bool[Array, " nodes"], Bool[Array, " nodes"]]:
     """(nodes with an edge from `nodes`, nodes with an edge to them), over edges that are there."""
-    found = []
-    for table, numbers, tails, heads in (
-        (g.sources, g.edges_in, g.senders, g.receivers),
-        (g.targets, g.edges_out, g.receivers, g.senders),
-    ):
-        there = True if g.edges is None else g.edges[numbers]
-        near = jnp.any(nodes[table] & there, axis=1)
-        there = True if g.edges is None else g.edges[g.late]
-        found.append(near.at[heads[g.late]].max(nodes[tails[g.late]] & there))
-    return found[0], found[1]
+
+    def there(numbers):
+        return True if g.edges is None else g.edges[numbers]
+
+    def reach(table, numbers, tails, heads):
+        near = jnp.any(nodes[table] & there(numbers), axis=1)
+        return near.at[heads[g.late]].max(nodes[tails[g.late]] & there(g.late))
+
+    into = reach(g.sources, g.edges_in, g.senders, g.receivers)
+    return into, reach(g.targets, g.edges_out, g.receivers, g.senders)
 
 
 def grow(
