@@ -8,7 +8,7 @@
 # make docs   sets up .venv, builds the site into build/site; a broken link or reference fails
 PYTHON ?= python3
 PY := .venv/bin/python
-# XLA's buffers in huge pages: steps on a CPU are a seventh faster, or more (PERFORMANCE.md).
+# XLA's buffers in huge pages: large steps on a CPU are a seventh faster, or more (PERFORMANCE.md).
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Tests that compile much share two cores best as two processes of one thread each.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
