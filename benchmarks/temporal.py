@@ -1,4 +1,4 @@
-"""ST-GCN's convolution over time as the products that XLA can make of it, at the sizes of AimCLR's blocks.
+"""ST-GCN's convolution over time as the products that XLA can make of it, at the sizes of AimCLR's blocks and its `small`'s.
 
     python benchmarks/temporal.py            (a minute or two on one core)
 
@@ -14,7 +14,7 @@ import _timing
 import jax
 import jax.numpy as jnp
 
-from halp_jax.encoders import stgcn
+from halp_jax.encoders import temporal
 
 SIZES = (
     (50, 16, 16, 1),
@@ -23,6 +23,9 @@ SIZES = (
     (25, 64, 64, 2),
     (13, 64, 64, 1),
     (13, 256, 256, 1),
+    (32, 4, 4, 1),
+    (16, 8, 8, 1),
+    (8, 64, 64, 1),
 )
 QUICK = {"rows": 16, "repeats": 1}
 
@@ -43,7 +46,7 @@ def conv(x, weights, stride):
 
 def shift(x, stride):
     padded = jnp.pad(x, ((0, 0), (4, 4), (0, 0)))
-    return [padded[:, i : i + x.shape[1] : stride] for i in range(stgcn.TAPS)]
+    return [padded[:, i : i + x.shape[1] : stride] for i in range(temporal.TAPS)]
 
 
 def shifted(x, weights, stride):
@@ -55,7 +58,7 @@ def im2col(x, weights, stride):
 
 
 def band(x, weights, stride):
-    return stgcn.multiply_by_band(x[None], weights, stride, "float32")[0]
+    return temporal.multiply_by_band(x[None], weights, stride, "float32")[0]
 
 
 def make_member(form, x, weights, stride):
@@ -72,7 +75,7 @@ def main() -> None:
     for time, inputs, outputs, stride in SIZES:
         keys = jax.random.split(jax.random.key(0))
         x = jax.random.normal(keys[0], (25 * args.rows, time, inputs))
-        weights = jax.random.normal(keys[1], (stgcn.TAPS, inputs, outputs))
+        weights = jax.random.normal(keys[1], (temporal.TAPS, inputs, outputs))
         members = {
             f.__name__: make_member(f, x, weights, stride) for f in (conv, shifted, im2col, band)
         }
@@ -81,7 +84,7 @@ def main() -> None:
             for ours, theirs in zip(member(), wanted, strict=True):
                 assert jnp.linalg.norm(ours - theirs) < 1e-4 * jnp.linalg.norm(theirs)
         times = _timing.time_in_turn(members, repeats=args.repeats)
-        flops = 3 * 2.0 * x.shape[0] * -(-time // stride) * stgcn.TAPS * inputs * outputs
+        flops = 3 * 2.0 * x.shape[0] * -(-time // stride) * temporal.TAPS * inputs * outputs
         row = {"time, channels, stride": f"{time}, {inputs}, {stride}"}
         row |= {f"{name}_ms": 1e3 * t.wall for name, t in times.items()}
         rows.append(row | {"floor_ms": 1e3 * flops / rates.flops})

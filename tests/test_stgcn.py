@@ -9,7 +9,7 @@ import pytest
 from _aimclr import QUICKLY
 from _released import clips, relative_error
 
-from halp_jax.encoders import stgcn
+from halp_jax.encoders import stgcn, temporal
 from halp_jax.encoders.attention_drop import drop_by_attention, find_attention, find_kept
 from halp_jax.methods import torch_stgcn
 from halp_jax.skeletons.layout import KINECT20, NTU25
@@ -225,12 +225,34 @@ def test_settings_of_the_attention_drop(golden):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_convolution_of_a_clip_shorter_than_its_window(stride):
+@pytest.mark.parametrize("time", [7, 14, temporal.FEW])  # as one banded matrix, but for the last
+def test_convolution_over_time_and_its_gradients_are_sums_over_a_window(time, stride):
     rng = np.random.default_rng(0)
-    x, w = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 3, 7, 4), (9, 4, 5)))
-    padded = jnp.pad(x, ((0, 0), (0, 0), (2, 2), (0, 0)))  # long enough for the other way
-    wanted = stgcn.convolve_time(padded, w, 1, "float32")[:, :, 2:9:stride]
-    assert relative_error(stgcn.convolve_time(x, w, stride, "float32"), wanted) < 1e-5
+    x, w = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((2, 3, time, 4), (9, 4, 5)))
+
+    def convolve(x, w):
+        return temporal.convolve_time(x, w, stride, "float32")
+
+    def add_up(x, w):
+        padded = jnp.pad(x, ((0, 0), (0, 0), (4, 4), (0, 0)))
+        return sum(padded[:, :, i : i + time : stride] @ w[i] for i in range(9))
+
+    y, pull_back = jax.vjp(convolve, x, w)
+    wanted, pull_back_wanted = jax.vjp(add_up, x, w)
+    assert relative_error(y, wanted) < 1e-5
+    for ours, theirs in zip(pull_back(y), pull_back_wanted(y), strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+    streams = jax.vmap(convolve)(jnp.stack([x, -x]), jnp.stack([w, w]))  # their own weights each
+    assert relative_error(streams, jnp.stack([wanted, -wanted])) < 1e-5
+
+
+def test_computing_once_changes_nothing():
+    x = jnp.array([[jnp.nan, 1.0, -jnp.inf], [-2.0, 0.0, 3.0]])
+    for row in (x, x[:, ::-1]):  # either side of the condition
+        np.testing.assert_array_equal(jax.jit(temporal.compute_once)(row), row)
+        np.testing.assert_array_equal(jax.jit(jax.vmap(temporal.compute_once))(row), row)
+    gradient = jax.grad(lambda x: jnp.sum(temporal.compute_once(x) ** 3))(x[1])
+    np.testing.assert_array_equal(gradient, 3 * x[1] ** 2)
 
 
 @pytest.mark.parametrize(("start_std", "graph", "time"), [(0.02, 0.02, 0.02), (0.0, 0.129, 0.0745)])

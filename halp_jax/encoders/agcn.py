@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 from halp_jax.encoders.heads import MLPHead
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
-from halp_jax.encoders.stgcn import TAPS, convolve_time
+from halp_jax.encoders.temporal import TAPS, compute_once, convolve_time
 
 SMALL = 1e-6  # first weights of the learnt edges, and of the batch norm after the neighbours' sum
 MATCHED = 4  # a block of `width` channels matches joints by a quarter as many
@@ -75,7 +75,7 @@ class Block(nn.Module):
         if self.skip == "project":
             x = self.linear("skip", x[:, :, :: self.stride], self.width)
             x = self.norm("skip_norm")(x, train)
-        return nn.relu(y if self.skip == "none" else y + x)
+        return compute_once(nn.relu(y if self.skip == "none" else y + x))
 
     def gather(self, x: Map, adjacency: Array) -> Array:
         """Each joint's neighbours in three parts, each with a matrix of its own, added up."""
@@ -91,13 +91,14 @@ class Block(nn.Module):
         match = jnp.einsum("nvtkc,nwtkc->nkvw", sources, targets, precision="highest")
         shares = jax.nn.softmax(match / (time * matched), axis=2) + adjacency + learnt
 
-        to_target = jnp.swapaxes(shares, 2, 3).reshape(rows, parts * joints, joints)
-        gathered = jnp.matmul(to_target, x.reshape(rows, joints, -1), precision="highest")
-        gathered = jnp.moveaxis(gathered.reshape(rows, parts, joints, time, inputs), 1, 0)
         w = self.param("w_graph", _normal(parts * inputs * self.width), (parts, inputs, self.width))
         b = self.param("b_graph", nn.initializers.zeros, (parts, self.width))
-        gathered = jnp.concatenate([*gathered], axis=-1)
-        return matmul(gathered, w.reshape(-1, self.width), self.precision) + jnp.sum(b, 0)
+        flat, y = x.reshape(rows, joints, -1), jnp.sum(b, 0)
+        for part in range(parts):
+            to_target = jnp.swapaxes(shares[:, part], 1, 2)
+            near = jnp.matmul(to_target, flat, precision="highest").reshape(x.shape)
+            y = y + matmul(near, w[part], self.precision)
+        return y
 
     def linear(self, name: str, x: Map, width: int) -> Array:
         w = self.param(f"w_{name}", _normal(width), (x.shape[-1], width))

@@ -49,17 +49,7 @@ def _multiply(x, w, precision):
     if precision == "bfloat16":
         x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
         return jnp.matmul(x, w, preferred_element_type=jnp.float32)
-    multiply = functools.partial(jnp.matmul, precision=_NAMES[precision])
-    return jax.lax.platform_dependent(x, w, cpu=_from_columns, default=multiply)
-
-
-def _from_columns(x, w):
-    """x @ w where the first axis of both factors is the inner one: up to a quarter faster on a CPU.
-
-    (PERFORMANCE.md.) The barrier keeps the compiler from undoing the transposition.
-    """
-    columns = jax.lax.optimization_barrier(x.T)
-    return jax.lax.dot_general(columns, w, (((0,), (0,)), ((), ())))
+    return jnp.matmul(x, w, precision=_NAMES[precision])
 
 
 _NAMES = {"float32": "highest", "tensorfloat32": "high"}  # as jax calls them

@@ -4,6 +4,7 @@ Differences to flax.linen.BatchNorm that show in the digits: the running varianc
 and the batch statistics are taken in two passes (mean first), over all devices.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -34,35 +35,62 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(size))
         running_var = self.variable("batch_stats", "var", lambda: jnp.ones(size))
 
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            count = x.size // size * self._num_devices()
-            share = None
-            if there is not None:  # their share of all, padding included, on all devices
-                share = self._over_devices(jnp.mean(there.astype(x.dtype)))
-                count, share = jnp.round(share * count), jnp.where(share > 0, share, 1.0)
-
-            def average(values):
-                if there is None:
-                    return self._over_devices(jnp.mean(values, axes))
-                return self._over_devices(jnp.mean(values * there[..., None], axes)) / share
-
-            mean = average(x)
-            var = average(jnp.square(x - mean))
-            if not self.is_initializing():
-                unbiased = var * count / jnp.maximum(count - 1, 1)
-                running_mean.value += self.momentum * (mean - running_mean.value)
-                running_var.value += self.momentum * (unbiased - running_var.value)
-        else:
+        if not train:
             mean, var = running_mean.value, running_var.value
-        return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+            return (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+        axis_name = None if self.is_initializing() else self.axis_name
+        y, (mean, var, count) = normalize_batch(x, scale, bias, there, self.epsilon, axis_name)
+        if not self.is_initializing():
+            unbiased = var * count / jnp.maximum(count - 1, 1)
+            running_mean.value += self.momentum * (mean - running_mean.value)
+            running_var.value += self.momentum * (unbiased - running_var.value)
+        return y
 
-    def _over_devices(self, x):
-        if self.axis_name is None or self.is_initializing():
-            return x
-        return jax.lax.pmean(x, self.axis_name)
 
-    def _num_devices(self):
-        if self.axis_name is None or self.is_initializing():
-            return 1
-        return jax.lax.axis_size(self.axis_name)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalize_batch(x, scale, bias, there, epsilon, axis_name):
+    """-> x normalised, (mean, variance, number of samples), no gradient of the second.
+
+    Its own gradient, for the automatic one goes through both averages: twice the passes over x.
+    """
+    return _normalize(x, scale, bias, there, epsilon, axis_name)[0]
+
+
+def _normalize(x, scale, bias, there, epsilon, axis_name):
+    axes = tuple(range(x.ndim - 1))
+    size = x.size // x.shape[-1]
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    count = jnp.asarray(size * devices, x.dtype)
+    if there is not None:
+        count = _add_devices(jnp.sum(there, dtype=x.dtype), axis_name)
+
+    def average(values):
+        if there is not None:
+            values = jnp.where(there[..., None], values, 0.0)
+        return _add_devices(jnp.sum(values, axes), axis_name) / jnp.maximum(count, 1.0)
+
+    mean = average(x)
+    var = average(jnp.square(x - mean))
+    inverse = jax.lax.rsqrt(var + epsilon)
+    y = (x - mean) * (inverse * scale) + bias
+    return (y, (mean, var, count)), (x, scale, there, mean, inverse, count)
+
+
+def _backward(epsilon, axis_name, kept, cotangents):
+    x, scale, there, mean, inverse, count = kept
+    d_y, axes = cotangents[0], tuple(range(x.ndim - 1))
+    d_bias = jnp.sum(d_y, axes)
+    d_scale = jnp.sum(d_y * (x - mean), axes) * inverse
+    from_mean = _add_devices(d_bias, axis_name) / jnp.maximum(count, 1.0)
+    from_var = _add_devices(d_scale, axis_name) / jnp.maximum(count, 1.0) * inverse
+    through = from_mean + (x - mean) * from_var
+    if there is not None:
+        through = jnp.where(there[..., None], through, 0.0)
+    return (d_y - through) * (inverse * scale), d_scale, d_bias, None
+
+
+normalize_batch.defvjp(_normalize, _backward)
+
+
+def _add_devices(x, axis_name):
+    return x if axis_name is None else jax.lax.psum(x, axis_name)

@@ -20,9 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from halp_jax.encoders.heads import MLPHead
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
+from halp_jax.encoders.temporal import TAPS, compute_once, convolve_time
 
 GRAPHS = ("released", "distance")
-TAPS = 9  # of the convolution over time
 
 Map = Float[Array, "joints rows time channels"]
 
@@ -113,13 +113,13 @@ class Block(nn.Module):
         w_time = self.param("w_time", start, (TAPS, self.width, self.width))
         b_time = self.param("b_time", nn.initializers.zeros, (self.width,))
 
-        # First the sum over neighbours, then the product: that order has the fewer channels to sum.
+        # First the sum over neighbours, then the product: that order has the fewer channels to sum. Part by
+        # part: one product for all three would need them side by side, and copying takes longer.
         shares = adjacency * edges
-        # (As one plain matrix product and one concatenation: XLA makes less of an einsum.)
-        to_target = jnp.swapaxes(shares, 1, 2).reshape(-1, x.shape[0])
-        gathered = jnp.matmul(to_target, x.reshape(x.shape[0], -1), precision="highest")
-        gathered = jnp.concatenate([*gathered.reshape(parts, *x.shape)], axis=-1)
-        y = matmul(gathered, w_graph.reshape(-1, self.width), self.precision)
+        y = 0.0
+        for share, w in zip(shares, w_graph, strict=True):
+            near = jnp.matmul(share.T, x.reshape(x.shape[0], -1), precision="highest")
+            y = y + matmul(near.reshape(x.shape), w, self.precision)
         y = y + jnp.einsum("kvw,kc->wc", shares, b_graph, precision="highest")[:, None, None]
         y = nn.relu(self.norm("graph_norm")(y, train))
         y = convolve_time(y, w_time, self.stride, self.precision) + b_time
@@ -131,7 +131,7 @@ class Block(nn.Module):
             b = self.param("b_skip", nn.initializers.zeros, (self.width,))
             x = matmul(x[:, :, :: self.stride], w, self.precision) + b
             x = self.norm("skip_norm")(x, train)
-        return nn.relu(y if self.skip == "none" else x + y)
+        return compute_once(nn.relu(y if self.skip == "none" else x + y))
 
 
 @nn.remat
@@ -158,43 +158,6 @@ def _is_map(x):
 
 # A block of which nothing but the input is kept for the gradient.
 run_lean = nn.custom_vjp(_run, _run_forward, _run_backward)
-
-
-def convolve_time(
-    x: Float[Array, "joints rows time inputs"],
-    weights: Float[Array, "taps inputs outputs"],
-    stride: int,
-    precision: Precision,
-) -> Float[Array, "joints rows new_time outputs"]:
-    """Each output frame from the nine around it, zeros outside of the clip.
-
-    In a clip shorter than nine frames all outputs see nearly all inputs: one product with a banded
-    matrix does that, which XLA's convolution on a CPU is slow at.
-    """
-    if x.shape[2] < TAPS:
-        return multiply_by_band(x, weights, stride, precision)
-    joints, rows, time, channels = x.shape
-    if precision == "bfloat16":
-        x, weights = x.astype(jnp.bfloat16), weights.astype(jnp.bfloat16)
-    y = jax.lax.conv_general_dilated(
-        x.reshape(joints * rows, time, channels), weights, (stride,), ((TAPS // 2, TAPS // 2),),
-        dimension_numbers=("NWC", "WIO", "NWC"),
-        precision={"float32": "highest", "tensorfloat32": "high"}.get(precision),
-    )  # fmt: skip
-    return y.reshape(joints, rows, *y.shape[1:]).astype(jnp.float32)
-
-
-def multiply_by_band(x, weights, stride, precision):
-    joints, rows, time, channels = x.shape
-    outputs = np.arange(0, time, stride)
-    tap = (
-        np.arange(time)[:, None] - outputs + TAPS // 2
-    )  # of each input frame in each output's window
-    seen = ((tap >= 0) & (tap < TAPS))[..., None, None]
-    band = jnp.where(seen, weights[np.clip(tap, 0, TAPS - 1)], 0.0)  # [time, new_time, in, out]
-    band = jnp.swapaxes(band, 1, 2).reshape(time * channels, -1)
-    y = matmul(x.reshape(joints, rows, time * channels), band, precision)
-    return y.reshape(joints, rows, len(outputs), -1)
 
 
 def _around_one(key, shape, dtype=jnp.float32):
