@@ -17,17 +17,25 @@ from halp_jax import sweep, table
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 STEPS, PROBES = 3600, 120  # and what both evaluations take, about, in seconds
-# name: (config, variants, about how many seconds a step takes one core with two bodies of 25 joints)
+NARROW = [
+    "name=stgcn",
+    "stgcn.width=4",
+    "stgcn.last_width=64",
+    "stgcn.start_std=0.0",
+]  # as AimCLR's
+# name: (config, variants, about how many seconds a step takes one core with two bodies of 25 joints,
+# settings of the encoder)
 ROWS = {
-    "moco": ("small", "long,long_halp", 0.2),
-    "predict": ("predict", "small", 0.12),
-    "ms2l": ("ms2l", "small", 0.17),
-    "ascal": ("ascal", "small,small+normalized,small+normalized+halp", 0.07),
-    "gltransformer": ("gltransformer", "small", 0.15 * 64 / 24),
-    "isc": ("isc", "small,small+halp", 1.4),
-    "crossclr_b": ("crossclr", "small+bigru,small+bigru+halp", 0.6),
-    "aimclr": ("aimclr", "small+skeletonclr,small,small+halp", 1.7),
-    "crossclr": ("crossclr", "small", 2.5),
+    "moco": ("small", "long,long_halp", 0.05, []),
+    "predict": ("predict", "small", 0.12, []),
+    "ms2l": ("ms2l", "small", 0.17, []),
+    "ascal": ("ascal", "small,small+normalized,small+normalized+halp", 0.07, []),
+    "gltransformer": ("gltransformer", "small", 0.15 * 64 / 24, []),
+    "moco_stgcn": ("small", "long,long_halp", 0.25, NARROW),
+    "aimclr": ("aimclr", "small+skeletonclr,small,small+halp", 0.35, []),
+    "isc": ("isc", "small,small+halp", 0.5, []),
+    "crossclr_b": ("crossclr", "small+bigru,small+bigru+halp", 0.2, []),
+    "crossclr": ("crossclr", "small", 0.7, []),
 }
 
 
@@ -48,15 +56,16 @@ def main() -> None:
     seeds = args.seeds.split(",")
     hours = {
         name: len(tasks) * len(seeds) * len(variants.split(",")) * (STEPS * step + PROBES) / 3600
-        for name, (_, variants, step) in rows.items()
+        for name, (_, variants, step, _) in rows.items()
     }
     each = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
     print(f"about {sum(hours.values()):.1f} hours of one core: {each}", flush=True)
-    for name, (config, variants, _) in rows.items():
+    for name, (config, variants, _, encoder_settings) in rows.items():
         for data, split in tasks:
             out = args.out / Path(data).stem / split
             options = [f"--config.data.dir={data}", f"--config.data.split={split}"]
-            if name == "moco":
+            options += [f"--config.encoder.{setting}" for setting in encoder_settings]
+            if config == "small":
                 options.append("--config.streams=('joint',)")  # as the others but CrosSCLR
             file = f"{CONFIGS / config}.py"
             runs = [f"--variants={variants}", f"--seeds={args.seeds}", f"--workdir={out / name}"]

@@ -6,9 +6,10 @@
 
 Takes DIR/eval/*.json of every run in or under the folders. Runs that differ in the seed alone are a row:
 mean ± standard deviation over seeds; other settings, data sets and splits are rows of their own,
-named by what differs. Two runs of one experiment and seed are refused. In brackets stands the
-paper's number where there is one; rows beside it name the width and whatever else is not the
-paper's. CSV has a line a cell, with shares in [0, 1] like the files that `evaluate` writes.
+named by what differs; between methods that is the encoder alone. Two runs of one experiment and
+seed are refused. In brackets stands the paper's number where there is one; rows beside it name the
+width and whatever else is not the paper's. CSV has a line a cell, with shares in [0, 1] like the
+files that `evaluate` writes.
 """
 
 import argparse

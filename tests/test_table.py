@@ -1,13 +1,14 @@
 """The table command: which runs become one row, what stands in a cell, and how it is written."""
 
 import csv
+import importlib
 import io
 import json
 import os
 
 import pytest
 
-from configs import cmd, default, halp, halp_cmd
+from configs import cmd, default, halp, halp_cmd, small
 from halp_jax import table as command
 from halp_jax.errors import UserError
 from halp_jax.evaluation import paper, result_files, table
@@ -119,6 +120,24 @@ def test_names_say_what_differs_numbers_by_their_size(tmp_path):
     assert [name.split(", ")[3:] for name in names(tabulate(tmp_path / "a", tmp_path / "d"))] == [
         ["encoder.width=32", "moco.temperature=0.2"], ["encoder.width=128", "moco.temperature=0.07"],
     ]  # fmt: skip
+
+
+def test_between_methods_the_encoder_alone_tells_rows_apart(tmp_path):
+    """What makes a method itself is no news: within one, a change is."""
+    for name, variants in {"aimclr": ("small", "small+skeletonclr"), "ascal": ("small",)}.items():
+        module = importlib.import_module(f"configs.{name}")
+        for variant in variants:
+            config = change(module.get_config(variant), data__dir="data/mine", data__split="xsub")
+            write_run(tmp_path / (name + variant), config, make_result(config, classes=8))
+    config = change(small.get_config("long"), data__dir="data/mine", data__split="xsub")
+    write_run(tmp_path / "moco", config, make_result(config, classes=8))
+    aimclr = "aimclr, mine xsub, pre-trained, aimclr.extreme_views="
+    assert names(tabulate(tmp_path)) == [
+        "baseline of joint+motion+bone, mine xsub, pre-trained, encoder.name=bigru",
+        f"{aimclr}False, encoder.name=stgcn",
+        f"{aimclr}True, encoder.name=stgcn",
+        "ascal, mine xsub, pre-trained, encoder.name=lstm",
+    ]
 
 
 def test_departures_from_the_paper_are_named_where_its_figure_stands(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 import pandas as pd
 
 from halp_jax.errors import UserError
@@ -100,6 +101,7 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
         "value": float(result[measure]), "paper": paper.find_number(result, method, own["data"], measure),
         "draws": len(result["top1_runs"]) if draws else 0,
         "sd_draws": result["top1_sd"] if draws else None,
+        "family": config["method"] if method else config["encoder"].get("name", ""),
         "settings": experiment_settings(config, result, method),
         "evaluated": evaluation_settings(config, result),
     }  # fmt: skip
@@ -134,6 +136,8 @@ def flatten(config: Mapping[str, Any]) -> dict[str, str]:
             return "+".join(map(str, value)) or "none"
         if isinstance(value, float):
             return f"{value:g}"
+        if isinstance(value, bool | np.bool_):
+            return str(value)
         return "none" if value == "" else str(value or 0)
 
     return {name: show(v) for name, v in pd.json_normalize(config).iloc[0].items()}
@@ -195,7 +199,11 @@ def tabulate(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
     host = (
         frame.method.where(frame.method == "", frame.method + ", ") + frame.data + ", " + frame.kind
     )
-    differing = _differ(settings, [frame.data, frame.encoder])
+    # Methods differ in most settings by their nature: between them the encoder alone is told.
+    differing = _differ(settings, [frame.data, frame.encoder, frame.family])
+    if "encoder.name" in settings:
+        names = _differ(settings[["encoder.name"]], [frame.data, frame.encoder])
+        differing["encoder.name"] |= names["encoder.name"]
     row = host + _describe(settings, differing)
     beside_paper = frame.paper.notna().groupby(row).transform("any")
     departing = settings.apply(lambda column: ~column.isin(paper.SETTINGS.get(column.name, column)))
