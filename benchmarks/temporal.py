@@ -1,4 +1,5 @@
-"""ST-GCN's convolution over time as the products that XLA can make of it, at the sizes of AimCLR's blocks and its `small`'s.
+"""ST-GCN's convolution over time as the products that XLA can make of it, at the sizes of AimCLR's blocks,
+full and small.
 
     python benchmarks/temporal.py            (a minute or two on one core)
 

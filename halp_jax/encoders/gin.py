@@ -15,6 +15,7 @@ import ml_collections
 from jaxtyping import Array, Bool, Float, Int
 
 from halp_jax.encoders.norm import BatchNorm
+from halp_jax.encoders.temporal import compute_once
 
 FULL = {"precision": "highest", "kernel_init": nn.initializers.xavier_uniform()}  # in float32
 
@@ -74,6 +75,28 @@ def _sum_table_backward(tables, cotangent):
 _sum_table.defvjp(_sum_table_forward, _sum_table_backward)
 
 
+class SumDense(nn.Module):
+    """A linear layer of the sum over a node and its neighbours."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, g: Graphs, x: Float[Array, "nodes inputs"]) -> Float[Array, "nodes width"]:
+        inputs = x.shape[1]
+        kernel = self.param("kernel", FULL["kernel_init"], (inputs, self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+
+        def multiply(x):
+            return jnp.matmul(x, kernel, precision=FULL["precision"])
+
+        def add_up(x):
+            return x + x * g.loops[:, None] + sum_neighbours(g, x)
+
+        # The sum takes longer than the product: it is of whichever is narrower.
+        y = add_up(compute_once(multiply(x))) if inputs > self.width else multiply(add_up(x))
+        return y + bias
+
+
 class GIN(nn.Module):
     """Encoder and projection head. Graphs -> (embedding, not normalised; features), [graphs, L w]."""
 
@@ -89,8 +112,7 @@ class GIN(nn.Module):
     def __call__(self, g: Graphs, train: bool) -> tuple[Array, Array]:
         x, pooled = g.x, []
         for layer in range(self.num_layers):
-            x = x + x * g.loops[:, None] + sum_neighbours(g, x)
-            x = nn.relu(nn.Dense(self.width, name=f"layer{layer}_in", **FULL)(x))
+            x = nn.relu(SumDense(self.width, name=f"layer{layer}_in")(g, x))
             x = nn.relu(nn.Dense(self.width, name=f"layer{layer}_out", **FULL)(x))
             norm = BatchNorm(axis_name=self.axis_name, name=f"layer{layer}_norm")
             x = norm(x, train, g.nodes)
