@@ -101,7 +101,7 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
         "value": float(result[measure]), "paper": paper.find_number(result, method, own["data"], measure),
         "draws": len(result["top1_runs"]) if draws else 0,
         "sd_draws": result["top1_sd"] if draws else None,
-        "family": config["method"] if method else config["encoder"].get("name", ""),
+        "host": config["method"] if method else "",
         "settings": experiment_settings(config, result, method),
         "evaluated": evaluation_settings(config, result),
     }  # fmt: skip
@@ -113,6 +113,8 @@ def name_method(config: Mapping[str, Any]) -> str:
     has_halp = halp.get("mu", 0) > 0 and halp.get("start_epoch", 0) < config["train"]["epochs"]
     has_cmd = cmd.get("nu", 0) > 0 and len(config["streams"]) > 1
     host = [] if config["method"] == "moco" else [config["method"]]
+    if host == ["aimclr"] and not config["aimclr"]["extreme_views"]:
+        host = ["skeletonclr"]
     return "+".join(host + ["HaLP"] * has_halp + ["CMD"] * has_cmd) or "baseline"
 
 
@@ -196,20 +198,24 @@ def tabulate(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
         has = settings.loc[rows.index].notna().any()
         columns = has.index[has]
         settings.loc[rows.index, columns] = settings.loc[rows.index, columns].fillna("unset")
-    host = (
+    start = (
         frame.method.where(frame.method == "", frame.method + ", ") + frame.data + ", " + frame.kind
     )
-    # Methods differ in most settings by their nature: between them the encoder alone is told.
-    differing = _differ(settings, [frame.data, frame.encoder, frame.family])
+    # Methods differ in most settings by their nature, and so do encoders in those of their own: between
+    # them the encoder's name alone is told.
+    groups = [frame.data, frame.encoder, frame.host]
+    differing = _differ(settings, groups)
     if "encoder.name" in settings:
-        names = _differ(settings[["encoder.name"]], [frame.data, frame.encoder])
-        differing["encoder.name"] |= names["encoder.name"]
-    row = host + _describe(settings, differing)
+        name = settings["encoder.name"].fillna("")
+        for field in settings.filter(like="encoder."):
+            within = groups[:2] if field == "encoder.name" else [*groups, name]
+            differing[field] = settings[field].groupby(within).transform("nunique") > 1
+    row = start + _describe(settings, differing)
     beside_paper = frame.paper.notna().groupby(row).transform("any")
     departing = settings.apply(lambda column: ~column.isin(paper.SETTINGS.get(column.name, column)))
     shown = differing | departing.mul(beside_paper, axis=0)
     unlike = _differ(evaluated, [row, frame.protocol])
-    frame["row"] = host + _describe(settings, shown) + _describe(evaluated, unlike)
+    frame["row"] = start + _describe(settings, shown) + _describe(evaluated, unlike)
 
     untold = _differ(evaluated, [frame.data, frame.protocol]) & ~unlike
     untold = [field for field in evaluated if field != "step" and untold[field].any()]
