@@ -16,7 +16,7 @@ from halp_jax.encoders.bigru import (
 )
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 from halp_jax.encoders.matmul import matmul
-from halp_jax.encoders.norm import BatchNorm
+from halp_jax.encoders.norm import BatchNorm, normalize_batch
 from halp_jax.methods import common
 from halp_jax.skeletons.augment import make_stream
 from halp_jax.skeletons.layout import NTU25
@@ -226,6 +226,43 @@ def test_batch_statistics_are_those_of_the_global_batch():
     np.testing.assert_allclose(spread[0].reshape(y.shape), y, atol=1e-5)
     for leaf in jax.tree.leaves(jax.tree.map(lambda a, b: a - b[None], spread[1], new)):
         assert float(jnp.max(jnp.abs(leaf))) < 1e-5
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_batch_norms_own_gradient_is_the_automatic_one(masked, devices):
+    """Samples that do not count are normalised, too, and what they pass back counts."""
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.normal(1, 2, (4, 5, 3)), jnp.float32) for _ in range(2))
+    there = jnp.asarray(rng.random((4, 5)) > 0.4) if masked else None
+    params = {"scale": jnp.array([1.5, -0.7, 2.0]), "bias": jnp.array([0.1, 0.2, 0.3])}
+
+    def loss(normalise):
+        return lambda params, x, w, there: jnp.sum(w * normalise(params, x, there) ** 2)
+
+    def ours(params, x, there):
+        axis_name = "data" if devices > 1 else None
+        y, _ = normalize_batch(x, params["scale"], params["bias"], there, 1e-5, axis_name)
+        return y
+
+    def plain(params, x, there):
+        weight = jnp.ones(x.shape[:-1]) if there is None else there.astype(x.dtype)
+        share = weight[..., None] / jnp.sum(weight)
+        mean = jnp.sum(share * x, (0, 1))
+        var = jnp.sum(share * (x - mean) ** 2, (0, 1))
+        return (x - mean) / jnp.sqrt(var + 1e-5) * params["scale"] + params["bias"]
+
+    wanted = jax.grad(loss(plain), (0, 1))(params, x, w, there)
+    gradient = jax.grad(loss(ours), (0, 1))
+    if devices > 1:
+        shards = [None if a is None else a.reshape(2, 2, *a.shape[1:]) for a in (x, w, there)]
+        mapped = jax.vmap(gradient, (None, 0, 0, 0 if masked else None), axis_name="data")
+        of_params, of_x = mapped(params, *shards)
+        found = jax.tree.map(lambda g: g.sum(0), of_params), of_x.reshape(x.shape)
+    else:
+        found = gradient(params, x, w, there)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_flops_are_those_that_xla_counts_where_nothing_loops():
