@@ -49,7 +49,10 @@ def recorded_config(name):
 
 @pytest.mark.parametrize("name", [pytest.param("baseline", marks=pytest.mark.long), "halp_cmd"])
 def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
-    """Recorded with the code before there was a choice of methods, on two devices of a CPU."""
+    """Recorded with the code before there was a choice of methods, on two devices of a CPU.
+
+    What adds in another order, a product or batch norm, moves these by up to 1.5e-6 on one machine.
+    """
     recorded, config = golden(f"steps_{name}"), recorded_config(name)
     rng = np.random.default_rng(0)
     run = parallel.compile_step(make_train_step(config, 3), num_devices=2)
@@ -60,7 +63,7 @@ def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
         state, metrics = run(state, batch)
         for figure in ("loss", "grad_norm", "mu"):
             wanted = recorded[f"metrics/{figure}"][number]
-            np.testing.assert_allclose(metrics[figure], wanted, rtol=1e-6, err_msg=figure)
+            np.testing.assert_allclose(metrics[figure], wanted, rtol=3e-6, err_msg=figure)
     leaves = {upgrade.current_path(path): path for path in recorded if "metrics" not in path}
     found = flatten(state)
     assert leaves.keys() == found.keys()
@@ -68,7 +71,7 @@ def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
         leaf = np.asarray(found[path]).reshape(-1)
         some = np.linspace(0, leaf.size - 1, min(leaf.size, 32)).astype(int)
         scale = max(1.0, float(np.abs(leaf).max()))
-        np.testing.assert_allclose(leaf[some], recorded[old], atol=1e-6 * scale, err_msg=path)
+        np.testing.assert_allclose(leaf[some], recorded[old], atol=3e-6 * scale, err_msg=path)
 
 
 @pytest.fixture
