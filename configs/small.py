@@ -4,7 +4,7 @@
     python -m halp_jax.evaluate --workdir=runs/mine --protocol=knn --stream=concat
 
 is what to take for features, variant long_halp: joint, motion and bone side by side, the mean over frames,
-3,600 steps whatever the size of the set, MoCo alone for the first 1,200 (26 minutes for NW-UCLA on two busy
+3,600 steps whatever the size of the set, MoCo alone for the first 1,200 (7 minutes for NW-UCLA on two busy
 cores). Its epochs are of 100 steps. With ten seeds it passed the untrained encoder on PKU xperf and NW-UCLA
 xview, raw coordinates but for 1-NN on NW-UCLA, and MoCo, by an interval on PKU (RESULTS.md). long is MoCo
 for as long.
