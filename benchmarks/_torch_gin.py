@@ -67,7 +67,9 @@ def collate(graphs: list[Graph]) -> Batch:
         np.concatenate([graph.x for graph in graphs]),
         np.repeat(np.arange(len(sizes)), sizes),
     )
-    return Batch(*map(torch.from_numpy, (x, edges, owner)), len(graphs))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    arrays = (torch.from_numpy(array).to(device) for array in (x, edges, owner))
+    return Batch(*arrays, len(graphs))
 
 
 class GIN(nn.Module):
@@ -114,6 +116,8 @@ class Peer:
     def __init__(self, graphs: list[Graph], order: np.ndarray, batch_size: int, pyg: bool = False):
         torch.manual_seed(0)
         self.rng, self.encoder = np.random.default_rng(0), GIN(graphs[0].x.shape[1], pyg=pyg)
+        if torch.cuda.is_available():
+            self.encoder.cuda()
         self.optimizer = torch.optim.Adam(self.encoder.parameters(), lr=0.01)
         chosen = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         self.groups = [[graphs[n] for n in numbers] for numbers in chosen]

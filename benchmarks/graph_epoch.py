@@ -1,9 +1,9 @@
 """An epoch of GraphCL: ours against plain PyTorch and PyG's layers, in turn, on one core.
 
-    python benchmarks/graph_epoch.py --data=FOLDER_OF_ZIPS [--sets=MUTAG,PROTEINS,NCI1,DD]
+    python benchmarks/graph_epoch.py --data=FOLDER_OF_ZIPS [--sets=MUTAG,PROTEINS,NCI1,DD] [--together=20]
 
 Views, both forward passes, loss, backward, Adam; batches of 128 as configs/graphcl.py has them. Compilation
-apart.
+apart. --together: so many seeds in one vmapped program, too. With a GPU ours and torch run there.
 """
 
 from pathlib import Path
@@ -24,13 +24,16 @@ def make_parser():
     parser = _timing.make_parser(__doc__)
     parser.set_defaults(cores=1, repeats=7)
     parser.add_argument("--data", type=Path, default=graph_table.ROOT.parent / "shared" / "data")
+    parser.add_argument("--together", type=int, default=0, help="seeds in one program")
     parser.add_argument("--sets", default=",".join(graph_table.PAPER))
     return parser
 
 
-def make_ours(dataset, config, batches):
-    create, step, _ = graph_table.make_run(dataset, config, len(batches))
-    seed, holder = jnp.int32(0), [create(jnp.int32(0))]
+def make_ours(dataset, config, batches, seeds=0):
+    """An epoch of one seed, or of so many at once, each with the batches of its own."""
+    create, step, _ = graph_table.make_run(dataset, config, len(batches), together=bool(seeds))
+    seed = jnp.arange(seeds) if seeds else jnp.int32(0)
+    holder = [create(seed)]
 
     def epoch():
         for batch in batches:
@@ -47,6 +50,9 @@ def measure(name: str, args) -> list[dict]:
     batches = graph_batches.make_batches(dataset, order, size)
     batches = jax.block_until_ready(jax.tree.map(jnp.asarray, batches))
     members = {"ours": make_ours(dataset, config, batches)}
+    if args.together:
+        many = jax.tree.map(lambda x: jnp.stack([x] * args.together), batches)
+        members[f"{args.together} seeds"] = make_ours(dataset, config, many, args.together)
     if _timing.import_torch():
         from _torch_gin import Peer, from_dataset
 

@@ -69,8 +69,11 @@ def make_config(name, row, change):
     return config
 
 
-def make_run(dataset, config, num_steps):
-    """(create, step, method): seed -> state, and (seed, state, batch) -> (state, loss), compiled once."""
+def make_run(dataset, config, num_steps, together=False):
+    """(create, step, method): seed -> state, and (seed, state, batch) -> (state, loss), compiled once.
+
+    `together`: all three, and what comes back, of several seeds.
+    """
     method = graphcl.make(config, Spec(dataset.layout, num_steps, dataset.num_classes))
     optimizer, _ = graphcl.make_optimizer(config, num_steps)
 
@@ -82,6 +85,8 @@ def make_run(dataset, config, num_steps):
         state, metrics = base.make_step(method, optimizer, seed)(state, batch)
         return state, metrics["loss"]
 
+    if together:
+        create, step = jax.vmap(create), jax.vmap(step)
     mesh, same = Mesh(np.array(jax.devices()[:1]), (AXIS,)), PartitionSpec()
     step = jax.shard_map(step, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)
     place = NamedSharding(mesh, same)  # of all, lest the second step be compiled anew
