@@ -15,8 +15,10 @@ of configs/small.py if its HaLP or AimCLR passes HaLP on the BiGRU on PKU xperf 
 """
 
 import argparse
+import functools
 import json
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -50,6 +52,20 @@ class Data:
         self.members = [(split, seed) for split in args.splits for seed in range(args.seeds)]
         self.seeds = jnp.array([seed for _, seed in self.members])
         self.arrays = tuple(map(jnp.asarray, _seeds.pad_clips(self.dataset, args.max_frames)))
+        self.lock = threading.Lock()
+
+    def order_clips(self, size: int, steps: int) -> np.ndarray:
+        """Clip numbers [members, steps, size]. They take minutes: the same for all rows that are alike."""
+        with self.lock:
+            return self._order_clips(size, steps)
+
+    @functools.cache  # noqa: B019
+    def _order_clips(self, size, steps):
+        train = {split: self.dataset.indices(split, "train") for split, _ in self.members}
+        orders = [
+            _seeds.order_clips(train[split], seed, size, steps) for split, seed in self.members
+        ]
+        return np.stack(orders)
 
 
 class Row:
@@ -70,12 +86,9 @@ class Row:
         start = self.config.halp.start_epoch * epoch - 1 if self.name != self.base else 0
         self.start = start // CHUNK * CHUNK
         self.spec = Spec(dataset.layout, epoch, dataset.num_classes, float(dataset.lengths.mean()))
-        self.order = np.stack([
-            _seeds.order_clips(dataset.indices(split, "train"), seed, train.batch_size, self.steps)
-            for split, seed in data.members
-        ])  # fmt: skip
 
     def compile(self) -> None:
+        self.order = self.data.order_clips(self.config.train.batch_size, self.steps)
         self.create, run = _seeds.make_runner(self.config, self.spec)
         state = jax.eval_shape(self.create, self.data.seeds)
         chunk = jnp.asarray(self.order[:, :CHUNK])
