@@ -21,7 +21,8 @@ from _graphs import (
 from halp_jax import methods
 from halp_jax.core import hallucinate
 from halp_jax.core.sphere import normalize
-from halp_jax.datasets import graph_batches, tu
+from halp_jax.datasets import graph_batches, graphs, tu
+from halp_jax.encoders import gin
 from halp_jax.encoders.gin import make_encoder
 from halp_jax.methods import base, graph_views, graphcl, halp
 
@@ -195,6 +196,24 @@ def test_encoder_layer_by_layer(golden, way):
     assert tree_error(new["batch_stats"], wanted) < 1e-5
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_product_with_ones_and_zeros_is_a_lookup(golden, columns):
+    layout, shard = batch(golden("graphcl/encoder"), "")
+    first, count = shard["labels"], sum(layout.labels)
+    both = shard | {"labels": jnp.concatenate([first, count - 1 - first], axis=1)[:, :columns]}
+    g = whole(both, graphs.GraphLayout((count,) * columns))
+    assert g.ones is not None and g.x.shape[1] == columns * count
+    layer = gin.SumDense(min(3, count - 1))
+    params = layer.init(jax.random.key(0), g, g.x)
+
+    def gradient(g):
+        return jax.grad(lambda p: jnp.sum(jnp.sin(layer.apply(p, g, g.x))))(params)
+
+    bare = g._replace(ones=None)
+    assert error(layer.apply(params, g, g.x), layer.apply(params, bare, g.x)) < 1e-6
+    assert tree_error(gradient(g), gradient(bare)) < 1e-5
+
+
 # --- steps ------------------------------------------------------------------------------------------
 
 
@@ -226,8 +245,9 @@ def test_a_step_in_single_precision(golden, padding):
     assert tree_error(ours, gradients(arrays, "step0")) < 1e-4
 
 
-@pytest.mark.parametrize("way", ["table", "list"])
-def test_two_steps_in_double_precision(golden, way):
+@pytest.mark.parametrize("way, rows", [("table", 1e-9), ("table", 1.0), ("list", 1.0)])
+def test_two_steps_in_double_precision(golden, way, rows, monkeypatch):
+    monkeypatch.setattr(graphcl, "VIEW_ROWS", rows)  # no view fits into one row, each into all
     inputs, arrays = golden("graphcl/step"), golden("graphcl/step_float64")
     with jax.enable_x64(True):
         layout, shard = batch(inputs)

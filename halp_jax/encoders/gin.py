@@ -36,6 +36,7 @@ class Graphs(NamedTuple):
     edges_in: Int[Array, "nodes columns"]  # the edges to them
     edges_out: Int[Array, "nodes columns"]
     late: Int[Array, " late"]  # edges that are in neither table
+    ones: Int[Array, "nodes columns"] | None = None  # where the ones of x are, if all else is 0
 
 
 def sum_neighbours(g: Graphs, x: Float[Array, "nodes width"]) -> Float[Array, "nodes width"]:
@@ -46,7 +47,7 @@ def sum_neighbours(g: Graphs, x: Float[Array, "nodes width"]) -> Float[Array, "n
     if len(g.late):  # of nodes with many neighbours
         sent = x[g.senders[g.late]]
         sent = sent if g.edges is None else sent * g.edges[g.late][:, None]
-        total += jax.ops.segment_sum(sent, g.receivers[g.late], len(x), indices_are_sorted=True)
+        total += jax.ops.segment_sum(sent, g.receivers[g.late], len(x))
     return total * g.nodes[:, None]
 
 
@@ -92,9 +93,11 @@ class SumDense(nn.Module):
         def add_up(x):
             return x + x * g.loops[:, None] + sum_neighbours(g, x)
 
+        if inputs <= self.width:
+            return multiply(add_up(x)) + bias
         # The sum takes longer than the product: it is of whichever is narrower.
-        y = add_up(compute_once(multiply(x))) if inputs > self.width else multiply(add_up(x))
-        return y + bias
+        y = multiply(x) if g.ones is None else jnp.sum(kernel[g.ones], axis=1)
+        return add_up(compute_once(y)) + bias
 
 
 class GIN(nn.Module):

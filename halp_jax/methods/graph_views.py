@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from halp_jax.encoders.gin import Graphs
@@ -41,12 +42,14 @@ def whole(shard: Batch, layout: Any, loops: str) -> Graphs:
         jax.nn.one_hot(shard["labels"][:, i], count, dtype=shard["attributes"].dtype)
         for i, count in enumerate(layout.labels)
     ]
+    begin = np.cumsum((0, *layout.labels[:-1]), dtype=np.int32)
+    bare = layout.labels and not shard["attributes"].shape[1]
     there = {"released": shard["looped"], "all": shard["node_mask"]}
     given = {name: shard[name] for name in Graphs._fields if name in shard}
     return Graphs(
         x=jnp.concatenate([*columns, shard["attributes"]], axis=1), nodes=shard["node_mask"],
         edges=None, loops=there.get(loops, jnp.zeros_like(shard["looped"])),
-        graphs=shard["graph_mask"], **given,
+        graphs=shard["graph_mask"], ones=shard["labels"] + begin if bare else None, **given,
     )  # fmt: skip
 
 
@@ -87,6 +90,7 @@ def augment(
         normal = jax.vmap(lambda k, i: jax.random.normal(jax.random.fold_in(k, i), x.shape[1:]))
         masked = (of(MASK)[1] & picked)[:, None]
         x = jnp.where(masked, 0.5 + 0.5 * normal(number, place).astype(x.dtype), x)
+        g = g._replace(ones=None)
     if EDGES in kinds:
         edges, looped = permute_edges(keys, shard, g, of(EDGES)[0])
     return keep(g, x, nodes, edges, looped, loops)
@@ -191,3 +195,16 @@ def keep(
     into, out = reached(view, nodes)
     nodes = nodes & (looped | into | out)
     return view._replace(nodes=nodes, loops=nodes if loops == "all" else jnp.zeros_like(nodes))
+
+
+def compact(g: Graphs, rows: int) -> Graphs:
+    """The same in fewer rows: the nodes that are there, which must be fewer than `rows`, and spare ones."""
+    order = jnp.nonzero(g.nodes, size=rows, fill_value=len(g.nodes) - 1)[0]
+    spare = rows - 1  # of the nodes that are not there
+    place = jnp.full(len(g.nodes), spare).at[order].set(jnp.arange(rows)).at[-1].set(spare)
+    return g._replace(
+        x=g.x[order], nodes=g.nodes[order], loops=g.loops[order], graph_of_node=g.graph_of_node[order],
+        senders=place[g.senders], receivers=place[g.receivers], sources=place[g.sources[order]],
+        targets=place[g.targets[order]], edges_in=g.edges_in[order], edges_out=g.edges_out[order],
+        ones=None if g.ones is None else g.ones[order],
+    )  # fmt: skip

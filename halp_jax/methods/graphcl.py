@@ -8,6 +8,8 @@ anchor is its first view without gradient, the query its second. The paper's row
 prototypes are of the batch's own anchors, or of a bank of the newest.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -26,6 +28,7 @@ UNIT = "graphs"  # what it learns from
 KEEPS_REST = True  # the last batch of an epoch has the graphs that are left
 FIXED = ("graphcl.prototypes", *halp.FIXED)
 ENCODER = ("params", "extra/batch_stats")
+VIEW_ROWS = 0.625  # the share of a batch's rows that most views fit into
 ADVICE = "a lower --config.optim.learning_rate or a higher --config.graphcl.temperature"
 warn_at_start, find_trouble = common.warn_at_start, common.find_trouble
 
@@ -100,9 +103,22 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
         (z, _), new = trained.apply(variables, g, train=True, mutable=["batch_stats"])
         return normalize(z), new["batch_stats"]
 
+    def forward_view(params, batch_stats, g):
+        """The same of a view. On a CPU in fewer rows, where its nodes fit into them."""
+        rows = math.ceil(VIEW_ROWS * len(g.nodes))
+        if jax.default_backend() != "cpu":
+            return forward(params, batch_stats, g)
+        return jax.lax.cond(
+            jax.lax.pmax(jnp.sum(g.nodes), AXIS) < rows,
+            lambda g: forward(params, batch_stats, graph_views.compact(g, rows)),
+            # Computed again for its gradient, lest in every step there be memory kept for this rare case.
+            jax.checkpoint(lambda g: forward(params, batch_stats, g)),
+            g,
+        )
+
     def loss(params, extra, views, key, step):
         anchors, batch_stats = forward(params, extra["batch_stats"], views[0])
-        queries, batch_stats = forward(params, batch_stats, views[1])
+        queries, batch_stats = forward_view(params, batch_stats, views[1])
         there = views[0].graphs
         others, filled = (jax.lax.all_gather(x, AXIS, tiled=True) for x in (queries, there))
         own = jax.lax.axis_index(AXIS) * len(there) + jnp.arange(len(there))
