@@ -6,7 +6,7 @@
 It reads what runs write (config.json, metrics.jsonl, eval/, checkpoints) and writes nothing there, so
 that it may be opened on a run of anybody, at work or finished. The page is served to this machine
 alone; from another one: ssh -L 8051:127.0.0.1:8051 HOST. JAX stays on the CPU, at lowest priority.
-Start it where train was started: paths of data sets hold from there. Ctrl-C ends it.
+Ctrl-C ends it.
 """
 
 import argparse

@@ -105,10 +105,7 @@ def plot_sphere(workdir: Path, stream: str, step: int) -> Sphere:
     """
     from halp_jax.inspect import anchors, plots3d
 
-    try:
-        run = anchors.open_run(workdir, stream=stream, step=step, max_clips=CLIPS)
-    except UserError as error:
-        raise UserError(f"{error} (paths of a run hold where its train was started)") from None
+    run = anchors.open_run(workdir, stream=stream, step=step, max_clips=CLIPS)
     scene = plots3d.project_sphere(run, anchors.choose_clips(run, ANCHORS), count=POSITIVES)
     about = f"{run.stream}, {len(run.anchors)} {run.unit}s. "
     # GraphCL keeps no prototypes: those shown are clustered like its own.
