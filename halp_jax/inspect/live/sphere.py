@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from halp_jax.errors import UserError
 from halp_jax.inspect import page
 from halp_jax.inspect.live.files import Run
 
