@@ -211,7 +211,7 @@ def tabulate(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
             within = groups[:2] if field == "encoder.name" else [*groups, name]
             differing[field] = settings[field].groupby(within).transform("nunique") > 1
     row = start + _describe(settings, differing)
-    beside_paper = frame.paper.notna().groupby(row).transform("any")
+    beside_paper = (frame.paper.notna() & (frame.host == paper.HOST)).groupby(row).transform("any")
     departing = settings.apply(lambda column: ~column.isin(paper.SETTINGS.get(column.name, column)))
     shown = differing | departing.mul(beside_paper, axis=0)
     unlike = _differ(evaluated, [row, frame.protocol])
@@ -241,7 +241,7 @@ def _describe(settings: pd.DataFrame, shown: pd.DataFrame) -> pd.Series:
 
 def _place(line: Any) -> tuple:
     """Rows in order: data, encoder, method as in the paper, then numbers in names by their size."""
-    methods = {name: f"{i}" for i, name in enumerate(paper.METHODS)}
+    methods = {name: f"{i}" for i, name in enumerate(paper.METHODS[:4])}
     parts = re.split(r"(\d+(?:\.\d+)?)", line.row)
     parts[1::2] = map(float, parts[1::2])
     place = methods.get(line.method.split(" of ")[0], line.method)
