@@ -201,12 +201,24 @@ def test_features_of_isc_are_those_of_the_side_that_is_asked_for():
     assert sizes == {"sequence": 16, "graph": 16, "both": 32}
 
 
-def test_a_pair_of_encoders_is_not_fine_tuned(dataset):
+@pytest.mark.parametrize("side", ["sequence", "graph"])
+def test_one_encoder_of_a_pair_is_fine_tuned(side, dataset, tmp_path):
     c = tiny("isc:small")
-    variables = ({"sequence": {}, "graph": {}}, {"sequence": {}, "graph": {}})
-    run = finetune_run.make_trainer(c, dataset, "joint")
-    with pytest.raises(UserError, match="isc keeps graph, sequence"):
-        run(variables, np.arange(8), 0, "finetune")
+    c.isc.graph, c.isc.feature, c.finetune.epochs, c.finetune.eval_every = "lstm", side, 1, 1
+    c.finetune.batch_size, c.finetune.milestones = 4, ()
+    state = methods.create_state(c, Spec(dataset.layout, 1))
+    given = jax.tree.map(lambda leaf: np.asarray(leaf)[0], features.get_variables(state))
+    end = finetune_run.make_trainer(c, dataset, "joint")(given, np.arange(8), 0, "finetune")
+    weights, stats = end.state
+    assert end.logits.shape == (1, 4, 2)
+    for found, before in ((weights["encoder"], given[0]), (stats, given[1])):
+        assert jax.tree.structure(found) == jax.tree.structure(before)
+    for name in ("sequence", "graph"):  # the other one stays as it was
+        pairs = zip(*map(jax.tree.leaves, (weights["encoder"][name], given[0][name])), strict=True)
+        assert any(np.any(a != b) for a, b in pairs) == (name == side)
+    c.isc.feature = "both"
+    with pytest.raises(UserError, match="one of them"):
+        finetune_run.make_trainer(c, dataset, "joint")
 
 
 def count(tree):

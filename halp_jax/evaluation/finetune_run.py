@@ -16,8 +16,8 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float
 
+from halp_jax import methods
 from halp_jax.datasets.atomic_write import atomic_write
-from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
 from halp_jax.evaluation.streams import with_streams
@@ -62,6 +62,14 @@ def make_config(
     return own
 
 
+def find_side(
+    config: ml_collections.ConfigDict,
+) -> tuple[str, ml_collections.ConfigDict] | tuple[()]:
+    """Of a method with several encoders, by name: the one to train, and a config with it alone."""
+    module = methods.find_method(config)
+    return module.find_side(config) if hasattr(module, "find_side") else ()
+
+
 def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     """-> train(variables, indices, seed, title, folder, keep=True) -> FinetuneResult, of one stream.
 
@@ -69,14 +77,29 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     is saved when it is asked to stop, then raising Stopped, and resumes; without one nothing is kept.
     `keep`: the folder of a finished run keeps its weights.
     """
+    side, one = find_side(config) or ("", config)
+
+    def take(tree):
+        return tree[side] if side else tree
+
+    def put(tree, part):
+        """With the others as they were: what the method's own `encode` takes."""
+        if not side:
+            return part
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree) | {side: part}
+
     embed = feats.make_embedding("trained", with_streams(config, (stream,)), dataset.layout)
     crop = config.finetune.test_crop
     extract = feats.make_centre_extractor(config, dataset.layout, embed, crop)
     epochs_seen = linear.eval_epochs(config.finetune)
 
     def run(variables, indices, seed, title, folder: Path | None = None, *, keep=True):
-        own = make_config(config, stream, len(indices), seed)
+        own = make_config(one, stream, len(indices), seed)
         steps = -(-len(indices) // own.train.batch_size)
+
+        def place(state):
+            tuned = state.params["encoder"], state.extra["batch_stats"]
+            return tuple(map(put, variables, tuned))
 
         def file(epoch):
             return folder / f"logits_{epoch}.npy"
@@ -85,8 +108,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
             epoch = int(state.step) // steps
             if not epoch:
                 return {}
-            variables = state.params["encoder"], state.extra["batch_stats"]
-            test = feats.extract_split(config, dataset, "test", extract, variables)
+            test = feats.extract_split(config, dataset, "test", extract, place(state))
             probe = Probe(*(leaf[0] for leaf in state.params["probe"]))
             logits = np.asarray(apply_probe(probe, jnp.asarray(test.values[0])))
             linear.check_finite(logits, "finetune")
@@ -97,12 +119,8 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
             return {"test_top1": float(np.mean(logits.argmax(-1) == test.labels))}
 
         def start(state):
-            params, batch_stats = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], variables)
-            if not set(state.params["encoder"]) <= set(params):
-                raise UserError(
-                    f"{config.method} keeps {', '.join(sorted(params))}, not the one encoder that fine-tuning "
-                    "trains: evaluate it with --protocol=linear or knn"
-                )
+            given = tuple(map(take, variables))
+            params, batch_stats = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], given)
             # A method may keep layers beside its encoder's own, which nothing of here looks at.
             params = {name: params[name] for name in state.params["encoder"]}
             params = state.params | {"encoder": params}
@@ -120,10 +138,10 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
             )  # fmt: skip
             if not keep and cluster.is_first():
                 shutil.rmtree(folder / CHECKPOINTS)
-        weights, batch_stats = jax.tree.map(
-            lambda leaf: np.asarray(leaf)[0],
-            parallel.local_view((state.params, state.extra["batch_stats"])),
-        )
+        state = parallel.local_view(state)
+        encoder, batch_stats = place(state)
+        weights = {"encoder": encoder, "probe": state.params["probe"]}
+        weights, batch_stats = jax.tree.map(lambda x: np.asarray(x)[0], (weights, batch_stats))
         return FinetuneResult(
             np.stack([seen[epoch] for epoch in epochs_seen]), (weights, batch_stats)
         )

@@ -114,6 +114,16 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     return st.over_streams(one, config.streams, spec.layout, common=("mu",))
 
 
+def find_side(config: ml_collections.ConfigDict) -> tuple[str, ml_collections.ConfigDict]:
+    """(the side that fine-tuning trains, whose features are evaluated; a config with its encoder alone).
+
+    Raises UserError where both are evaluated.
+    """
+    if config.isc.feature == "both":
+        check.refuse(config, "isc.feature", f"{' or '.join(SIDES)} can be fine-tuned, one of them")
+    return config.isc.feature, _configs(config)[config.isc.feature]
+
+
 def _configs(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
     """The config of either encoder."""
     return {"sequence": config, "graph": common.with_encoder(config, config.isc.graph)}
