@@ -16,9 +16,8 @@ def renew_together(*args, axes=(), **options):
     return make_term(*args, axes=(*axes, AXIS), **options)
 
 
-halp.make_term = (
-    renew_together  # for the life of the script: its methods are made in several threads
-)
+# For the life of the script, since its methods are made in several threads.
+halp.make_term = renew_together
 
 
 def make_runner(config, spec):
@@ -51,7 +50,7 @@ def make_runner(config, spec):
         return base.TrainState(None, *parts), jax.tree.map(lambda x: x[-1], metrics)
 
     run = jax.vmap(run, (0, None, 0, 0, None, None), axis_name=AXIS)
-    return jax.jit(jax.vmap(create)), jax.jit(run, donate_argnums=0)
+    return jax.jit(jax.vmap(create)), jax.jit(run)
 
 
 def order_clips(train: np.ndarray, seed: int, size: int, steps: int) -> np.ndarray:

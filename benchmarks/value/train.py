@@ -23,6 +23,7 @@ import optax
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout will do, it need not be installed
 
+from benchmarks import _seeds  # noqa: E402
 from halp_jax.datasets import open_dataset  # noqa: E402
 from halp_jax.evaluation.features import raw_features  # noqa: E402
 from halp_jax.methods import base, moco  # noqa: E402
@@ -57,12 +58,8 @@ class Data:
 
     def __init__(self, file: Path, split: str, config, args: argparse.Namespace):
         self.dataset = open_dataset(file)
-        self.lengths = np.minimum(self.dataset.lengths, config.data.max_frames).astype(np.int32)
-        shape = (len(self.lengths), config.data.max_frames, *self.dataset.frames.shape[1:])
-        frames = np.zeros(shape, np.float32)
-        for i, length in enumerate(self.lengths):
-            frames[i, :length] = self.dataset.clip(i)[:length]
-        self.arrays = jnp.asarray(frames), jnp.asarray(self.lengths)
+        clips = _seeds.pad_clips(self.dataset, config.data.max_frames)
+        self.arrays = tuple(map(jnp.asarray, clips))
         self.train = self.dataset.indices(split, "train")
         self.test = self.dataset.indices(split, "test")
         self.order = np.stack([self.shuffle(seed, config) for seed in args.numbers])
@@ -85,32 +82,8 @@ def centre_crop(config, frames, length):
 def make_runner(config, layout):
     """-> (create, run, encode) for all seeds at once."""
     spec = base.Spec(layout)
-    method = moco.make(config, spec, axes=("seeds",))
-    optimizer, _ = moco.make_optimizer(config, 1)
-
-    def create(seed):
-        return base.create_state(method, optimizer, seed)
-
-    def run(state, number, seed, order, frames, lengths):
-        """A chunk of steps from `number` on, of one seed."""
-        step = base.make_step(method, optimizer, seed)
-        alone = jax.vmap(step, in_axes=(None, 0), axis_name=base.AXIS)  # the one device
-
-        def one(state, chosen):
-            batch = {"frames": frames[chosen][None], "length": lengths[chosen][None]}
-            state, metrics = jax.tree.map(lambda x: x[0], alone(state, batch))
-            return state, metrics
-
-        # The number of the step is the same in all seeds, and no part of what is mapped: so that
-        # prototypes are computed when they are due, and not in every step.
-        def body(carry, chosen):
-            parts, number = carry
-            state, metrics = one(base.TrainState(number, *parts), chosen)
-            return ((state.params, state.opt_state, state.extra), number + 1), metrics
-
-        parts = (state.params, state.opt_state, state.extra)
-        (parts, number), metrics = jax.lax.scan(body, (parts, number), order)
-        return base.TrainState(number, *parts), jax.tree.map(lambda x: x[-1], metrics)
+    create, run = _seeds.make_runner(config, spec)
+    method = moco.make(config, spec)
 
     def encode(params, batch_stats, frames, lengths):
         """[streams, clips, features] of centre crops."""
@@ -118,15 +91,12 @@ def make_runner(config, layout):
         batch = {"frames": clips, "length": jnp.full(len(clips), clips.shape[1], jnp.int32)}
         return method.encode(params, {"batch_stats": batch_stats}, batch)
 
-    # The same number of the step for all: in and out.
-    states = base.TrainState(None, 0, 0, 0)
-    run = jax.vmap(run, (states, None, 0, 0, None, None), (states, 0), axis_name="seeds")
     encode = jax.jit(jax.vmap(encode, (0, 0, None, None)))
 
     def features(state, frames, lengths):
         return encode(state.params, state.extra["batch_stats"], frames, lengths)
 
-    return jax.jit(jax.vmap(create)), jax.jit(run), features
+    return create, run, features
 
 
 def combine(features, train):
@@ -208,7 +178,7 @@ class Task:
         config = make_config(row, self.args.streams)
         create, run, encode = make_runner(config, self.data.dataset.layout)
         seeds = jnp.array(self.args.numbers)
-        state = jax.eval_shape(create, seeds).replace(step=None)
+        state = jax.eval_shape(create, seeds)
         chunk = jnp.asarray(self.data.order[:, : self.args.chunk])
         lowered = run.lower(state, jnp.int32(0), seeds, chunk, *self.data.arrays)
         return create, lowered.compile(), encode
@@ -218,14 +188,13 @@ class Task:
         args, data, seeds = self.args, self.data, jnp.array(self.args.numbers)
         state, first = self.start, start_at
         if state is None:
-            state, first = create(seeds).replace(step=None), 0
+            state, first = create(seeds), 0
             if row == "moco":
                 self.evaluate("untrained", encode(state, *data.arrays), {})
         begin = time.monotonic()
         for number in range(first, args.steps, args.chunk):
             chunk = jnp.asarray(data.order[:, number : number + args.chunk])
             state, metrics = run(state, jnp.int32(number), seeds, chunk, *data.arrays)
-            state = state.replace(step=None)
             if number + args.chunk == start_at and self.start is None:
                 self.start = state
         jax.block_until_ready(metrics)

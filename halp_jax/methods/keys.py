@@ -8,7 +8,7 @@
 `kept` is the queue with the new keys in it and the prototypes made of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,15 +55,12 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
 
 
 def make_pull(
-    config: ml_collections.ConfigDict,
-    spec: Spec,
-    halp_loss: Callable = halp_loss,
-    axes: Sequence[str] = (),
+    config: ml_collections.ConfigDict, spec: Spec, halp_loss: Callable = halp_loss
 ) -> halp.Term:
-    """HaLP's term of one stream of several; `halp_loss` and `axes` as `moco.make` has them."""
+    """HaLP's term of one stream of several; `halp_loss` as `halp.make_term` has it."""
     return halp.make_term(
         config.halp, config.encoder.dim, config.moco.temperature, spec.steps_per_epoch,
-        axes=(st.AXIS, *axes), halp_loss=halp_loss,
+        axes=(st.AXIS,), halp_loss=halp_loss,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ step the key encoder moves first, keys are encoded, then come loss, queue, and t
 queue with the new keys in it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import ml_collections
 
@@ -39,16 +39,9 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     cmd.check_config(config, config.moco.queue_size, keys.FIELD)
 
 
-def make(
-    config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss, axes: Sequence[str] = ()
-) -> Method:
-    """The method in all streams of the config.
-
-    Args:
-        halp_loss: as `halp.make_term` has it.
-        axes: mapped axes around the step, for instance of several seeds that are trained at once.
-    """
-    pull = keys.make_pull(config, spec, halp_loss, axes)
+def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> Method:
+    """The method in all streams of the config. `halp_loss`: as `halp.make_term` has it."""
+    pull = keys.make_pull(config, spec, halp_loss)
     return st.over_streams(
         make_one(config, spec, common.make_view(config), pull), config.streams, spec.layout,
         between=cmd.make_terms(config.cmd, config.streams), common=("mu",),
