@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from halp_jax.datasets import graph_batches, tu
+from halp_jax.datasets import graph_batches
 from halp_jax.datasets.order import epoch_order
 
 QUICK = {"sets": "MUTAG", "repeats": 1, "rounds": 1, "members": "ours"}
@@ -80,7 +80,7 @@ def measure(name: str, args) -> list[dict]:
 def main() -> None:
     args = _timing.parse(make_parser(), QUICK)
     if args.alone:
-        dataset = tu.read(args.data / f"tu_{args.sets}.zip")
+        dataset = graph_table.read(args.data, args.sets)
         config = graph_table.make_config(args.sets, "GraphCL", "")
         alone = {args.alone: make_member(args.alone, dataset, config)}
         times = _timing.time_in_turn(alone, repeats=args.repeats, warmups=2, min_seconds=0.2)

@@ -57,6 +57,12 @@ def parse_args():
     return parser.parse_args()
 
 
+def read(folder, name):
+    """NAME.zip of the collection, or tu_NAME.zip."""
+    plain = folder / f"{name}.zip"
+    return tu.read(plain if plain.exists() else folder / f"tu_{name}.zip")
+
+
 def make_config(name, row, change):
     halp = "" if row in ("untrained", "GraphCL") else "+halp"
     config = runpy.run_path(str(ROOT / "configs" / "graphcl.py"))["get_config"](name + halp)
@@ -191,7 +197,7 @@ def main():
         print(json.dumps(record), flush=True)
 
     for name in [] if args.show else args.sets.split(","):
-        dataset = tu.read(args.data / f"tu_{name}.zip")
+        dataset = read(args.data, name)
         for row in args.rows.split(","):
             plain = row in ROWS[:2]  # no setting of HaLP changes these
             there = select(records, name, row, "" if plain else args.change)

@@ -141,6 +141,28 @@ def test_edges_beyond_the_nodes_are_refused():
         graphs.from_arrays([[(0, 1)], [(0, 3)]], node_labels=[[0, 1], [0, 1, 0]])
 
 
+PAIR = [[(0, 1)]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"edges": [[(0, 1, 7)]]}, "graph 0: edges must be pairs"),
+        ({"edges": [[(0, 1), (1,)]]}, "graph 0: edges must be pairs"),
+        ({"edges": [[(0.0, 1.0)]]}, "graph 0: edges must be pairs"),
+        ({"edges": PAIR, "node_labels": [["C", "O"]]}, "graph 0: node_labels must be a whole number"),
+        ({"edges": PAIR, "node_labels": [[1.5, 0]]}, "graph 0: node_labels must be a whole number"),
+        ({"edges": PAIR, "node_labels": [[10**10, 0]]}, "10000000001 features"),
+        ({"edges": PAIR, "attributes": [[[1.0], [1.0, 2.0]]]}, "graph 0: attributes must be"),
+        ({"edges": PAIR, "attributes": [[[1.0], [np.nan]]]}, "graph 0: attributes are not all finite"),
+        ({"edges": PAIR * 2, "attributes": [[[1], [2]], [[1, 2], [3, 4]]]}, "equally many"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_no_graphs_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        graphs.from_arrays(**given)
+
+
 class Triangle:
     """What networkx gives of a graph, as far as it is asked."""
 

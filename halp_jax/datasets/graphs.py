@@ -30,6 +30,7 @@ from halp_jax.errors import UserError
 from halp_jax.skeletons.layout_file import restore_layout
 
 FORMAT, FORMAT_VERSION = "halp_jax graphs", 1
+MAX_FEATURES = 10_000  # of a node
 ARRAYS = ("node_labels", "attributes", "edges", "edge_labels")
 
 
@@ -146,7 +147,7 @@ def from_arrays(
         raise UserError("there are no graphs; give the edges of at least one")
     names = [f"graph {i}" for i in range(count)] if names is None else list(names)
     check_names(names, count)
-    pairs = [np.asarray(e).reshape(-1, 2) if np.size(e) else np.zeros((0, 2), int) for e in edges]
+    pairs = _read_each(names, "edges", edges, "pairs of nodes", 2)
     sizes = _count_nodes(
         pairs, names, {"node_labels": node_labels, "attributes": attributes, "num_nodes": num_nodes}
     )
@@ -157,11 +158,13 @@ def from_arrays(
     total = int(sizes.sum())
     kinds, values = np.zeros((total, 1), np.int64), np.zeros((total, 0), np.float32)
     if node_labels is not None:
-        kinds = np.concatenate(
-            [np.asarray(nodes, np.int64).reshape(-1, 1) for nodes in node_labels]
-        )
+        each = _read_each(names, "node_labels", node_labels, "a whole number for each node", 1)
+        kinds = np.concatenate(each).astype(np.int64)
     if attributes is not None:
-        values = np.concatenate([np.asarray(nodes, np.float32) for nodes in attributes])
+        each = _read_each(names, "attributes", attributes, "a row of numbers for each node")
+        if len({rows.shape[1] for rows in each}) > 1:
+            raise UserError("attributes: give all nodes equally many")
+        values = np.concatenate(each).astype(np.float32)
     if not len(kinds) == len(values) == total or kinds.min() < 0 or values.ndim != 2:
         raise UserError("give node_labels from 0, or attributes, for every node of every graph")
     classes = check_labels(np.full(count, UNLABELLED) if labels is None else labels, count)
@@ -171,6 +174,29 @@ def from_arrays(
         "arrays", sizes, kinds, values, *clean_edges(every, total),
         classes=classes, class_names=class_names, splits=splits, names=names,
     )  # fmt: skip
+
+
+def _read_each(
+    names: Sequence[str], what: str, given: Sequence[Any], wanted: str, columns: int = 0
+) -> list[np.ndarray]:
+    """A table [rows, columns] of each graph; whole numbers where `columns` says how many."""
+    found = []
+    for name, rows in zip(names, given, strict=False):
+        try:
+            table = np.asarray(rows)
+        except ValueError:  # rows of unlike lengths
+            table = np.zeros(0, object)
+        if not table.size and table.dtype != object:
+            table = np.zeros((0, columns or 1), int)
+        if table.ndim == 1 and columns == 1:
+            table = table[:, None]
+        numbers = table.dtype.kind in ("iu" if columns else "iuf")
+        if not (numbers and table.ndim == 2 and columns in (0, table.shape[1])):
+            raise UserError(f"graph {name}: {what} must be {wanted}")
+        if not np.isfinite(table).all():
+            raise UserError(f"graph {name}: {what} are not all finite")
+        found.append(table)
+    return found
 
 
 def _count_nodes(
@@ -183,7 +209,7 @@ def _count_nodes(
     told = next((found for found in given.values() if found is not None), None)
     if told is None:
         told = [int(e.max()) + 1 if len(e) else 1 for e in pairs]
-    sizes = np.array([int(each) if np.ndim(each) == 0 else len(each) for each in told])
+    sizes = np.array([len(each) if hasattr(each, "__len__") else int(each) for each in told])
     for name, e, size in zip(names, pairs, sizes, strict=True):
         if e.dtype.kind not in "iu" or size < 1 or (len(e) and not 0 <= e.min() <= e.max() < size):
             raise UserError(
@@ -241,6 +267,11 @@ def build(
     layout = GraphLayout(
         tuple(int(column.max()) + 1 for column in node_labels.T), attributes.shape[1]
     )
+    if layout.num_features > MAX_FEATURES:
+        raise UserError(
+            f"{path}: nodes would have {layout.num_features} features, one for each number up to the largest "
+            "label: number the labels anew, without gaps"
+        )
     metadata = {
         "name": name, "layout": layout.describe(), "class_names": list(map(str, class_names)),
         "notes": dict(notes or {}), "damaged": [], "absent_from_splits": {},

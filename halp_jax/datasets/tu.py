@@ -90,6 +90,8 @@ def _find_files(path: Path) -> tuple[str, dict[str, tuple[str, bytes]]]:
                     raise UserError(f"{path}: {info.filename} has {info.file_size} bytes: too many")
                 members[info.filename] = lambda info=info: archive.read(info)
             return _choose(path, members)
+    except UserError:  # is a ValueError, as some damage is
+        raise
     except (OSError, *ZIP_DAMAGE) as error:
         reason = "it does not exist" if not path.exists() else one_line(error, 300)
         raise UserError(

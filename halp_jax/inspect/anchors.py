@@ -149,7 +149,7 @@ def open_run(
     )  # fmt: skip
     if run.prototypes.any():
         return run
-    return cluster_prototypes(run, read_halp(config).num_prototypes)
+    return cluster_prototypes(run, min(read_halp(config).num_prototypes, len(run.anchors)))
 
 
 def embed(

@@ -285,5 +285,5 @@ def _explain_not_finite(
     good = f"{manager.directory}/{last}" if last is not None else "none was saved yet"
     return cluster.AgreedError(
         f"{what} is not finite at step {step}; last good checkpoint: {good}. Try {advice}, and look "
-        "for clips with huge coordinates"
+        "for samples with huge numbers"
     )
