@@ -18,7 +18,7 @@ from _runs import one_compiled_step
 from halp_jax import datasets, methods
 from halp_jax.encoders import agcn, stgcn
 from halp_jax.errors import UserError
-from halp_jax.evaluation import features, finetune_run
+from halp_jax.evaluation import classifier, features, finetune, finetune_run
 from halp_jax.evaluation.knn import make_knn_evaluator
 from halp_jax.methods import common
 from halp_jax.methods.base import AXIS, Spec
@@ -216,6 +216,12 @@ def test_one_encoder_of_a_pair_is_fine_tuned(side, dataset, tmp_path):
     for name in ("sequence", "graph"):  # the other one stays as it was
         pairs = zip(*map(jax.tree.leaves, (weights["encoder"][name], given[0][name])), strict=True)
         assert any(np.any(a != b) for a, b in pairs) == (name == side)
+    tuned = {"joint": (1.0, end)}
+    classifier.save(tmp_path / "own.npz", finetune.make_classifier(c, dataset, tuned))
+    scorer = classifier.make_scorer(
+        classifier.load(tmp_path / "own.npz", "again"), c, dataset.layout, None
+    )
+    np.testing.assert_allclose(scorer(dataset)[8:].argmax(1), end.logits[-1].argmax(1))
     c.isc.feature = "both"
     with pytest.raises(UserError, match="one of them"):
         finetune_run.make_trainer(c, dataset, "joint")

@@ -99,7 +99,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     chosen = SIDES if config.isc.feature == "both" else (config.isc.feature,)
 
     def infer(which, params, extra, batch):
-        stats = extra["batch_stats"]
+        stats = {side: {} for side in SIDES} | extra["batch_stats"]  # files keep no empty ones
         return jnp.concatenate(
             [inference[s][which](params[s], {"batch_stats": stats[s]}, batch) for s in chosen], -1
         )
