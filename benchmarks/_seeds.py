@@ -5,6 +5,7 @@ import numpy as np
 
 from halp_jax import methods
 from halp_jax.datasets.order import shuffle_epoch
+from halp_jax.datasets.pipeline import eval_batches
 from halp_jax.methods import base, halp
 
 AXIS = "seeds"
@@ -62,8 +63,6 @@ def order_clips(train: np.ndarray, seed: int, size: int, steps: int) -> np.ndarr
 
 def pad_clips(dataset, max_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """(frames [clips, max_frames, bodies, joints, 3], lengths), zeros after the end of a clip."""
-    lengths = np.minimum(dataset.lengths, max_frames).astype(np.int32)
-    frames = np.zeros((len(lengths), max_frames, *dataset.frames.shape[1:]), np.float32)
-    for i, length in enumerate(lengths):
-        frames[i, :length] = dataset.clip(i)[:length]
-    return frames, lengths
+    numbers = np.arange(len(dataset), dtype=np.int32)
+    [batch] = eval_batches(dataset, numbers, batch_size=len(numbers), max_frames=max_frames)
+    return batch["frames"], batch["length"]

@@ -64,7 +64,8 @@ def make_member(member: str, dataset, config):
 
 
 def measure(name: str, args) -> list[dict]:
-    members, found = args.members.split(","), {}
+    peers, found = {"torch": "torch", "pyg": "torch_geometric"}, {}
+    members = [m for m in args.members.split(",") if m not in peers or _timing.try_import(peers[m])]
     for _ in range(args.rounds):
         for member in members:
             options = [f"--data={args.data}", f"--sets={name}", f"--repeats={args.repeats}"]

@@ -39,6 +39,17 @@ ROWS = {
 }
 
 
+def find_config(name: str) -> str:
+    return f"{CONFIGS / ROWS[name][0]}.py"
+
+
+def make_options(name: str) -> list[str]:
+    """What a row changes of its config: the encoder; and one stream, as the others have but CrosSCLR."""
+    config, *_, encoder = ROWS[name]
+    one = ["--config.streams=('joint',)"] if config == "small" else []
+    return [*(f"--config.encoder.{setting}" for setting in encoder), *one]
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -60,14 +71,12 @@ def main() -> None:
     }
     each = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
     print(f"about {sum(hours.values()):.1f} hours of one core: {each}", flush=True)
-    for name, (config, variants, _, encoder_settings) in rows.items():
+    for name, (_, variants, _, _) in rows.items():
         for data, split in tasks:
             out = args.out / Path(data).stem / split
             options = [f"--config.data.dir={data}", f"--config.data.split={split}"]
-            options += [f"--config.encoder.{setting}" for setting in encoder_settings]
-            if config == "small":
-                options.append("--config.streams=('joint',)")  # as the others but CrosSCLR
-            file = f"{CONFIGS / config}.py"
+            options += make_options(name)
+            file = find_config(name)
             runs = [f"--variants={variants}", f"--seeds={args.seeds}", f"--workdir={out / name}"]
             if status := sweep.main([f"--config={file}", *runs, *options]):
                 raise SystemExit(status)

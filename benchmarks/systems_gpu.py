@@ -18,7 +18,6 @@ import argparse
 import functools
 import json
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +36,6 @@ from halp_jax.evaluation import features, knn, linear  # noqa: E402
 from halp_jax.methods.base import Spec  # noqa: E402
 from halp_jax.methods.prepare import make_prepare  # noqa: E402
 from halp_jax.options import parse_config  # noqa: E402
-from halp_jax.skeletons import augment  # noqa: E402
 
 CHUNK = 100  # steps of one call
 BLOCK = 64  # clips that are encoded at once
@@ -52,15 +50,10 @@ class Data:
         self.members = [(split, seed) for split in args.splits for seed in range(args.seeds)]
         self.seeds = jnp.array([seed for _, seed in self.members])
         self.arrays = tuple(map(jnp.asarray, _seeds.pad_clips(self.dataset, args.max_frames)))
-        self.lock = threading.Lock()
-
-    def order_clips(self, size: int, steps: int) -> np.ndarray:
-        """Clip numbers [members, steps, size]. They take minutes: the same for all rows that are alike."""
-        with self.lock:
-            return self._order_clips(size, steps)
 
     @functools.cache  # noqa: B019
-    def _order_clips(self, size, steps):
+    def order_clips(self, size: int, steps: int) -> np.ndarray:
+        """Clip numbers [members, steps, size]. They may take a minute: once for all rows that are alike."""
         train = {split: self.dataset.indices(split, "train") for split, _ in self.members}
         orders = [
             _seeds.order_clips(train[split], seed, size, steps) for split, seed in self.members
@@ -72,23 +65,19 @@ class Row:
     """One config on one set, compiled for all members."""
 
     def __init__(self, name: str, variant: str, data: Data, args):
-        config, _, _, encoder = systems.ROWS[name]
-        options = [f"--config={systems.CONFIGS / config}.py:{variant}", *args.override]
-        options += [f"--config.data.dir={args.file}"]
-        options += [f"--config.encoder.{setting}" for setting in encoder]
-        if config == "small":
-            options.append("--config.streams=('joint',)")
+        options = [f"--config={systems.find_config(name)}:{variant}", *args.override]
+        options += [f"--config.data.dir={args.file}", *systems.make_options(name)]
         self.name, self.config, self.data = f"{name}:{variant}", parse_config(options), data
         self.base = self.name.replace("+halp", "").replace("_halp", "")
         train, dataset = self.config.train, data.dataset
         epoch = train.epoch_steps
         self.steps = train.epochs * epoch
+        self.order = data.order_clips(train.batch_size, self.steps)
         start = self.config.halp.start_epoch * epoch - 1 if self.name != self.base else 0
         self.start = start // CHUNK * CHUNK
         self.spec = Spec(dataset.layout, epoch, dataset.num_classes, float(dataset.lengths.mean()))
 
     def compile(self) -> None:
-        self.order = self.data.order_clips(self.config.train.batch_size, self.steps)
         self.create, run = _seeds.make_runner(self.config, self.spec)
         state = jax.eval_shape(self.create, self.data.seeds)
         chunk = jnp.asarray(self.order[:, :CHUNK])
@@ -112,21 +101,10 @@ class Row:
         """Features [members, crops, clips, features], crops as evaluation/features.py draws them."""
         config, layout = self.config, self.data.dataset.layout
         prepare, views = make_prepare(config, layout), config.views
+        view = features.make_view(crop, views.num_frames, views.min_frames, prepare)
         embed = features.make_embedding("trained", config, layout)
 
-        def view(key, frames, length, index):
-            if prepare:
-                frames = prepare(frames)
-                length = len(frames)
-            if not isinstance(crop, tuple):
-                return augment.centre_crop(frames, length, crop, views.num_frames)
-            key = jax.random.fold_in(key, index)
-            return augment.random_crop(
-                key, frames, length, *crop, views.num_frames, views.min_frames
-            )
-
         def one(variables, seed, frames, lengths):
-            key = jax.random.fold_in(jax.random.key(seed), features._CROP_KEY)
             rows = frames, lengths, jnp.arange(len(lengths))
             blocks = -(-len(lengths) // BLOCK)
             padding = blocks * BLOCK - len(lengths)
@@ -136,7 +114,7 @@ class Row:
             rows = jax.tree.map(lambda x: x.reshape(-1, BLOCK, *x.shape[1:]), rows)
 
             def encode(number, rows):
-                clips = jax.vmap(view, (None, 0, 0, 0))(jax.random.fold_in(key, number), *rows)
+                clips = jax.vmap(view, (None, None, 0, 0, 0))(seed, number, *rows)
                 return embed(variables, clips)
 
             found = [

@@ -20,7 +20,7 @@ from halp_jax.encoders import agcn, stgcn
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, features, finetune, finetune_run
 from halp_jax.evaluation.knn import make_knn_evaluator
-from halp_jax.methods import common
+from halp_jax.methods import common, isc
 from halp_jax.methods.base import AXIS, Spec
 from halp_jax.skeletons.layout import KINECT20, NTU25
 from halp_jax.training import checkpoint
@@ -222,6 +222,10 @@ def test_one_encoder_of_a_pair_is_fine_tuned(side, dataset, tmp_path):
         classifier.load(tmp_path / "own.npz", "again"), c, dataset.layout, None
     )
     np.testing.assert_allclose(scorer(dataset)[8:].argmax(1), end.logits[-1].argmax(1))
+    with pytest.MonkeyPatch.context() as patch:  # a method that does not say which
+        patch.delattr(isc, "find_side")
+        with pytest.raises(UserError, match="isc keeps graph, sequence"):
+            finetune_run.make_trainer(c, dataset, "joint")(given, np.arange(8), 0, "finetune")
     c.isc.feature = "both"
     with pytest.raises(UserError, match="one of them"):
         finetune_run.make_trainer(c, dataset, "joint")

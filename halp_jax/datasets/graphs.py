@@ -165,7 +165,7 @@ def from_arrays(
         if len({rows.shape[1] for rows in each}) > 1:
             raise UserError("attributes: give all nodes equally many")
         values = np.concatenate(each).astype(np.float32)
-    if not len(kinds) == len(values) == total or kinds.min() < 0 or values.ndim != 2:
+    if not len(kinds) == len(values) == total or kinds.min() < 0:
         raise UserError("give node_labels from 0, or attributes, for every node of every graph")
     classes = check_labels(np.full(count, UNLABELLED) if labels is None else labels, count)
     if class_names is None:
@@ -211,7 +211,7 @@ def _count_nodes(
         told = [int(e.max()) + 1 if len(e) else 1 for e in pairs]
     sizes = np.array([len(each) if hasattr(each, "__len__") else int(each) for each in told])
     for name, e, size in zip(names, pairs, sizes, strict=True):
-        if e.dtype.kind not in "iu" or size < 1 or (len(e) and not 0 <= e.min() <= e.max() < size):
+        if size < 1 or (len(e) and not 0 <= e.min() <= e.max() < size):
             raise UserError(
                 f"graph {name}: give its edges as pairs of nodes from 0 to {size - 1}, of which it "
                 "has as many as node_labels, attributes or num_nodes say"

@@ -9,6 +9,7 @@ several streams' features side by side; the variables are an argument, so that o
 serves every checkpoint of a run.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -113,6 +114,27 @@ def get_variables(state: Any) -> PyTree:
     return state.params, state.extra["batch_stats"]
 
 
+def make_view(
+    crop: float | tuple[float, float],
+    num_frames: int,
+    min_frames: int,
+    prepare: Callable[[Array], Array] | None,
+) -> Callable[..., Array]:
+    """-> view(seed, crop number, frames, length, data set index); the rest as `make_extractor` has it."""
+
+    def view(seed, number, frames, length, index):
+        if prepare:
+            frames = prepare(frames)
+            length = len(frames)
+        if not isinstance(crop, tuple):
+            return augment.centre_crop(frames, length, crop, num_frames)
+        key = jax.random.fold_in(jax.random.key(seed), _CROP_KEY)
+        clip_key = jax.random.fold_in(jax.random.fold_in(key, number), index)
+        return augment.random_crop(clip_key, frames, length, *crop, num_frames, min_frames)
+
+    return view
+
+
 def make_extractor(
     embed: Embedding,
     *,
@@ -135,16 +157,7 @@ def make_extractor(
     devices = devices or jax.local_devices()
     mesh = Mesh(np.array(devices), ("data",))
     everywhere, rows = PartitionSpec(), PartitionSpec("data")
-    key = jax.random.fold_in(jax.random.key(seed), _CROP_KEY)
-
-    def view(number, frames, length, index):
-        if prepare:
-            frames = prepare(frames)
-            length = len(frames)
-        if not isinstance(crop, tuple):
-            return augment.centre_crop(frames, length, crop, num_frames)
-        clip_key = jax.random.fold_in(jax.random.fold_in(key, number), index)
-        return augment.random_crop(clip_key, frames, length, *crop, num_frames, min_frames)
+    view = functools.partial(make_view(crop, num_frames, min_frames, prepare), seed)
 
     def embed_crops(variables, frames, length, index):
         def one_crop(number):

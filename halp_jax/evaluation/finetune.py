@@ -217,7 +217,9 @@ def find_folder(
     chosen = [dataset.indices(split, part) for part in ("train", "test")]
     parts = [classifier.fingerprint(variables, [dataset.labels, *chosen])]
     parts += [checks.fingerprint(dataset, numbers) for numbers in chosen]
-    parts += [json.dumps(settings, sort_keys=True), *fusions, *finetune_run.find_side(config)[:1]]
+    parts += [json.dumps(settings, sort_keys=True), *fusions]
+    if side := finetune_run.find_side(config)[0]:
+        parts.append(side)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return Path(workdir).expanduser() / "eval" / "unfinished" / f"{protocol}_{digest}"
 

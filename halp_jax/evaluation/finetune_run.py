@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from halp_jax import methods
 from halp_jax.datasets.atomic_write import atomic_write
+from halp_jax.errors import UserError
 from halp_jax.evaluation import features as feats
 from halp_jax.evaluation import linear
 from halp_jax.evaluation.streams import with_streams
@@ -62,12 +63,10 @@ def make_config(
     return own
 
 
-def find_side(
-    config: ml_collections.ConfigDict,
-) -> tuple[str, ml_collections.ConfigDict] | tuple[()]:
-    """Of a method with several encoders, by name: the one to train, and a config with it alone."""
+def find_side(config: ml_collections.ConfigDict) -> tuple[str, ml_collections.ConfigDict]:
+    """Of a method with several encoders the one to train, by name ("": it has one); a config with it alone."""
     module = methods.find_method(config)
-    return module.find_side(config) if hasattr(module, "find_side") else ()
+    return module.find_side(config) if hasattr(module, "find_side") else ("", config)
 
 
 def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
@@ -77,7 +76,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     is saved when it is asked to stop, then raising Stopped, and resumes; without one nothing is kept.
     `keep`: the folder of a finished run keeps its weights.
     """
-    side, one = find_side(config) or ("", config)
+    side, one = find_side(config)
 
     def take(tree):
         return tree[side] if side else tree
@@ -121,6 +120,11 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
         def start(state):
             given = tuple(map(take, variables))
             params, batch_stats = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], given)
+            if not set(state.params["encoder"]) <= set(params):
+                raise UserError(
+                    f"{config.method} keeps {', '.join(sorted(params))}, not the one encoder that fine-tuning "
+                    "trains: evaluate it with --protocol=linear or knn"
+                )
             # A method may keep layers beside its encoder's own, which nothing of here looks at.
             params = {name: params[name] for name in state.params["encoder"]}
             params = state.params | {"encoder": params}

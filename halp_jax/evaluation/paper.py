@@ -54,6 +54,7 @@ TRANSFER = {
     "isc": (51.1, 52.3), "crossclr": (54.0, 52.8), "ms2l": (45.8, None),
 }  # fmt: skip
 METHODS = tuple(LINEAR)
+OWN = METHODS[:4]  # rows of the paper's own
 
 # (data set, split) -> how many classes readers may count (PKU-II labels 41 of the 51 of PKU-I) and
 # the test clips there are without those that the sets' authors list as damaged.

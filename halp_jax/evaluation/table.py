@@ -241,7 +241,7 @@ def _describe(settings: pd.DataFrame, shown: pd.DataFrame) -> pd.Series:
 
 def _place(line: Any) -> tuple:
     """Rows in order: data, encoder, method as in the paper, then numbers in names by their size."""
-    methods = {name: f"{i}" for i, name in enumerate(paper.METHODS[:4])}
+    methods = {name: f"{i}" for i, name in enumerate(paper.OWN)}
     parts = re.split(r"(\d+(?:\.\d+)?)", line.row)
     parts[1::2] = map(float, parts[1::2])
     place = methods.get(line.method.split(" of ")[0], line.method)
