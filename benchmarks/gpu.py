@@ -27,7 +27,6 @@ RUNS = {
     "recurrence": ("recurrence", ""),
     "hallucination": ("hallucination", ""),
     "kmeans": ("kmeans", ""),
-    "variants": ("variants", ""),
 }  # fmt: skip
 
 

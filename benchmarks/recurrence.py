@@ -2,13 +2,11 @@
 
     python benchmarks/recurrence.py --cores=1
 
-Members: `scan_gru`, ours; `pallas_gru`, its kernel for TPUs (where there is one, or with --pallas,
-which elsewhere interprets it: does it run?); `reference`, the plain scan with automatic gradients;
-`nn.GRU`, one call on the whole clip; `loop`, nn.GRU on one frame at a time. All have the input
-product inside, with the 2 x width inputs that the upper layers have; the gradient is that of input
-and parameters.
---precision is that of both products of `scan_gru` and `pallas_gru`, and of torch (bfloat16: autocast);
-`reference` is always float32 and then stands for the size of the rounding.
+Members: `scan_gru`, ours; `reference`, the plain scan with automatic gradients; `nn.GRU`, one call on the
+whole clip; `loop`, nn.GRU on one frame at a time. All have the input product inside, with the 2 x width
+inputs that the upper layers have; the gradient is that of input and parameters. --precision is that of
+both products of `scan_gru` and of torch (bfloat16: autocast); `reference` is always float32 and then stands
+for the size of the rounding.
 """
 
 import functools
@@ -18,7 +16,6 @@ import _timing
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gru_pallas import pallas_gru
 
 from halp_jax.encoders.gru import scan_gru, scan_gru_reference
 from halp_jax.encoders.matmul import matmul
@@ -99,17 +96,12 @@ def main() -> None:
     parser = _timing.make_parser(__doc__)
     _steps.add_size(parser)
     parser.add_argument("--widths", default="128,256,512,1024")
-    parser.add_argument("--pallas", action="store_true", help="the kernel without a TPU, too")
     args = _timing.parse(parser, QUICK)
     machine, rates = _timing.start("one GRU layer", args)
-    on_tpu = jax.default_backend() == "tpu"
     rows = []
     for width in map(int, args.widths.split(",")):
         arrays = make_arrays(width, args)
         members = {"scan_gru": make_ours(scan_gru, arrays, args.precision)}
-        if on_tpu or args.pallas:
-            kernel = functools.partial(pallas_gru, interpret=not on_tpu)
-            members["pallas_gru"] = make_ours(kernel, arrays, args.precision)
         members["reference"] = make_ours(reference, arrays, "float32")
         if machine["torch"]:
             members["nn.GRU"] = make_torch(False, arrays, args.precision)

@@ -8,7 +8,7 @@ by side as its seeds are. A row with HaLP goes on from the row without, from bef
 are as in systems.jsonl; rows that are there are left out, and so is what does not fit into --minutes.
 
 What will be called a result, written on 27 November 2026 before the first run: paired differences over the seeds
-of a split, Student's t at 95 %, of HaLP on each host against the host (MoCo and MoCo on ST-GCN: long_halp - long;
+of a split, Student's t at 95 %, of HaLP on each host against the host (MoCo and MoCo on ST-GCN: halp - moco;
 AimCLR, AS-CAL normalized, CrosSCLR-B, ISC: +halp - without) and of ST-GCN against the BiGRU (HaLP, MoCo). "HaLP
 helps on a host" means an interval above zero in the same measure on a split of each set. ST-GCN becomes a variant
 of configs/small.py if its HaLP or AimCLR passes HaLP on the BiGRU on PKU xperf in both measures by an interval.
@@ -68,7 +68,7 @@ class Row:
         options = [f"--config={systems.find_config(name)}:{variant}", *args.override]
         options += [f"--config.data.dir={args.file}", *systems.make_options(name)]
         self.name, self.config, self.data = f"{name}:{variant}", parse_config(options), data
-        self.base = self.name.replace("+halp", "").replace("_halp", "")
+        self.base = self.name.replace("+halp", "").replace(":halp", ":moco")
         train, dataset = self.config.train, data.dataset
         epoch = train.epoch_steps
         self.steps = train.epochs * epoch

@@ -7,7 +7,8 @@
 Variants and the prepared data set are those of configs/aimclr.py; behind a + stand bigru (CrosSCLR-B:
 the BiGRU with heads of its own and keys that move) and halp, in this order.
 `--config.streams="('joint','motion')"` trains two streams. Of CrosSCLR-B no settings were released:
-start, rates and epochs are those of the ST-GCN.
+data set (prepare as for configs/cmd.py), views, rates, epochs and protocols are those of CMD, on whose BiGRU
+its authors ran it; the start is CrosSCLR's, after half of the epochs.
 """
 
 import runpy
@@ -20,16 +21,29 @@ SPLITS, OPTIONS = aimclr["SPLITS"], ("bigru", "halp")
 def get_config(variant: str = ""):
     name, options = aimclr["default"]["split_variant"](variant, SPLITS, OPTIONS)
     config = aimclr["default"]["get_config"]("crossclr")
-    aimclr["set_released"](config)
     config.data.split = SPLITS[name]
     config.streams = ("joint", "motion", "bone")
-    if name == "small":
-        aimclr["set_small"](config)
-        config.encoder.width, config.encoder.pooling = 64, "mean"  # of +bigru
-        config.crossclr.start_epoch = 18
     if "bigru" in options:
-        config.encoder.name = "bigru"
-        config.crossclr.shared_heads = config.crossclr.frozen_keys = False
+        set_cmds(config)
+        if name == "small":
+            aimclr["small"]["set_pace"](config)
+            aimclr["small"]["set_contrast"](config)
+            config.encoder.width, config.encoder.pooling = 64, "mean"
+    else:
+        aimclr["set_released"](config)
+        if name == "small":
+            aimclr["set_small"](config)
+    if name == "small":
+        config.crossclr.start_epoch = 18
     if "halp" in options:
         config.halp.mu = 1.0
     return config
+
+
+def set_cmds(config):
+    """What CrosSCLR-B takes from configs/cmd.py."""
+    config.normal_view.kind, config.normal_view.prepare = "moco", "none"
+    config.crossclr.shared_heads = config.crossclr.frozen_keys = False
+    config.crossclr.start_epoch = 225
+    config.moco.queue_size = 16384
+    config.linear.learning_rate = 0.1

@@ -3,24 +3,13 @@
     python -m halp_jax.train --config=configs/small.py --workdir=runs/mine --config.data.dir=data/mine
     python -m halp_jax.evaluate --workdir=runs/mine --protocol=knn --stream=concat
 
-is what to take for features, variant long_halp: joint, motion and bone side by side, the mean over frames,
-3,600 steps whatever the size of the set, MoCo alone for the first 1,200 (7 minutes for NW-UCLA on two busy
-cores). Its epochs are of 100 steps. With ten seeds it passed the untrained encoder on PKU xperf and NW-UCLA
-xview, raw coordinates but for 1-NN on NW-UCLA, and MoCo, by an interval on PKU (RESULTS.md). long is MoCo
-for as long.
+is what to take for features: joint, motion and bone side by side, the mean over frames, 3,600 steps whatever
+the size of the set, MoCo alone for the first 1,200, then HaLP (7 minutes for NW-UCLA on two busy cores). Its
+epochs are of 100 steps. Variants: halp (the default), moco, cmd, halp_cmd; cmd distils from the first step,
+as CMD's authors do.
 
-The other variants are the short runs that RESULTS.md compares, and their epochs are passes over the clips:
-baseline (MoCo for 30 epochs), and from a baseline, by --config.init_from, halp (the paper's, 15 epochs
-more), halp_expected (geodesic solver, positives integrated instead of drawn), moco_longer (no HaLP).
-
-    python -m halp_jax.train --config=configs/small.py:baseline --workdir=runs/moco \\
-        --config.data.dir=data/pku2p --config.data.split=xperf
-    python -m halp_jax.train --config=configs/small.py:halp --workdir=runs/halp \\
-        --config.data.dir=data/pku2p --config.data.split=xperf --config.init_from=runs/moco
-
-The paper's run has 280,000 steps; 45 epochs of a thousand clips have 700. What a long run can
-afford (a slow key encoder, hard views, a small rate, a low temperature) keeps a short one from
-learning: at the released settings the released code needs 140 epochs for what this does in 30.
+The paper's run has 280,000 steps. What a long run can afford (a slow key encoder, hard views, a small rate, a
+low temperature) keeps a short one from learning.
 """
 
 import runpy
@@ -28,29 +17,19 @@ from pathlib import Path
 
 default = runpy.run_path(str(Path(__file__).with_name("default.py")))
 
-BASELINE_EPOCHS, MORE_EPOCHS = 30, 15
-VARIANTS = ("long_halp", "long", "baseline", "moco_longer", "halp", "halp_expected")
+VARIANTS = ("halp", "moco", "cmd", "halp_cmd")
 
 
-def get_config(variant: str = "long_halp"):
+def get_config(variant: str = "halp"):
     default["split_variant"](variant, VARIANTS)
     config = default["get_config"]()
     set_pace(config)
     set_contrast(config)
-    if variant.startswith("long"):
-        config.streams = ("joint", "motion", "bone")
-        config.encoder.width, config.encoder.pooling = 64, "mean"
-    else:
-        config.encoder.width = 128
-        config.train.epoch_steps = 0
-        config.train.epochs = BASELINE_EPOCHS + (0 if variant == "baseline" else MORE_EPOCHS)
-        config.optim.milestones = (38,)
-        config.checkpoint.every_epochs = 15
-        config.halp.start_epoch = BASELINE_EPOCHS
-    if "halp" in variant:
-        config.halp.mu = 1.0
-    if variant == "halp_expected":
-        config.halp.solver, config.halp.estimator = "geodesic", "expected"
+    config.streams = ("joint", "motion", "bone")
+    config.encoder.width, config.encoder.pooling = 64, "mean"
+    config.halp.mu = 1.0 if "halp" in variant else 0.0
+    config.cmd.nu = 1.0 if "cmd" in variant else 0.0
+    config.cmd.topk = config.moco.queue_size // 2  # released: 8192 of 16384
     return config
 
 

@@ -1,15 +1,14 @@
 r"""Variants x seeds: trains and evaluates every run of a sweep, and ends in their table.
 
-    python -m halp_jax.sweep --config=configs/small.py --variants=baseline,halp,halp_expected \
-        --start=baseline --seeds=0,1,2 --workdir=runs/sweep --evaluate=knn,linear \
+    python -m halp_jax.sweep --config=configs/small.py --variants=moco,halp --seeds=0,1,2 \
+        --workdir=runs/sweep --evaluate=knn,linear --stream=concat \
         --config.data.dir=data/pku2p --config.data.split=xperf
     python -m halp_jax.sweep ... --list          # the runs, their numbers and how far they are
     python -m halp_jax.sweep ... --run=4         # that one alone; launch/slurm.sbatch: each by a job
 
 A run is what `train` and `evaluate` make in WORKDIR/VARIANT_SEED; what they say is appended to
 sweep.log there (--show: to the terminal). The same command resumes: what is done is skipped, unless
-it would be typed differently now. A run that fails is named at the end, after the others. With
---start=VARIANT the other variants start from the last checkpoint of that one with the same seed.
+it would be typed differently now. A run that fails is named at the end, after the others.
 Exit status: 0 when all is done, 1 when a run has failed, 143 or 130 after SIGTERM or Ctrl-C; with
 --member, that of its command.
 """
@@ -56,7 +55,6 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--workdir", required=True, help="folder of the runs' folders")
     parser.add_argument("--evaluate", default="knn,linear", help="protocols; empty: only train")
     parser.add_argument("--stream", default="", help="as `evaluate` takes it")
-    parser.add_argument("--start", default="", help="variant that the others start from")
     parser.add_argument("--run", "--member", type=int, dest="run", help="run this one alone")
     parser.add_argument("--show", action="store_true", help="no logs: all goes to the terminal")
     parser.add_argument("--list", action="store_true", help="only show the runs")
@@ -72,13 +70,10 @@ def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Run]:
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
         known = ", ".join(PROTOCOLS)
         raise UserError(f"--evaluate: no protocol {unknown[0]!r}; there are {known}")
-    if args.start and args.start not in variants:
-        raise UserError(f"--start={args.start} is none of --variants={args.variants}; add it there")
     if any(option.split("=")[0] == "--config.seed" for option in shared):
         raise UserError("--config.seed is set for each run; give --seeds=0,1,2")
     runs, stem = [], Path(args.config.split(":")[0]).stem
-    # Those that others start from come first, so that all can be done in order.
-    for variant in sorted(variants, key=lambda name: name != args.start):
+    for variant in variants:
         for seed in seeds:
             workdir = Path(args.workdir) / f"{variant or stem}_{seed}"
             config = f"{args.config}:{variant}" if variant else args.config
@@ -88,9 +83,6 @@ def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Run]:
                 f"--config.seed={seed}",
                 *shared,
             ]
-            if args.start and variant != args.start:
-                start = Path(args.workdir) / f"{args.start}_{seed}"
-                options.append(f"--config.init_from={start}")
             train.parse_args(options)  # what does not fit is said now, and not by every run
             commands = [["train", *options]]
             for protocol in protocols:

@@ -78,7 +78,7 @@ def test_two_devices_see_and_encode_what_one_does():
 @pytest.mark.parametrize(
     ("name", "variant", "encoder"),
     [
-        ("small", "halp", "stgcn"), ("small_streams", "halp_cmd", "stgcn"),
+        ("small", "halp", "stgcn"), ("small", "halp_cmd", "stgcn"),
         ("aimclr", "small+halp", "bigru"), ("crossclr", "small+bigru+halp", "bigru"),
     ],
 )  # fmt: skip
@@ -159,4 +159,4 @@ def test_views_of_a_config_are_prepared_as_its_evaluation_is():
     assert prepare(clip).shape == (6, 2, 25, 3)
     c.normal_view.prepare = "none"
     assert normal_view.make_prepare(c, NTU25) is None
-    assert make_prepare(load("small")("baseline"), NTU25) is None
+    assert make_prepare(load("small")("moco"), NTU25) is None

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from halp_jax import sweep, table
-from halp_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 CONFIG = Path(__file__).parents[1] / "configs" / "small.py"
@@ -54,20 +53,19 @@ def typed(monkeypatch, tmp_path):
 
 def test_members_are_variants_times_seeds(tmp_path):
     runs = plan(
-        tmp_path, "--variants=halp,baseline", "--start=baseline", "--seeds=3,7",
-        "--evaluate=knn,linear", "--stream=mean", "--config.train.epochs=40",
+        tmp_path, "--variants=moco,halp", "--seeds=3,7", "--evaluate=knn,linear",
+        "--stream=mean", "--config.train.epochs=40",
     )  # fmt: skip
-    assert [m.workdir.name for m in runs] == ["baseline_3", "baseline_7", "halp_3", "halp_7"]
+    assert [m.workdir.name for m in runs] == ["moco_3", "moco_7", "halp_3", "halp_7"]
     assert [m.number for m in runs] == [0, 1, 2, 3]
     trained, *evaluated = runs[3].commands
     assert trained == [
         "train", f"--config={CONFIG}:halp", f"--workdir={tmp_path / 'halp_7'}", "--config.seed=7",
-        "--config.train.epochs=40", f"--config.init_from={tmp_path / 'baseline_7'}",
+        "--config.train.epochs=40",
     ]  # fmt: skip
     assert [command[2:] for command in evaluated] == [
         ["--protocol=knn", "--stream=mean"], ["--protocol=linear", "--stream=mean"],
     ]  # fmt: skip
-    assert not any("init_from" in option for option in runs[0].commands[0])
     assert plan(tmp_path)[0].workdir.name == "small_0"  # a config without variants
 
 
@@ -78,7 +76,6 @@ def test_members_are_variants_times_seeds(tmp_path):
         (["--seeds="], "whole numbers"),
         (["--seeds=1,1"], "twice"),
         (["--evaluate=knn,nn"], "no protocol 'nn'"),
-        (["--variants=halp", "--start=baseline"], "is none of"),
         (["--config.seed=4"], "--seeds"),
         (["--config.train.epoch=4"], "bad option"),
         (["--variants=none"], "unknown variant"),
@@ -92,9 +89,9 @@ def test_what_cannot_be_run_is_refused_at_once(tmp_path, capsys, typed, options,
 
 
 def test_a_sweep_runs_all_and_then_nothing(tmp_path, capsys, typed):
-    options = ["--variants=baseline,halp", "--seeds=0,1", "--evaluate=knn"]
+    options = ["--variants=moco,halp", "--seeds=0,1", "--evaluate=knn"]
     assert call(tmp_path, *options) == 0
-    names = ["baseline_0", "baseline_1", "halp_0", "halp_1"]
+    names = ["moco_0", "moco_1", "halp_0", "halp_1"]
     assert [line[:2] for line in typed] == [
         (name, command) for name in names for command in ("train", "evaluate")
     ]
@@ -226,8 +223,3 @@ def test_a_run_that_cannot_be_written_is_one_line(tmp_path, capsys, place):
     assert line.startswith(
         f"error: cannot write {tmp_path / place}/small_0 (N"
     )  # no folder, no space
-
-
-def test_plan_says_what_is_wrong_with_user_errors(tmp_path):
-    with pytest.raises(UserError, match="add it there"):
-        plan(tmp_path, "--variants=halp", "--start=moco")

@@ -130,7 +130,7 @@ def test_between_methods_the_encoder_alone_tells_rows_apart(tmp_path):
             config = change(module.get_config(variant), data__dir="data/mine", data__split="xsub")
             write_run(tmp_path / (name + variant), config, make_result(config, classes=8))
     for encoder in ("bigru", "stgcn"):
-        config = change(small.get_config("long"), data__dir="data/mine", data__split="xsub")
+        config = change(small.get_config("moco"), data__dir="data/mine", data__split="xsub")
         config.encoder.name = encoder
         write_run(tmp_path / encoder, config, make_result(config, classes=8))
     shown = "mine xsub, pre-trained, aimclr.extreme_views="

@@ -45,8 +45,8 @@ ROWS = {
 
 def make_config(row: str, streams: tuple[str, ...]):
     """The setting of a row. An epoch is one step here, so that all sets train for as many."""
-    config = runpy.run_path(str(CONFIG))["get_config"]("baseline")
-    config.streams, config.encoder.width, config.encoder.pooling = streams, 64, "mean"
+    config = runpy.run_path(str(CONFIG))["get_config"]()
+    config.streams = streams
     config.optim.milestones = (STEPS * 6 // 7,)
     config.halp.mu, config.halp.start_epoch = 1.0, START
     config.halp.update(ROWS[row])

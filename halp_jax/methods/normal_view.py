@@ -11,13 +11,16 @@ from jaxtyping import Array, Float, Key
 
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch
-from halp_jax.methods.common import map_clips
+from halp_jax.methods.common import make_view, map_clips
 from halp_jax.skeletons import extreme, turned
 from halp_jax.skeletons.augment import crop
 from halp_jax.skeletons.layout import Layout
 
 PREPARE = ("released", "none")
-CHOICES = {"normal_view.prepare": PREPARE, "normal_view.up": turned.UP}
+KINDS = ("skeletonclr", "moco")
+CHOICES = {
+    "normal_view.prepare": PREPARE, "normal_view.up": turned.UP, "normal_view.kind": KINDS,
+}  # fmt: skip
 Prepare = Callable[
     [Float[Array, "time bodies joints xyz"]], Float[Array, "new_time bodies joints xyz"]
 ]
@@ -26,6 +29,8 @@ Prepare = Callable[
 def default_config() -> ml_collections.ConfigDict:
     """The sections `normal_view` and `extreme_view` of a config."""
     normal_view = ml_collections.ConfigDict()  # a clip cropped and sheared
+    # "skeletonclr": by the settings below; "moco": by those of config.views, of clips as they are.
+    normal_view.kind = "skeletonclr"
     # "released": each body is centred and turned by itself in every frame, in training and
     # evaluation. "none": clips are taken as `prepare` wrote them. See halp_jax/skeletons/turned.py.
     normal_view.prepare = "released"
@@ -52,6 +57,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for settings that cannot work."""
     check.choices(config, CHOICES)
     check.at_least(config, 0, "normal_view.pad_ratio", "normal_view.shear")
+    if config.normal_view.kind == "moco" and config.normal_view.prepare != "none":
+        check.refuse(config, "normal_view.prepare", "with normal_view.kind=moco it is none")
     if "extreme_view" in config:
         names = [f"extreme_view.{name}" for name in config.extreme_view]
         check.shares(config, *[name for name in names if name.endswith("probability")])
@@ -83,7 +90,8 @@ def make_views(
         more = extreme.ExtremeSettings(**config.extreme_view)
         return extreme.extreme_view(key, whole(clip, length), settings, more, layout)
 
-    return tuple(
+    normal, distorted = (
         lambda key, batch, view=view: map_clips(view, key, batch)
         for view in (normal_view, extreme_view)
     )
+    return make_view(config) if n.kind == "moco" else normal, distorted

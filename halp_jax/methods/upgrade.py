@@ -36,6 +36,8 @@ def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
                 knn.k = tuple(knn.k) if isinstance(knn.k, list | tuple) else (knn.k,)
         if train := config.get("train"):
             train.epoch_steps = train.get("epoch_steps", 0)
+        if view := config.get("normal_view"):
+            view.kind = view.get("kind", "skeletonclr")
         if "method" not in config:
             _bring_to_methods(config)
         if "stgcn" in config.get("encoder", ()):
