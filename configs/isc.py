@@ -31,6 +31,7 @@ def get_config(variant: str = ""):
     if name == "small":
         small["set_pace"](config)
         small["set_contrast"](config)
+        config.views.num_frames = config.views.min_frames = 16  # as the ST-GCNs of that size
         config.encoder.width, config.encoder.pooling, config.encoder.agcn.width = 64, "mean", 8
     else:
         config.data.split = name.split("_")[1]
