@@ -21,15 +21,15 @@ def renew_together(*args, axes=(), **options):
 halp.make_term = renew_together
 
 
-def make_runner(config, spec):
-    """-> (create, run), jitted.
+def make_runner(config, spec, method=None, labels=None):
+    """-> (create, run), jitted, of the config's method or another, of clips with `labels` where it asks.
 
     create(seeds) is the state of step 0 with step None, since it is the same in all seeds: that number goes in
     beside it. run(state, number, seeds, order [seeds, steps, batch], frames, lengths) takes steps from `number`
     on and returns (state, metrics of the last one).
     """
     module = methods.find_method(config)
-    method = module.make(config, spec)
+    method = method or module.make(config, spec)
     optimizer, _ = module.make_optimizer(config, spec.steps_per_epoch)
 
     def create(seed):
@@ -42,6 +42,7 @@ def make_runner(config, spec):
         def body(carry, chosen):
             parts, number = carry
             batch = {"frames": frames[chosen][None], "length": lengths[chosen][None]}
+            batch |= {} if labels is None else {"label": labels[chosen][None]}
             state, metrics = alone(base.TrainState(number, *parts), batch)
             state, metrics = jax.tree.map(lambda x: x[0], (state, metrics))
             return ((state.params, state.opt_state, state.extra), number + 1), metrics

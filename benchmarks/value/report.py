@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from scipy import stats
-from train import ROWS, read_results
+from train import MAIN, STEPS, read_results
 
 MEASURES = ("joint 1-NN", "joint logistic", "all 1-NN", "all logistic")
 TITLES = {"halp": "HaLP", "key": "no walk", "points": "toward clips", "random": "random directions"}
@@ -45,7 +45,7 @@ def report(lines: list[dict]) -> str:
     rule = "|---|" + "---:|" * len(cells)
     value = collect(lines)
     rows = [
-        row for row in ("raw", "untrained", *ROWS) if any((row, *cell) in value for cell in cells)
+        row for row in ("raw", "untrained", *MAIN) if any((row, *cell) in value for cell in cells)
     ]
 
     def describe(row: str, cell: tuple[str, str]) -> str:
@@ -101,7 +101,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--figure", type=Path, help="a picture of the gains")
     args = parser.parse_args()
-    lines = read_results(args.folder)
+    lines = [line for line in read_results(args.folder) if line["steps"] == STEPS]
     print(report(lines))
     if args.figure:
         draw(lines, args.figure)

@@ -24,13 +24,14 @@ import optax
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout will do, it need not be installed
 
 from benchmarks import _seeds  # noqa: E402
+from halp_jax.core import hallucinate, sphere  # noqa: E402
 from halp_jax.datasets import open_dataset  # noqa: E402
 from halp_jax.evaluation.features import raw_features  # noqa: E402
 from halp_jax.methods import base, moco  # noqa: E402
 from halp_jax.skeletons import augment  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "configs" / "small.py"
-START, STEPS = 1190, 3570  # HaLP comes on; the end
+STEPS = 3570  # HaLP comes on after a third of them
 CS, FOLDS = (0.001, 0.01, 0.1, 1.0), 5  # of the logistic regression
 RESULTS = "results.jsonl"
 ROWS = {
@@ -40,15 +41,61 @@ ROWS = {
     "points": {"prototypes": "points"},
     "random": {"prototypes": "random"},
     "expected": {"solver": "geodesic", "estimator": "expected"},
+    "own": {},
+    "label": {},
+    **{f"mu={mu}": {"mu": mu} for mu in (0.1, 0.3, 3.0)},
+    **{f"M={m}": {"num_prototypes": m} for m in (5, 50, 100)},
 }
+MAIN = ("moco", "halp", "key", "points", "random", "expected")
 
 
-def make_config(row: str, streams: tuple[str, ...]):
+def own_prototype(key, anchors, prototypes, labels):
+    """The prototype nearest to each anchor."""
+    return prototypes[jnp.argmax(sphere.similarities(anchors, prototypes), axis=1)]
+
+
+def same_class(key, anchors, prototypes, labels):
+    """Another clip of the batch with the anchor's label; the anchor itself where there is none."""
+    number = jnp.arange(len(labels))
+    mates = (labels[:, None] == labels) & (number[:, None] != number)
+    drawn = jnp.argmax(mates * jax.random.uniform(key, mates.shape, minval=0.5), axis=1)
+    return anchors[jnp.where(mates.any(1), drawn, number)]
+
+
+WALKS = {"own": own_prototype, "label": same_class}  # the whole way may be walked
+
+
+def make_method(row: str, config, spec):
+    """MoCo with HaLP, or with walks of WALKS in HaLP's place."""
+    if row not in WALKS:
+        return moco.make(config, spec)
+    labels = []  # of the batch in hand, which views and loss see in one trace
+
+    def loss(keys, queries, anchors, prototypes, *, temperature, num_positives, draw, lam, **_):
+        anchors, prototypes = jax.lax.stop_gradient((anchors, prototypes))
+        target = WALKS[row](keys[0], anchors, prototypes, labels[-1])
+        low, high = hallucinate.sample_range(draw, lam)
+        share = jax.vmap(lambda key: jax.random.uniform(key, (num_positives,)))(keys)
+        omega = sphere.angle(jnp.sum(anchors * target, axis=1, keepdims=True))
+        a, b = sphere.slerp_weights(low + (high - low) * share, omega)
+        found = [jnp.sum(queries * x, axis=1, keepdims=True) for x in (anchors, target)]
+        return -jnp.mean(a * found[0] + b * found[1]) / temperature, {"kept": jnp.ones(())}
+
+    method = moco.make(config, spec, halp_loss=loss)
+
+    def views(keys, batch):
+        labels.append(batch["label"])
+        return method.views(keys, batch)
+
+    return method._replace(views=views)
+
+
+def make_config(row: str, args: argparse.Namespace):
     """The setting of a row. An epoch is one step here, so that all sets train for as many."""
     config = runpy.run_path(str(CONFIG))["get_config"]()
-    config.streams = streams
-    config.optim.milestones = (STEPS * 6 // 7,)
-    config.halp.mu, config.halp.start_epoch = 1.0, START
+    config.streams = args.streams
+    config.optim.milestones = (args.steps * 6 // 7,)
+    config.halp.mu, config.halp.start_epoch = 1.0, args.start
     config.halp.update(ROWS[row])
     return config
 
@@ -62,15 +109,15 @@ class Data:
         self.arrays = tuple(map(jnp.asarray, clips))
         self.train = self.dataset.indices(split, "train")
         self.test = self.dataset.indices(split, "test")
-        self.order = np.stack([self.shuffle(seed, config) for seed in args.numbers])
+        self.order = np.stack([self.shuffle(seed, config, args.steps) for seed in args.numbers])
 
-    def shuffle(self, seed: int, config) -> np.ndarray:
+    def shuffle(self, seed: int, config, steps: int) -> np.ndarray:
         """Clip numbers [steps, batch], a permutation an epoch, the rest of it left out."""
         size = config.train.batch_size
         epoch = len(self.train) // size
         rng = np.random.default_rng(seed)
-        whole = [rng.permutation(self.train)[: epoch * size] for _ in range(-(-STEPS // epoch))]
-        return np.concatenate(whole)[: STEPS * size].reshape(STEPS, size).astype(np.int32)
+        whole = [rng.permutation(self.train)[: epoch * size] for _ in range(-(-steps // epoch))]
+        return np.concatenate(whole)[: steps * size].reshape(steps, size).astype(np.int32)
 
 
 def centre_crop(config, frames, length):
@@ -79,11 +126,11 @@ def centre_crop(config, frames, length):
     )
 
 
-def make_runner(config, layout):
+def make_runner(row: str, config, dataset):
     """-> (create, run, encode) for all seeds at once."""
-    spec = base.Spec(layout)
-    create, run = _seeds.make_runner(config, spec)
-    method = moco.make(config, spec)
+    spec = base.Spec(dataset.layout)
+    method, labels = make_method(row, config, spec), jnp.asarray(dataset.labels)
+    create, run = _seeds.make_runner(config, spec, method, labels)
 
     def encode(params, batch_stats, frames, lengths):
         """[streams, clips, features] of centre crops."""
@@ -170,32 +217,35 @@ class Task:
     def __init__(self, task: str, args: argparse.Namespace):
         name, split = task.split(":")
         self.name, self.args = task, args
-        self.data = Data(args.data / f"{name}.npz", split, make_config("moco", args.streams), args)
+        self.data = Data(args.data / f"{name}.npz", split, make_config("moco", args), args)
         self.start = None
 
     def compile(self, row: str):
         """-> (create, run, encode), `run` compiled; many of them at once, in threads."""
-        config = make_config(row, self.args.streams)
-        create, run, encode = make_runner(config, self.data.dataset.layout)
+        config = make_config(row, self.args)
+        create, run, encode = make_runner(row, config, self.data.dataset)
         seeds = jnp.array(self.args.numbers)
         state = jax.eval_shape(create, seeds)
         chunk = jnp.asarray(self.data.order[:, : self.args.chunk])
         lowered = run.lower(state, jnp.int32(0), seeds, chunk, *self.data.arrays)
         return create, lowered.compile(), encode
 
-    def train(self, row: str, compiled, start_at: int) -> str:
+    def train(self, row: str, compiled) -> str:
         create, run, encode = compiled
         args, data, seeds = self.args, self.data, jnp.array(self.args.numbers)
-        state, first = self.start, start_at
+        state, first = self.start, args.start
         if state is None:
             state, first = create(seeds), 0
             if row == "moco":
                 self.evaluate("untrained", encode(state, *data.arrays), {})
+        else:  # none yet, and of another number in some rows
+            none = jnp.zeros_like(jax.eval_shape(create, seeds).extra["prototypes"])
+            state = state.replace(extra=state.extra | {"prototypes": none})
         begin = time.monotonic()
         for number in range(first, args.steps, args.chunk):
             chunk = jnp.asarray(data.order[:, number : number + args.chunk])
             state, metrics = run(state, jnp.int32(number), seeds, chunk, *data.arrays)
-            if number + args.chunk == start_at and self.start is None:
+            if number + args.chunk == args.start and self.start is None:
                 self.start = state
         jax.block_until_ready(metrics)
         rate = 1e3 * (time.monotonic() - begin) / (args.steps - first)
@@ -204,7 +254,7 @@ class Task:
 
     def measure_raw(self) -> str:
         """Raw coordinates of the centre crops, which know no seed."""
-        config, layout = make_config("moco", self.args.streams), self.data.dataset.layout
+        config, layout = make_config("moco", self.args), self.data.dataset.layout
         clips = jax.vmap(functools.partial(centre_crop, config))(*self.data.arrays)
         raw = jnp.stack(list(raw_features(config, layout, clips)))
         return f"{self.name} raw: {self.evaluate('raw', raw[None], {}, seeds=(None,))}"
@@ -234,22 +284,22 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("packed"))
     parser.add_argument("--out", type=Path, default=Path("runs/value"))
     parser.add_argument("--tasks", default="pku2p:xperf,nwucla:xview")
-    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--rows", default=",".join(MAIN), help=f"of {', '.join(ROWS)}")
     parser.add_argument("--streams", default="joint,motion,bone")
     parser.add_argument("--raw", action="store_true", help="raw coordinates, and nothing else")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="number of the first seed")
     parser.add_argument("--minutes", type=float, default=1e9, help="no row is begun after these")
-    parser.add_argument("--steps", type=int, default=STEPS, help="fewer: does it run?")
+    parser.add_argument("--steps", type=int, default=STEPS, help="a multiple of 3 chunks")
     parser.add_argument("--chunk", type=int, default=119, help="steps of one call")
     parser.add_argument("--threads", type=int, default=4, help="rows that are compiled at once")
     args = parser.parse_args()
     args.streams = tuple(args.streams.split(","))
     args.numbers = tuple(range(args.first, args.first + args.seeds))
+    args.start = args.steps // 3 // args.chunk * args.chunk
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {args.seeds} seeds", flush=True)
-    start_at = START if args.steps == STEPS else args.steps // 3 // args.chunk * args.chunk
     tasks = [Task(task, args) for task in args.tasks.split(",")]
     if args.raw:
         for task in tasks:
@@ -257,7 +307,8 @@ def main() -> int:
         return 0
     with ThreadPoolExecutor(args.threads) as pool:
         jobs = [(row, task) for row in args.rows.split(",") for task in tasks]
-        done = {(line["task"], line["row"]) for line in read_results(args.out)}
+        lines = read_results(args.out)
+        done = {(line["task"], line["row"]) for line in lines if line["steps"] == args.steps}
         jobs = [(row, task) for row, task in jobs if (task.name, row) not in done]
         compiled = [pool.submit(task.compile, row) for row, task in jobs]
         for (row, task), program in zip(jobs, compiled, strict=True):
@@ -265,7 +316,7 @@ def main() -> int:
                 print(f"{task.name} {row}: no time left", flush=True)
                 program.cancel()
                 continue
-            line = task.train(row, program.result(), start_at)
+            line = task.train(row, program.result())
             print(f"{line}, at {time.monotonic() - begin:.0f} s", flush=True)
     return 0
 
