@@ -2,6 +2,7 @@
 
     python benchmarks/systems.py --sets=data/pku2p:xperf,data/nwucla:xview --seeds=0,1,2 --out=runs/systems
     python -m halp_jax.table runs/systems
+    python benchmarks/systems.py --report        # of systems.jsonl, the figures behind docs/systems.md
 
 Each row is the `:small` of a config: 230,400 clips seen (64 in each of 3,600 steps; GL-Transformer takes
 24), its features by 1-NN and the linear probe of configs/small.py. The budget is printed first. What is done
@@ -9,11 +10,16 @@ is not done again; --rows=ascal,ms2l takes some of them. Raw coordinates and unt
 """
 
 import argparse
+import json
 from pathlib import Path
+
+import pandas as pd
+from scipy import stats
 
 from halp_jax import evaluate, sweep, table
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RECORD = Path(__file__).with_name("systems.jsonl")
 STEPS, PROBES = 3600, 120  # and what both evaluations take, about, in seconds
 NARROW = [  # as AimCLR's
     "encoder.name=stgcn", "encoder.stgcn.width=4", "encoder.stgcn.last_width=64",
@@ -49,15 +55,68 @@ def make_options(name: str) -> list[str]:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--sets", required=True, help="FOLDER_OR_FILE:SPLIT, with commas between")
+    parser.add_argument("--sets", help="FOLDER_OR_FILE:SPLIT, with commas between")
+    parser.add_argument("--report", action="store_true", help="the table of what is recorded")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--out", type=Path, default=Path("runs/systems"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.sets and not args.report:
+        parser.error("give --sets=FOLDER:SPLIT, or --report")
+    return args
+
+
+def record(out: Path) -> None:
+    """Adds the evaluations below the folder `out` to RECORD, those that it does not have."""
+    lines = RECORD.read_text().splitlines()
+    for path in sorted(out.glob("*/*/*/*/eval/*.json")):
+        data, split, row, run = path.parts[-6:-2]
+        found = json.loads(path.read_text())
+        variant, _, seed = run.rpartition("_")  # VARIANT_SEED, or the encoder
+        line = {"data": f"{data} {split}", "row": f"{row}:{variant}" if variant else row}
+        line |= {"encoder": found["encoder"], "seed": int(seed) if variant else 0}
+        line |= {"protocol": found["protocol"], "top1": round(found["top1"], 4)}
+        if json.dumps(line) not in lines:
+            lines.append(json.dumps(line))
+    RECORD.write_text("\n".join(lines) + "\n")
+
+
+def report() -> str:
+    """Markdown: each row, mean ± standard deviation (seeds); gains of HaLP, paired, 95 %."""
+    frame = pd.read_json(RECORD, lines=True)
+    frame["top1"] *= 100
+    frame["cell"] = frame.data + " " + frame.protocol
+    rows = frame.groupby(["row", "encoder", "cell"]).top1.apply(_tell).unstack().fillna("")
+    out = ["| | " + " | ".join(rows.columns) + " |", "|---|" + "---:|" * len(rows.columns)]
+    out += [
+        f"| {', '.join(name)} | {' | '.join(cells)} |"
+        for name, cells in zip(rows.index, rows.values, strict=True)
+    ]
+    seeds = frame[frame.encoder == "trained"].pivot(
+        index="row", columns=["cell", "seed"], values="top1"
+    )
+    for row in seeds.index:
+        host = row.split(", ")[0].replace("+halp", "").replace(":halp", ":moco")
+        if host == row or host not in seeds.index:
+            continue
+        for cell, gain in (seeds.loc[row] - seeds.loc[host]).dropna().groupby(level=0):
+            if len(gain) < 2:
+                continue
+            half = stats.sem(gain) * stats.t.ppf(0.975, len(gain) - 1)
+            ends = f"[{gain.mean() - half:+.1f}, {gain.mean() + half:+.1f}]"
+            out.append(f"\n{row} - {host}, {cell}: {gain.mean():+.1f} {ends}, {len(gain)} seeds")
+    return "\n".join(out)
+
+
+def _tell(x: pd.Series) -> str:
+    return f"{x.mean():.1f}" + (f" ± {x.std():.1f} ({len(x)})" if len(x) > 1 else "")
 
 
 def main() -> None:
     args = parse_args()
+    if args.report:
+        print(report())
+        return
     rows = {name: ROWS[name] for name in args.rows.split(",")}
     tasks = [task.rsplit(":", 1) for task in args.sets.split(",")]
     seeds = args.seeds.split(",")
@@ -86,6 +145,7 @@ def main() -> None:
                     if status := evaluate.main([*command, f"--encoder={encoder}"]):
                         raise SystemExit(status)
     table.main([str(args.out)])
+    record(args.out)
 
 
 if __name__ == "__main__":
