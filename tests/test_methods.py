@@ -51,7 +51,7 @@ def recorded_config(name):
 def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
     """Recorded with the code before there was a choice of methods, on two devices of a CPU.
 
-    What adds in another order, a product or batch norm, moves these by up to 1.5e-6 on one machine.
+    Held to 1e-6, but for the norm of the whole gradient: sums in another order move that by 1.1e-6.
     """
     recorded, config = golden(f"steps_{name}"), recorded_config(name)
     rng = np.random.default_rng(0)
@@ -61,9 +61,9 @@ def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
         batch = {"frames": rng.normal(size=(8, 12, 2, 25, 3)).astype(np.float32)}
         batch["length"] = rng.integers(5, 13, 8).astype(np.int32)
         state, metrics = run(state, batch)
-        for figure in ("loss", "grad_norm", "mu"):
+        for figure, rtol in {"loss": 1e-6, "mu": 1e-6, "grad_norm": 2e-6}.items():
             wanted = recorded[f"metrics/{figure}"][number]
-            np.testing.assert_allclose(metrics[figure], wanted, rtol=3e-6, err_msg=figure)
+            np.testing.assert_allclose(metrics[figure], wanted, rtol=rtol, err_msg=figure)
     leaves = {upgrade.current_path(path): path for path in recorded if "metrics" not in path}
     found = flatten(state)
     assert leaves.keys() == found.keys()
@@ -71,7 +71,7 @@ def test_twenty_steps_are_those_of_the_recorded_run(golden, name):
         leaf = np.asarray(found[path]).reshape(-1)
         some = np.linspace(0, leaf.size - 1, min(leaf.size, 32)).astype(int)
         scale = max(1.0, float(np.abs(leaf).max()))
-        np.testing.assert_allclose(leaf[some], recorded[old], atol=3e-6 * scale, err_msg=path)
+        np.testing.assert_allclose(leaf[some], recorded[old], atol=1e-6 * scale, err_msg=path)
 
 
 @pytest.fixture
