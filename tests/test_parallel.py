@@ -83,9 +83,10 @@ def test_toy_step_is_that_of_the_global_batch(toy, driver, count):
 
 
 @pytest.mark.parametrize("driver", parallel.DRIVERS)
-def test_step_is_traced_once_and_takes_over_the_state_memory(toy, driver):
+def test_step_is_traced_once_and_takes_over_the_state_memory(toy, driver, monkeypatch):
     state, batch = toy
-    traces = []
+    traces, trims = [], []
+    monkeypatch.setattr(parallel, "trim_memory", lambda: trims.append(len(traces)))
 
     def step(state, batch):
         traces.append(1)
@@ -99,6 +100,7 @@ def test_step_is_traced_once_and_takes_over_the_state_memory(toy, driver):
         state, _ = run(state, placed)
         assert old["w"].is_deleted()
     assert int(state["step"]) == 3 and len(traces) == 1
+    assert trims == [1]  # once, after it was compiled
     np.testing.assert_array_equal(parallel.local_view(state)["w"], state["w"])
 
 

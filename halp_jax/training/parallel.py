@@ -7,6 +7,8 @@ devices, silently (tests/test_parallel.py holds all drivers to the one-device gr
 """
 
 import collections
+import contextlib
+import ctypes
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -128,7 +130,7 @@ def compile_step(
     `f` takes the global batch as numpy leaves [batch, ...], or as `make_placer` has placed them.
     """
     place = make_placer(driver=driver, num_devices=num_devices, local=local)
-    devices = get_devices(num_devices, local)
+    devices, ran = get_devices(num_devices, local), set()
 
     @functools.cache
     def compiled(count: int) -> Callable[[Any, Any], tuple[Any, Any]]:
@@ -157,9 +159,19 @@ def compile_step(
         # An epoch's last, smaller batch, or the one after it. With several processes there is none.
         if count != now and (jax.process_count() == 1 or local):
             state = jax.device_put(state, NamedSharding(_mesh(devices[:count]), PartitionSpec()))
-        return compiled(count)(state, batch)
+        found = compiled(count)(state, batch)
+        if count not in ran:
+            ran.add(count)
+            trim_memory()
+        return found
 
     return apply
+
+
+def trim_memory() -> None:
+    """Gives back what compiling has freed: glibc would keep it, most of a GiB, for as long as training lasts."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def prefetch(batches: Iterable[Any], place: Callable[[Any], Any], size: int = 2) -> Iterator[Any]:
