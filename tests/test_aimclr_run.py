@@ -135,6 +135,24 @@ def test_crossclr_needs_two_streams_and_joint_for_its_head():
             methods.find_method(c).check_config(c)
 
 
+def test_crossclr_b_sees_the_views_of_moco():
+    c, batch = tiny("crossclr", "small+bigru"), make_batch(KINECT20)
+    c.views.num_corrupted_joints = 4
+    view, _ = normal_view.make_views(c, KINECT20)
+
+    def by(view):
+        return jax.vmap(lambda batch: view(jax.random.key(3), batch), axis_name=AXIS)(batch)
+
+    batch = jax.tree.map(lambda x: x[None], batch)
+    np.testing.assert_array_equal(by(view)["frames"], by(common.make_view(c))["frames"])
+    assert make_prepare(c, KINECT20) is None
+    c.normal_view.prepare = "released"
+    with pytest.raises(
+        UserError, match="normal_view.prepare.*with normal_view.kind=moco it is none"
+    ):
+        methods.find_method(c).check_config(c)
+
+
 def test_variants_of_the_configs():
     full = load("aimclr")("ntu60_xview+halp")
     assert (full.data.split, full.halp.mu, full.moco.queue_size) == ("xview", 1.0, 32768)

@@ -197,6 +197,13 @@ def test_a_config_without_the_newer_settings_of_encoders_is_read():
     assert upgrade.upgrade_config(old).to_dict() == default.get_config().to_dict()
 
 
+def test_a_config_without_a_kind_of_views_has_that_of_before():
+    old = default.get_config("aimclr")
+    with old.unlocked():
+        del old.normal_view.kind
+    assert upgrade.upgrade_config(old).normal_view.kind == "skeletonclr"
+
+
 @pytest.mark.long
 def test_supervised_learning_from_scratch_is_a_run_like_any(tmp_path, quick_compile):
     from configs import supervised
