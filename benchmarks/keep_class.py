@@ -1,6 +1,6 @@
 """Do HaLP's positives keep their class? Measured on trained runs, for RESULTS.md.
 
-    python benchmarks/keep_class.py runs/protocols/pku20/halp_0 runs/protocols/pku20/halp_1 ...
+    python benchmarks/keep_class.py runs/pku2p_xview/small_0 runs/pku2p_xview/small_1 --stream=joint
 
 For each run, solver, draw and lambda: the share of kept positives whose nearest real clip (another
 than the anchor) has the anchor's label, beside the share without any walk, with positives exchanged at

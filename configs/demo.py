@@ -8,8 +8,8 @@
 
 `make demo` types these, evaluates and draws: MoCo for 60 epochs, and HaLP for the last 20 of them, from
 the same state, on the motion stream, with the mean over frames as feature. Variant `halp_cmd` (`make
-demo VARIANT=halp_cmd`) trains joint, motion and bone together, HaLP+CMD from the start, and takes about
-three times as long. The rates fit a run of some hundred steps, not the paper's 280,000: a larger
+demo VARIANT=halp_cmd`) trains joint, motion and bone together, CMD from the start and HaLP from epoch 40,
+and takes about three times as long. The rates fit a run of some hundred steps, not the paper's 280,000: a larger
 learning rate and a faster key encoder than in configs/halp.py.
 """
 

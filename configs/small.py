@@ -1,4 +1,4 @@
-"""Sets of about a thousand clips: settings found on PKU-MMD's two-person actions (RESULTS.md).
+"""Sets of about a thousand clips: settings found on PKU-MMD's two-person actions; what they give: RESULTS.md.
 
     python -m halp_jax.train --config=configs/small.py --workdir=runs/mine --config.data.dir=data/mine
     python -m halp_jax.evaluate --workdir=runs/mine --protocol=knn --stream=concat

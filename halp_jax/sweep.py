@@ -4,7 +4,7 @@ r"""Variants x seeds: trains and evaluates every run of a sweep, and ends in the
         --workdir=runs/sweep --evaluate=knn,linear --stream=concat \
         --config.data.dir=data/pku2p --config.data.split=xperf
     python -m halp_jax.sweep ... --list          # the runs, their numbers and how far they are
-    python -m halp_jax.sweep ... --run=4         # that one alone; launch/slurm.sbatch: each by a job
+    python -m halp_jax.sweep ... --member=4      # that one alone; launch/slurm.sbatch: each by a job
 
 A run is what `train` and `evaluate` make in WORKDIR/VARIANT_SEED; what they say is appended to
 sweep.log there (--show: to the terminal). The same command resumes: what is done is skipped, unless

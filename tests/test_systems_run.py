@@ -294,7 +294,7 @@ def test_settings_that_cannot_work_are_refused(name, field, value, message):
         methods.find_method(c).check_config(c)
 
 
-@pytest.mark.parametrize("name", (*RUNS, "aimclr:small+skeletonclr", "small:long"))
+@pytest.mark.parametrize("name", (*RUNS, "aimclr:small+skeletonclr", "small:halp", "small:moco"))
 def test_every_small_run_sees_as_many_clips_under_one_probe(name):
     config = load(name)
     steps = config.train.epochs * config.train.epoch_steps
