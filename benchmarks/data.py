@@ -19,12 +19,12 @@ import numpy as np
 from halp_jax import methods
 from halp_jax.datasets import open_dataset, open_source, pipeline
 from halp_jax.datasets.builder import prepare_source
+from halp_jax.datasets.prepared import USED
 from halp_jax.methods.base import Spec
 from halp_jax.methods.moco import step_flops
 from halp_jax.methods.streams import split_streams
 from halp_jax.skeletons.augment import random_view
 from halp_jax.training import parallel
-from halp_jax.datasets.prepared import USED
 from halp_jax.training.report import Meter
 
 QUICK = {"clips": 64, "batch": 16, "width": 32, "queue": 256, "steps": 3, "repeats": 2, "cores": 1}

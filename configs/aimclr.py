@@ -61,7 +61,7 @@ def set_released(config):
 
 
 def set_small(config):
-    """A quarter of the width, and the pace of configs/small.py, with 16 frames for its 32: half the time a step."""
+    """A quarter of the width, and the pace of configs/small.py, but half of its 32 frames: half the time."""
     small["set_pace"](config)
     small["set_contrast"](config)
     config.views.num_frames = config.views.min_frames = 16

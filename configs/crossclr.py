@@ -7,8 +7,8 @@
 Variants and the prepared data set are those of configs/aimclr.py; behind a + stand bigru (CrosSCLR-B:
 the BiGRU with heads of its own and keys that move) and halp, in this order.
 `--config.streams="('joint','motion')"` trains two streams. Of CrosSCLR-B no settings were released:
-data set (prepare as for configs/cmd.py; small: for configs/small.py), views, rates, epochs and protocols are those of CMD, on whose BiGRU
-its authors ran it; the start is CrosSCLR's, after half of the epochs.
+data set (prepare as for configs/cmd.py; small: for configs/small.py), views, rates, epochs and protocols are
+those of CMD, on whose BiGRU its authors ran it; the streams meet after half of the epochs, as CrosSCLR's do.
 """
 
 import runpy
