@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from scipy import stats
-from train import MAIN, STEPS, read_results
+from train import ROWS, STEPS, read_results
 
 MEASURES = ("joint 1-NN", "joint logistic", "all 1-NN", "all logistic")
 TITLES = {"halp": "HaLP", "key": "no walk", "points": "toward clips", "random": "random directions"}
@@ -45,7 +45,7 @@ def report(lines: list[dict]) -> str:
     rule = "|---|" + "---:|" * len(cells)
     value = collect(lines)
     rows = [
-        row for row in ("raw", "untrained", *MAIN) if any((row, *cell) in value for cell in cells)
+        row for row in ("raw", "untrained", *ROWS) if any((row, *cell) in value for cell in cells)
     ]
 
     def describe(row: str, cell: tuple[str, str]) -> str:
