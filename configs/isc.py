@@ -7,7 +7,8 @@ Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset on the data set of c
 sets of about a thousand clips in the default frame; behind a + halp. Evaluated is the sequence's encoder, as
 the released scripts do; the graph's, or both side by side, with --config.isc.feature=graph or both.
 
-Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`.
+Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`, at
+which ISC does not learn yet (docs/systems.md).
 """
 
 import runpy
