@@ -2,7 +2,8 @@
 
     python benchmarks/systems.py --sets=data/pku2p:xperf,data/nwucla:xview --seeds=0,1,2 --out=runs/systems
     python -m halp_jax.table runs/systems
-    python benchmarks/systems.py --report        # of systems.jsonl, the figures behind docs/systems.md
+    python benchmarks/systems.py --report        # of systems.jsonl, the figures behind docs/systems.md;
+                                                 # --record adds those of --out that it lacks
 
 Each row is the `:small` of a config: 230,400 clips seen (64 in each of 3,600 steps; GL-Transformer takes
 24), its features by 1-NN and the linear probe of configs/small.py. The budget is printed first. What is done
@@ -56,29 +57,31 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--sets", help="FOLDER_OR_FILE:SPLIT, with commas between")
+    parser.add_argument("--record", action="store_true", help="keep what lies in --out")
     parser.add_argument("--report", action="store_true", help="the table of what is recorded")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--out", type=Path, default=Path("runs/systems"))
     args = parser.parse_args()
-    if not args.sets and not args.report:
-        parser.error("give --sets=FOLDER:SPLIT, or --report")
+    if not (args.sets or args.record or args.report):
+        parser.error("give --sets=FOLDER:SPLIT, --record or --report")
     return args
 
 
 def record(out: Path) -> None:
     """Adds the evaluations below the folder `out` to RECORD, those that it does not have."""
-    lines = RECORD.read_text().splitlines()
+    lines = list(map(json.loads, RECORD.read_text().splitlines()))
+    there = [line | {"top1": None} for line in lines]
     for path in sorted(out.glob("*/*/*/*/eval/*.json")):
         data, split, row, run = path.parts[-6:-2]
         found = json.loads(path.read_text())
         variant, _, seed = run.rpartition("_")  # VARIANT_SEED, or the encoder
         line = {"data": f"{data} {split}", "row": f"{row}:{variant}" if variant else row}
         line |= {"encoder": found["encoder"], "seed": int(seed) if variant else 0}
-        line |= {"protocol": found["protocol"], "top1": round(found["top1"], 4)}
-        if json.dumps(line) not in lines:
-            lines.append(json.dumps(line))
-    RECORD.write_text("\n".join(lines) + "\n")
+        line |= {"protocol": found["protocol"], "top1": None}
+        if line not in there:
+            lines.append(line | {"top1": round(found["top1"], 4)})
+    RECORD.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def report() -> str:
@@ -114,9 +117,16 @@ def _tell(x: pd.Series) -> str:
 
 def main() -> None:
     args = parse_args()
+    if args.sets:
+        run(args)
+    if args.record:
+        record(args.out)
     if args.report:
         print(report())
-        return
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains and evaluates what is not done yet, and shows the table."""
     rows = {name: ROWS[name] for name in args.rows.split(",")}
     tasks = [task.rsplit(":", 1) for task in args.sets.split(",")]
     seeds = args.seeds.split(",")
@@ -145,7 +155,6 @@ def main() -> None:
                     if status := evaluate.main([*command, f"--encoder={encoder}"]):
                         raise SystemExit(status)
     table.main([str(args.out)])
-    record(args.out)
 
 
 if __name__ == "__main__":

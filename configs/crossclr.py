@@ -26,9 +26,7 @@ def get_config(variant: str = ""):
     if "bigru" in options:
         set_cmds(config)
         if name == "small":
-            aimclr["small"]["set_pace"](config)
-            aimclr["small"]["set_contrast"](config)
-            config.encoder.width, config.encoder.pooling = 64, "mean"
+            aimclr["small"]["set_bigru"](config)
     else:
         aimclr["set_released"](config)
         if name == "small":

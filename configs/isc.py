@@ -30,10 +30,9 @@ def get_config(variant: str = ""):
     config.encoder.input_norm = False
     config.linear.learning_rate = 0.1
     if name == "small":
-        small["set_pace"](config)
-        small["set_contrast"](config)
+        small["set_bigru"](config)
+        config.encoder.agcn.width = 8
         config.views.num_frames = config.views.min_frames = 16  # as the ST-GCNs of that size
-        config.encoder.width, config.encoder.pooling, config.encoder.agcn.width = 64, "mean", 8
     else:
         config.data.split = name.split("_")[1]
         config.train.epochs, config.optim.milestones = VARIANTS[name]

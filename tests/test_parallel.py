@@ -1,5 +1,9 @@
 """One step, any number of devices, either driver: the same run, and the one-device gradient."""
 
+import ctypes
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,6 +106,18 @@ def test_step_is_traced_once_and_takes_over_the_state_memory(toy, driver, monkey
     assert int(state["step"]) == 3 and len(traces) == 1
     assert trims == [1]  # once, after it was compiled
     np.testing.assert_array_equal(parallel.local_view(state)["w"], state["w"])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_what_was_freed_goes_back_to_the_system():
+    def held():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    blocks = [b"%d" % i * 5_000 for i in range(5_000)]
+    blocks[:-1] = []  # the last one holds the others' place
+    before = held()
+    parallel.trim_memory()
+    assert held() < before - 50_000_000
 
 
 def test_replicated_state_shares_no_memory(toy):

@@ -73,7 +73,7 @@ def make_method(row: str, config, spec):
 
     def loss(keys, queries, anchors, prototypes, *, temperature, num_positives, draw, lam, **_):
         anchors, prototypes = jax.lax.stop_gradient((anchors, prototypes))
-        target = WALKS[row](keys[0], anchors, prototypes, labels[-1])
+        target = WALKS[row](jax.random.fold_in(keys[0], 1), anchors, prototypes, labels[-1])
         low, high = hallucinate.sample_range(draw, lam)
         share = jax.vmap(lambda key: jax.random.uniform(key, (num_positives,)))(keys)
         omega = sphere.angle(jnp.sum(anchors * target, axis=1, keepdims=True))
