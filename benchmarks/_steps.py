@@ -2,9 +2,7 @@
 
 import argparse
 import itertools
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from halp_jax import methods
+from halp_jax.configs import default
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import base, moco
@@ -28,7 +27,6 @@ METHODS = {  # streams, mu, nu
     "halp_cmd": (STREAMS, 2.0, 1.0),
 }
 STEPS_PER_EPOCH = 1000
-DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
 
 
 def add_size(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def size_options(args: argparse.Namespace) -> list[str]:
 
 
 def make_config(args: argparse.Namespace, method: str) -> ml_collections.ConfigDict:
-    config = runpy.run_path(str(DEFAULT))["get_config"]()
+    config = default.get_config()
     config.streams, config.halp.mu, config.cmd.nu = METHODS[method]
     config.halp.start_epoch = 0  # `make_state` is ready for it
     config.encoder.width, config.encoder.num_layers = args.width, args.layers

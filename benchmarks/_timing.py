@@ -5,13 +5,14 @@ wall clock stand CPU seconds, summed over all threads: they tell a quiet machine
 """
 
 import argparse
+import contextlib
 import datetime
+import functools
 import importlib
 import json
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def parse(parser: argparse.ArgumentParser, quick: dict[str, Any]) -> argparse.Na
         for library in ("OMP", "OPENBLAS", "MKL"):
             os.environ[f"{library}_NUM_THREADS"] = str(args.cores)
         os.execv(sys.executable, [sys.executable, *sys.argv])
-    if torch := import_torch():
+    if torch := try_import("torch"):
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     return args
 
@@ -79,8 +80,18 @@ def try_import(name: str) -> ModuleType | None:
         return None
 
 
-def import_torch() -> ModuleType | None:
-    return try_import("torch")
+def prepare_torch(precision: str = "float32") -> tuple[str, Callable]:
+    """(device, autocast()) of the torch programs, for products of this precision.
+
+    torch's own default would let cuDNN round to TF32 where "float32" was asked for.
+    """
+    import torch
+
+    device, full = "cuda" if torch.cuda.is_available() else "cpu", precision == "float32"
+    torch.set_float32_matmul_precision("highest" if full else "high")
+    torch.backends.cudnn.allow_tf32 = not full
+    rounded = precision == "bfloat16"
+    return device, functools.partial(torch.autocast, device, torch.bfloat16, enabled=rounded)
 
 
 def note_missing(name: str) -> None:
@@ -138,7 +149,7 @@ def measure_rates(quick: bool = False) -> Rates:
     x = jax.random.normal(jax.random.key(0), (size, size))
     product = jax.jit(jnp.matmul)
     members = {"jax": lambda: product(x, x)}
-    if torch := import_torch():
+    if torch := try_import("torch"):
         y = torch.randn(size, size, device="cuda" if torch.cuda.is_available() else "cpu")
         members["torch"] = lambda: y @ y
     times = time_in_turn(members, repeats=5, min_seconds=0.05)
@@ -160,11 +171,13 @@ def floor_seconds(flops: float, num_bytes: float, rates: Rates) -> float:
 
 
 def describe_machine() -> dict[str, Any]:
-    device = jax.devices()[0]
-    torch = import_torch()
+    device, torch = jax.devices()[0], try_import("torch")
+    cpu = open("/proc/cpuinfo", encoding="utf-8").read().splitlines()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_name(),
+        "cpu": next(
+            (x.split(":")[1].strip() for x in cpu if x.startswith("model name")), "unknown"
+        ),
         "cores": len(os.sched_getaffinity(0)),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
         "load": round(LOAD, 2),
@@ -174,36 +187,19 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
-    try:
-        lines = open("/proc/cpuinfo", encoding="utf-8").read().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
-
-
 def read_peak() -> int:
     """The most memory this process has held, bytes.
 
-    On Linux from /proc: ru_maxrss of a program that was started by another includes the other's.
+    Not ru_maxrss: of a program that was started by another that includes the other's.
     """
-    try:
-        for line in open("/proc/self/status", encoding="utf-8"):
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    lines = open("/proc/self/status", encoding="utf-8").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def reset_peak() -> None:
     """Lets `read_peak` start anew from what is held now, where the kernel can do that."""
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
-            file.write("5")
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
 
 
 def report_memory(build: Callable[[], Callable[[], Any]], steps: int = 2) -> None:

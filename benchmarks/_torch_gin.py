@@ -63,10 +63,8 @@ def collate(graphs: list[Graph]) -> Batch:
     sizes = np.array([len(graph.x) for graph in graphs])
     first = np.cumsum(sizes) - sizes
     edges = np.concatenate([graph.edges + n for graph, n in zip(graphs, first, strict=True)], 1)
-    x, owner = (
-        np.concatenate([graph.x for graph in graphs]),
-        np.repeat(np.arange(len(sizes)), sizes),
-    )
+    x = np.concatenate([graph.x for graph in graphs])
+    owner = np.repeat(np.arange(len(sizes)), sizes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     arrays = (torch.from_numpy(array).to(device) for array in (x, edges, owner))
     return Batch(*arrays, len(graphs))

@@ -10,15 +10,14 @@ from the same ready views. A figure is the median over rounds.
 
 import functools
 import json
-import runpy
 import statistics
 import time
-from pathlib import Path
 
 import _timing
 import jax
 import numpy as np
 
+import halp_jax.configs.aimclr as config_file
 from halp_jax.encoders.stgcn import make_adjacency
 from halp_jax.methods import aimclr, base
 from halp_jax.methods.base import Spec
@@ -48,8 +47,7 @@ def make_clips(args):
 
 
 def make_ours(args, remat: bool):
-    path = Path(__file__).parents[1] / "configs" / "aimclr.py"
-    config = runpy.run_path(str(path))["get_config"]("ntu60_xsub")
+    config = config_file.get_config("ntu60_xsub")
     config.train.batch_size, config.moco.queue_size = args.batch, args.queue
     config.encoder.stgcn.remat, config.aimclr.mine_epoch = remat, 0
     spec = Spec(NTU25, 1000)
@@ -64,13 +62,10 @@ def make_ours(args, remat: bool):
     length = np.full(args.batch, 50, np.int32)
     views = tuple({"frames": clips, "length": length} for clips in make_clips(args))
     holder = [parallel.replicate(state, 1)]
-    compiled, place = (
-        parallel.compile_step(step, num_devices=1),
-        parallel.make_placer(num_devices=1),
-    )
+    compiled = parallel.compile_step(step, num_devices=1)
 
     def run():
-        holder[0], metrics = compiled(holder[0], place(views))
+        holder[0], metrics = compiled(holder[0], views)  # which are placed, too
         return metrics
 
     return run
@@ -112,7 +107,7 @@ def main() -> None:
     found = {member: [] for member in members}
     for _ in range(args.repeats):
         for member in members:
-            child = [str(Path(__file__)), f"--member={member}", *options]
+            child = [__file__, f"--member={member}", *options]
             found[member].append(_timing.run_child(child))
     rows = []
     for member, runs in found.items():

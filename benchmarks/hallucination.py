@@ -47,7 +47,7 @@ def make_torch(arrays, num_positives: int):
     import _torch_peers
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, _ = _timing.prepare_torch()
     queries, anchors, prototypes = (torch.from_numpy(x).to(device) for x in arrays)
     settings = _torch_peers.Settings(num_positives=num_positives)
 

@@ -13,9 +13,9 @@ is summed: PSS, which counts a page that is shared by n processes as an n-th for
 cache of files is not in it. The first, small set tells how much of it is there without clips.
 """
 
+import contextlib
 import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import _timing
 import numpy as np
+import psutil
 
 from halp_jax.datasets import ntu, open_dataset, pipeline
 from halp_jax.datasets.builder import prepare_source
@@ -107,35 +108,14 @@ def count_steps(run: Path) -> int:
 
 def look(root: int) -> dict[str, int]:
     """What a process and its descendants hold now: summed PSS and RSS, the largest PSS of one."""
-    sizes = [size for process in find_tree(root) if (size := read_sizes(process))]
-    pss, rss = [size["Pss"] for size in sizes], [size["Rss"] for size in sizes]
+    sizes = []
+    with contextlib.suppress(psutil.Error):  # it has ended
+        process = psutil.Process(root)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                sizes.append(each.memory_full_info())
+    pss, rss = [size.pss for size in sizes], [size.rss for size in sizes]
     return {"pss": sum(pss), "rss": sum(rss), "largest": max(pss, default=0), "processes": len(pss)}
-
-
-def find_tree(root: int) -> list[int]:
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text()
-            except OSError:
-                continue  # it has ended
-            # The name, in brackets, may hold anything; state and parent come behind it.
-            parents[int(entry)] = int(fields.rpartition(")")[2].split()[1])
-    tree = [root]
-    for process in tree:  # grows while it is walked
-        tree += [child for child, parent in parents.items() if parent == process]
-    return tree
-
-
-def read_sizes(process: int) -> dict[str, int] | None:
-    """Bytes of a process, from the kernel; None if it has ended."""
-    try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
-    except OSError:
-        return None
-    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    return sizes if "Pss" in sizes else None
 
 
 def measure(args, clips: int, folder: Path) -> list[dict]:

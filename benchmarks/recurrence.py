@@ -9,8 +9,6 @@ both products of `scan_gru` and of torch (bfloat16: autocast); `reference` is al
 for the size of the rounding.
 """
 
-import functools
-
 import _steps
 import _timing
 import jax
@@ -52,14 +50,7 @@ def make_ours(scan, arrays, precision):
 def make_torch(per_frame: bool, arrays, precision):
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # torch's own default would let cuDNN round to TF32 where "float32" was asked for.
-    full = precision == "float32"
-    torch.set_float32_matmul_precision("highest" if full else "high")
-    torch.backends.cudnn.allow_tf32 = not full
-    autocast = functools.partial(
-        torch.autocast, device, torch.bfloat16, enabled=precision == "bfloat16"
-    )
+    device, autocast = _timing.prepare_torch(precision)
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     x, direction = tensors["x"].requires_grad_(), tensors["direction"]
     gru = torch.nn.GRU(x.shape[2], direction.shape[2]).to(device)

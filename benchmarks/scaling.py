@@ -8,7 +8,7 @@ for its turn. Fake devices have no more cores than one of them, so the ideal is 
 device; with real devices it is a share of that time. Beside it stands one device with the share of
 the batch that each of N has, all cores to itself: N of those are what smaller products, and an
 optimiser and a k-means on every device, cost without any splitting. What a step takes above them is
-reducing and waiting for one another. `scaling_model.py` says on paper what many chips would do.
+reducing and waiting for one another.
 """
 
 import contextlib

@@ -67,14 +67,7 @@ class PeerMembers:
         import torch
 
         self.args, self.peers, self.torch, self.models = args, _torch_peers, torch, {}
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        # torch's own default would let cuDNN round to TF32 where "float32" was asked for.
-        full = args.precision == "float32"
-        torch.set_float32_matmul_precision("highest" if full else "high")
-        torch.backends.cudnn.allow_tf32 = not full
-        self.autocast = functools.partial(
-            torch.autocast, self.device, torch.bfloat16, enabled=args.precision == "bfloat16"
-        )
+        self.device, self.autocast = _timing.prepare_torch(args.precision)
 
     def make(self, method: str, member: str):
         config = _steps.make_config(self.args, method)
@@ -142,7 +135,7 @@ def main() -> None:
         _timing.print_table(rows)
         _timing.print_json("memory", machine=_timing.describe_machine(), rows=rows)
         return
-    has_torch = bool(_timing.import_torch())
+    has_torch = bool(_timing.try_import("torch"))
     if args.memory_of:
         method, member = args.memory_of.split(":")
         makers = OurMembers if member in OURS else PeerMembers

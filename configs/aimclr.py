@@ -16,11 +16,7 @@ and halp. Motion and bone are runs of their own, --config.streams="('bone',)"; t
 Nobody has released HaLP on AimCLR: its weight and start are our choice. So are those of `small`.
 """
 
-import runpy
-from pathlib import Path
-
-small = runpy.run_path(str(Path(__file__).with_name("small.py")))
-default = small["default"]
+from halp_jax.configs import default, small
 
 SPLITS = {
     "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
@@ -30,8 +26,8 @@ OPTIONS = ("skeletonclr", "halp")
 
 
 def get_config(variant: str = ""):
-    name, options = default["split_variant"](variant, SPLITS, OPTIONS)
-    config = default["get_config"]("aimclr")
+    name, options = default.split_variant(variant, SPLITS, OPTIONS)
+    config = default.get_config("aimclr")
     set_released(config)
     config.data.split = SPLITS[name]
     if name == "small":
@@ -62,8 +58,8 @@ def set_released(config):
 
 def set_small(config):
     """A quarter of the width, and the pace of configs/small.py, but half of its 32 frames: half the time."""
-    small["set_pace"](config)
-    small["set_contrast"](config)
+    small.set_pace(config)
+    small.set_contrast(config)
     config.views.num_frames = config.views.min_frames = 16
     config.normal_view.up = "z"
     config.encoder.stgcn.width, config.encoder.stgcn.last_width = 4, 64

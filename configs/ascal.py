@@ -13,11 +13,8 @@ Nobody has released AS-CAL on unit vectors, nor HaLP on it: weight and start are
 of `small`.
 """
 
-import runpy
-from pathlib import Path
+from halp_jax.configs import default, small
 
-small = runpy.run_path(str(Path(__file__).with_name("small.py")))
-default = small["default"]
 SPLITS = {
     "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
     "small": "",
@@ -26,8 +23,8 @@ OPTIONS = ("normalized", "halp")
 
 
 def get_config(variant: str = ""):
-    name, options = default["split_variant"](variant, SPLITS, OPTIONS)
-    config = default["get_config"]("ascal")
+    name, options = default.split_variant(variant, SPLITS, OPTIONS)
+    config = default.get_config("ascal")
     config.data.split = SPLITS[name]
     config.encoder.name, config.encoder.lstm.head = "lstm", False
     config.encoder.dim = config.encoder.lstm.width
@@ -57,8 +54,8 @@ def set_released(config):
 
 
 def set_small(config):
-    small["set_pace"](config)
-    small["set_contrast"](config)
+    small.set_pace(config)
+    small.set_contrast(config)
     config.ascal_view.frames, config.ascal_view.shear = "resampled", 0.3
     config.ascal_view.cut_frames = (10, 20)
     config.encoder.dim = config.encoder.lstm.width = 128

@@ -7,13 +7,10 @@ The data set, prepared with --normalize=released, and the variants are those of 
 checkpoint every 100 epochs is kept: HaLP may start from it.
 """
 
-import runpy
-from pathlib import Path
-
-halp = runpy.run_path(str(Path(__file__).with_name("halp.py")))
+from halp_jax.configs import halp
 
 
 def get_config(variant: str = ""):
-    config = halp["get_config"](variant)
+    config = halp.get_config(variant)
     config.halp.mu = 0.0
     return config

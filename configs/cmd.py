@@ -10,14 +10,11 @@ released code, distillation is on from the first step, and the linear probe has 
 `--config.streams="('joint','bone')"` trains two streams.
 """
 
-import runpy
-from pathlib import Path
-
-halp = runpy.run_path(str(Path(__file__).with_name("halp.py")))
+from halp_jax.configs import halp
 
 
 def get_config(variant: str = ""):
-    config = halp["get_config"](variant)
+    config = halp.get_config(variant)
     config.streams = ("joint", "motion", "bone")
     config.halp.mu = 0.0
     config.cmd.nu = 1.0

@@ -11,26 +11,24 @@ data set (prepare as for configs/cmd.py; small: for configs/small.py), views, ra
 those of CMD, on whose BiGRU its authors ran it; the streams meet after half of the epochs, as CrosSCLR's do.
 """
 
-import runpy
-from pathlib import Path
+from halp_jax.configs import aimclr, default, small
 
-aimclr = runpy.run_path(str(Path(__file__).with_name("aimclr.py")))
-SPLITS, OPTIONS = aimclr["SPLITS"], ("bigru", "halp")
+SPLITS, OPTIONS = aimclr.SPLITS, ("bigru", "halp")
 
 
 def get_config(variant: str = ""):
-    name, options = aimclr["default"]["split_variant"](variant, SPLITS, OPTIONS)
-    config = aimclr["default"]["get_config"]("crossclr")
+    name, options = default.split_variant(variant, SPLITS, OPTIONS)
+    config = default.get_config("crossclr")
     config.data.split = SPLITS[name]
     config.streams = ("joint", "motion", "bone")
     if "bigru" in options:
         set_cmds(config)
         if name == "small":
-            aimclr["small"]["set_bigru"](config)
+            small.set_bigru(config)
     else:
-        aimclr["set_released"](config)
+        aimclr.set_released(config)
         if name == "small":
-            aimclr["set_small"](config)
+            aimclr.set_small(config)
     if name == "small":
         config.crossclr.start_epoch = 18
     if "halp" in options:

@@ -1,6 +1,7 @@
 """Every setting of a pre-training run and of its evaluation, at the released code's values.
 
-The other configs start from this one. Usage:
+The other configs import this one as halp_jax.configs.default: where halp_jax is installed from a wheel, that is
+the installed file, not a copy beside them. Usage:
 
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp --config.data.dir=data/ntu60
 
@@ -25,9 +26,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     config.init_what = "all"
 
     config.data = data = ml_collections.ConfigDict()
-    data.dir = config_dict.placeholder(
-        str
-    )  # folder that `python -m halp_jax.prepare --out=...` wrote
+    # The folder that `python -m halp_jax.prepare --out=...` wrote.
+    data.dir = config_dict.placeholder(str)
     # A benchmark: xsub, xview, xset, xperf ... `prepare` prints those it found. "": the only one.
     data.split = "xsub"
     data.max_frames = 300  # longer clips keep their first max_frames frames (released: 300)
@@ -41,14 +41,11 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     views.num_corrupted_joints = 15  # joints that are zeroed or shaken (25-joint layouts)
 
     config.encoder = encoder = ml_collections.ConfigDict()
-    encoder.name = (
-        "bigru"  # or "stgcn", "agcn", "lstm", "transformer"; the next seven are the BiGRU's
-    )
+    # Or "stgcn", "agcn", "lstm", "transformer"; the next seven are the BiGRU's.
+    encoder.name = "bigru"
     encoder.width = 1024  # GRU width; features are 2 * width
     encoder.num_layers = 3
-    encoder.direction = (
-        "forward"  # released: both streams run forward; or "bidirectional", the textbook's
-    )
+    encoder.direction = "forward"  # both streams, as released; or "bidirectional", the textbook's
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.input_norm = True  # batch norm of the input
     encoder.bodies = 0  # it looks at the first so many of a clip; 0: at all
@@ -70,9 +67,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     encoder.lstm = lstm = ml_collections.ConfigDict()  # of the encoder lstm alone
     lstm.width = 256  # of the state: the size of the feature
     lstm.head = True  # without one the feature is the embedding, and encoder.dim its size
-    encoder.transformer = transformer = (
-        ml_collections.ConfigDict()
-    )  # of the encoder transformer alone
+    # Of the encoder transformer alone.
+    encoder.transformer = transformer = ml_collections.ConfigDict()
     transformer.width = 48  # numbers of a joint of a body; a feature has those of all of them
     transformer.heads = 8  # of either attention
     transformer.blocks = 4
@@ -112,13 +108,10 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     checkpoint.every_epochs = 10
     checkpoint.every_minutes = 0.0  # and after so many minutes of one process; 0: not by the clock
     checkpoint.keep = 2  # newest ones kept
-    checkpoint.keep_every_epochs = (
-        100  # and every one at a multiple of this, for warm starts; 0: none
-    )
+    checkpoint.keep_every_epochs = 100  # and each at a multiple, for warm starts; 0: none
 
-    config.knn = knn = (
-        ml_collections.ConfigDict()
-    )  # nearest neighbours, cosine, on encoder features
+    # Nearest neighbours, cosine, on encoder features.
+    config.knn = knn = ml_collections.ConfigDict()
     knn.every_epochs = 10  # during training; 0: never
     knn.k = (1,)  # neighbours; several, as 1,5,20, are evaluated one by one
     knn.temperature = 0.0  # 0: a vote each; above: exp(cosine / temperature), DINO's has 0.07
@@ -135,14 +128,12 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     linear.factor = 0.1
     linear.crop = (0.5, 1.0)  # random temporal crop of training clips
     linear.test_crop = 0.95  # centre crop of test clips
-    linear.num_crops = (
-        80  # distinct random crops a clip; 80 = a new one every epoch (released), fewer are reused
-    )
+    # Distinct random crops a clip; 80 = a new one every epoch (released), fewer are reused.
+    linear.num_crops = 80
     linear.start_std = 0.01  # of the first weights
     linear.keep_rest = True  # train on the last, smaller batch of an epoch
-    linear.standardize = (
-        False  # features to zero mean, unit variance of the training set (released: no)
-    )
+    # Features to zero mean, unit variance of the training set (released: no).
+    linear.standardize = False
     linear.weights = ml_collections.ConfigDict(  # of the streams' scores in --stream=ensemble
         {"joint": 0.6, "motion": 0.4, "bone": 0.6}  # AimCLR's
     )
@@ -161,9 +152,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     finetune.test_crop = 0.95  # centre crop of test clips
     finetune.eval_every = 5  # epochs between two evaluations on the test set
     finetune.save_minutes = 5.0  # between two saves of a run that is not done; 0: only when stopped
-    finetune.keep_weights = (
-        True  # finetune, transfer: write the fine-tuned encoder beside the result
-    )
+    # finetune, transfer: write the fine-tuned encoder beside the result.
+    finetune.keep_weights = True
 
     config.semi = semi = ml_collections.ConfigDict()  # finetune on a share of the labels
     semi.fractions = (0.01, 0.05, 0.1, 0.2)

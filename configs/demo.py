@@ -13,19 +13,15 @@ and takes about three times as long. The rates fit a run of some hundred steps, 
 learning rate and a faster key encoder than in configs/halp.py.
 """
 
-import runpy
-from pathlib import Path
-
-default = runpy.run_path(str(Path(__file__).with_name("default.py")))
-
+from halp_jax.configs import default
 
 VARIANTS = ("halp", "moco", "halp_cmd")
 HALP_FROM, EPOCHS = 40, 60
 
 
 def get_config(variant: str = "halp"):
-    default["split_variant"](variant, VARIANTS)
-    config = default["get_config"]()
+    default.split_variant(variant, VARIANTS)
+    config = default.get_config()
     config.data.split = "xsub"
     config.data.max_frames = 160
     config.views.num_frames = 32

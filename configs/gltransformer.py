@@ -10,27 +10,23 @@ Variants: full, as released, which wants accelerators (199 million parameters), 
 thousand clips in the default frame.
 """
 
-import runpy
-from pathlib import Path
-
-predict = runpy.run_path(str(Path(__file__).with_name("predict.py")))
-default, small = predict["default"], predict["small"]
+from halp_jax.configs import default, predict, small
 
 VARIANTS = ("full", "small")
 
 
 def get_config(variant: str = "full"):
-    default["split_variant"](variant, VARIANTS)
-    config = default["get_config"]("gltransformer")
+    default.split_variant(variant, VARIANTS)
+    config = default.get_config("gltransformer")
     config.views.num_frames = 300
     config.encoder.name, config.encoder.dim = "transformer", 0
     config.train.batch_size = 128
     config.train.epochs = 120
     config.optim.update(learning_rate=5e-5, weight_decay=0.1, factor=0.99)
     config.optim.milestones = tuple(range(1, config.train.epochs))  # every epoch
-    predict["see_whole_clips"](config)
+    predict.see_whole_clips(config)
     if variant == "small":
-        small["set_pace"](config)
+        small.set_pace(config)
         config.train.batch_size, config.train.epochs = 24, 96  # as many clips as 36 of 64 a step
         config.views.num_frames = 16
         config.relative_view.up = "z"

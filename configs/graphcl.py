@@ -7,19 +7,16 @@
 Variants: MUTAG, PROTEINS, NCI1, DD, own (your own graphs), and each with HaLP: MUTAG+halp and so on.
 """
 
-import runpy
-from pathlib import Path
-
 import ml_collections
 
-default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+from halp_jax.configs import default
 
 VARIANTS = ("MUTAG", "PROTEINS", "NCI1", "DD", "own")
 
 
 def get_config(variant: str = "own"):
-    name, options = default["split_variant"](variant, VARIANTS, ("halp",))
-    config = default["get_config"]("graphcl")
+    name, options = default.split_variant(variant, VARIANTS, ("halp",))
+    config = default.get_config("graphcl")
     for section in ("views", "finetune", "semi"):  # of clips
         del config[section]
     del config.data.max_frames, config.knn.crop, config.linear.crop, config.linear.test_crop

@@ -14,11 +14,7 @@ variants without HaLP. From a trained baseline, as the authors did it:
 with STEP = 200 * steps an epoch (500 for PKU-MMD II), kept by `checkpoint.keep_every_epochs`.
 """
 
-import runpy
-from pathlib import Path
-
-# By path: the commands find a config file wherever they are started.
-default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+from halp_jax.configs import default
 
 NTU = {
     "epochs": 451, "milestones": (351,), "start_epoch": 200, "mu": 2.0, "linear_rate": 0.005,
@@ -36,9 +32,9 @@ VARIANTS = {
 
 
 def get_config(variant: str = ""):
-    default["split_variant"](variant, VARIANTS)
+    default.split_variant(variant, VARIANTS)
     split, released = VARIANTS[variant]
-    config = default["get_config"]()
+    config = default.get_config()
     config.data.split = split
     config.halp.mu = released["mu"]
     config.halp.start_epoch = released["start_epoch"]

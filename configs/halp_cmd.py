@@ -9,14 +9,10 @@ start epoch and mu are those of their single-stream HaLP. From a trained CMD:
 `--config.init_from=runs/cmd_ntu60_xsub/checkpoints/STEP`.
 """
 
-import runpy
-from pathlib import Path
-
-here = Path(__file__).parent
-cmd, halp = (runpy.run_path(str(here / name)) for name in ("cmd.py", "halp.py"))
+from halp_jax.configs import cmd, halp
 
 
 def get_config(variant: str = ""):
-    config = cmd["get_config"](variant)
-    config.halp.mu = halp["get_config"](variant).halp.mu
+    config = cmd.get_config(variant)
+    config.halp.mu = halp.get_config(variant).halp.mu
     return config

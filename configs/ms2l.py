@@ -6,18 +6,14 @@
 Variants: full, as released, and small, for sets of about a thousand clips.
 """
 
-import runpy
-from pathlib import Path
-
-predict = runpy.run_path(str(Path(__file__).with_name("predict.py")))
-default, small = predict["default"], predict["small"]
+from halp_jax.configs import default, predict, small
 
 VARIANTS = ("full", "small")
 
 
 def get_config(variant: str = "full"):
-    default["split_variant"](variant, VARIANTS)
-    config = default["get_config"]("ms2l")
+    default.split_variant(variant, VARIANTS)
+    config = default.get_config("ms2l")
     config.views.num_frames = 300
     config.encoder.update(
         width=300, num_layers=2, direction="bidirectional", pooling="mean", input_norm=False,
@@ -26,9 +22,9 @@ def get_config(variant: str = "full"):
     config.optim.update(learning_rate=1e-3, weight_decay=0.0, milestones=(30,))
     config.train.batch_size = 256
     config.train.epochs = 60
-    predict["see_whole_clips"](config)
+    predict.see_whole_clips(config)
     if variant == "small":
-        small["set_pace"](config)
+        small.set_pace(config)
         config.encoder.update(width=48, padding="everywhere")
         config.ms2l.update(head_width=128, dim=64)
     return config

@@ -10,18 +10,14 @@ Variants: full, at the notebook's settings (15,000 steps), and small, for sets o
 --config.predict.decoder=fixed_weights is the paper's other form.
 """
 
-import runpy
-from pathlib import Path
-
-small = runpy.run_path(str(Path(__file__).with_name("small.py")))
-default = small["default"]
+from halp_jax.configs import default, small
 
 VARIANTS = ("full", "small")
 
 
 def get_config(variant: str = "full"):
-    default["split_variant"](variant, VARIANTS)
-    config = default["get_config"]("predict")
+    default.split_variant(variant, VARIANTS)
+    config = default.get_config("predict")
     config.views.num_frames = 50
     config.encoder.update(
         direction="bidirectional", input_norm=False, bodies=1, padding="everywhere", dim=0
@@ -31,7 +27,7 @@ def get_config(variant: str = "full"):
     config.train.epochs = 102  # 15,000 steps of NTU-60's xview
     see_whole_clips(config)
     if variant == "small":
-        small["set_pace"](config)
+        small.set_pace(config)
         config.whole_view.downsample = "linear"
         config.encoder.width = 64
         config.optim.update(learning_rate=1e-3, milestones=())  # adam.decay_steps instead

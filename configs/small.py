@@ -12,17 +12,14 @@ The paper's run has 280,000 steps. What a long run can afford (a slow key encode
 low temperature) keeps a short one from learning.
 """
 
-import runpy
-from pathlib import Path
-
-default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+from halp_jax.configs import default
 
 VARIANTS = ("halp", "moco", "cmd", "halp_cmd")
 
 
 def get_config(variant: str = "halp"):
-    default["split_variant"](variant, VARIANTS)
-    config = default["get_config"]()
+    default.split_variant(variant, VARIANTS)
+    config = default.get_config()
     set_bigru(config)
     config.streams = ("joint", "motion", "bone")
     config.halp.mu = 1.0 if "halp" in variant else 0.0

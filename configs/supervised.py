@@ -7,14 +7,11 @@ For an encoder that another method has trained use `evaluate --protocol=finetune
 the accuracy on the test clips. Here kNN watches the features.
 """
 
-import runpy
-from pathlib import Path
-
-default = runpy.run_path(str(Path(__file__).with_name("default.py")))
+from halp_jax.configs import default
 
 
 def get_config():
-    config = default["get_config"]("supervised")
+    config = default.get_config("supervised")
     config.views.crop = (0.5, 1.0)
     config.optim.learning_rate, config.optim.weight_decay = 0.01, 0.0
     config.optim.milestones = (50, 70)

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 
 from halp_jax import datasets
 from halp_jax.errors import UserError
-from halp_jax.methods import moco, released_stgcn, torch_names, torch_state
+from halp_jax.methods import moco, torch_names, torch_state, torch_stgcn
 from halp_jax.options import CONFIGS, make_parser, names_config_file, parse_config, run_command
 from halp_jax.skeletons.augment import STREAMS
 from halp_jax.skeletons.layout import describe_layout
@@ -62,7 +62,7 @@ def import_file(args: argparse.Namespace, options: list[str]) -> str:
     if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
         raise UserError(f"{workdir} exists; choose another --workdir")
     content = torch_files.read_file(source)
-    if released_stgcn.is_stgcn(content.arrays):
+    if torch_stgcn.is_stgcn(content.arrays):
         return import_stgcn(args, options, content)
     with naming(source):
         sizes = torch_names.read_sizes(content.arrays)
@@ -105,7 +105,7 @@ def import_stgcn(args: argparse.Namespace, options: list[str], content: Content)
     """The same of a file of AimCLR, SkeletonCLR or CrosSCLR."""
     workdir, source = Path(args.workdir).expanduser(), Path(args.source).expanduser()
     with naming(source):
-        sizes = released_stgcn.read_sizes(content.arrays)
+        sizes = torch_stgcn.read_sizes(content.arrays)
         layout = torch_state.find_layout(6 * sizes.joints, args.layout)
     if not names_config_file(options):
         name = "crossclr" if len(sizes.streams) > 1 else "aimclr"
@@ -113,10 +113,10 @@ def import_stgcn(args: argparse.Namespace, options: list[str], content: Content)
     config = parse_config(options)
     config.unlock()
     config.data.dir = config.data.dir or ""
-    released_stgcn.fit_config(config, sizes, args.stream)
+    torch_stgcn.fit_config(config, sizes, args.stream)
     with torch_files.appear(workdir) as folder:
         with naming(source):
-            state = released_stgcn.to_state(content.arrays, config, layout)
+            state = torch_stgcn.to_state(content.arrays, config, layout)
         info = {"layout": describe_layout(layout), "normalize": "none"}
         write_run(folder, config, state, info)
     return (
@@ -230,7 +230,7 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
     info = checkpoint.load_info(args.workdir, step)
     if is_stgcn:
         layout = restore_layout(info["layout"])
-        content = Content(released_stgcn.from_state(state, config, layout), bare=True)
+        content = Content(torch_stgcn.from_state(state, config, layout), bare=True)
     else:
         content = make_content(state, step, config, info)
     torch_files.write_file(path, content)

@@ -15,12 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from halp_jax import datasets
 from halp_jax.errors import UserError
 from halp_jax.evaluation.result_files import ENCODERS
-from halp_jax.inspect import anchors, graph_plots, maps, page, plot_sphere, plots
+from halp_jax.inspect import anchors, graph_plots, maps, page, plots, plots3d
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons import plot
 from halp_jax.training import checkpoint, checks
@@ -53,27 +51,19 @@ def plot_pictures(workdir: Path, part: str) -> list[Path]:
     """Twelve clips or graphs, their positives, the walk of the first, and a map of all embeddings."""
     run = anchors.open_run(workdir, part=part)
     chosen = anchors.choose_clips(run, 12)
-    drawn = [anchors.plot_positives(run, c, "geodesic", count=8, seed=c) for c in chosen]
-    points, kept, selected = (
-        np.stack([getattr(each, name) for each in drawn]) for name in ("points", "kept", "selected")
-    )
     if run.unit == "graph":
         samples = graph_plots.plot_graphs(run.dataset, run.clips[chosen].tolist())
     else:
         clips, names = anchors.read_clips(run, chosen), [run.names[c] for c in chosen]
         rate = float(run.dataset.metadata.get("fps") or 0)
         samples = plot.plot_grid(clips, names, run.dataset.layout, rate=rate)
-    sphere = plot_sphere.plot_sphere(
-        run.anchors[chosen], run.prototypes, points, kept, selected,
-        title=f"hallucinated positives of {len(chosen)} {run.unit}s",
-    )  # fmt: skip
     figures = {
         f"{run.unit}s": samples,
-        "positives": sphere,
+        "positives": plots3d.plot_scene_flat(plots3d.project_sphere(run, chosen, "geodesic")),
         "walk": plots.plot_walk(run, anchors.walk(run, chosen[0], solver="geodesic")),
         "map": maps.plot_map(run),
     }
-    return [page.save(figure, workdir / f"{name}.png")[0] for name, figure in figures.items()]
+    return [page.save(figure, workdir / f"{name}.png") for name, figure in figures.items()]
 
 
 def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
@@ -98,7 +88,7 @@ def run_clips(workdir: Path, variant: str, overrides: Sequence[str]) -> None:
         options = ("--format=synthetic", f"--clips={NUM_CLIPS}", f"--out={clips}")
         command = ("-m", "halp_jax.prepare", *options)
         type_out(*command)
-        # A process of its own: prepare reads flags and starts workers of its own.
+        # A process of its own: its workers start from it, and need not import what the demo does.
         subprocess.run([sys.executable, *command], check=True)
     where, data = f"--workdir={workdir}", f"--config.data.dir={clips}"
     if variant == "halp":

@@ -106,7 +106,7 @@ def read_clips(
     """
     format = format or datasets.guess_format(path)
     if format == "npy":
-        options = {"layout": layout.name} | dict(options)
+        options = {"layout": layout} | dict(options)
     source = datasets.open_source(format, path, **options)
     if to_apply:
         normalization.check_files(source.normalized, path, to_apply)

@@ -76,14 +76,10 @@ plots.plot_solvers(run, drawn)
 # %% [markdown]
 # ## On the sphere
 #
-# First many anchors, on the three main directions; the title says how much of the sphere that shows. Then
-# one walk with nothing left out: the sphere through the clip, $P^*$ and $P_{sel}$.
+# Six anchors, on the three main directions; the title says how much of the sphere that shows.
 
 # %%
 plots3d.plot_scene(plots3d.project_sphere(run, clips[:12:2], "pairwise"))
-
-# %%
-plots3d.plot_scene_flat(plots3d.cut_sphere(run, clips[11], path.selected, "pairwise", count=300))
 
 # %% [markdown]
 # ## Do positives keep their class?

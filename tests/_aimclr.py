@@ -12,13 +12,12 @@ from _released import clips, full_length, relative_error
 
 from halp_jax import methods
 from halp_jax.core.hallucinate import halp_loss
-from halp_jax.core.queue import MemoryQueue
-from halp_jax.methods import base, streams, torch_stgcn
+from halp_jax.methods import base, streams, torch_names, torch_stgcn
 from halp_jax.methods.base import AXIS, Spec, TrainState
 from halp_jax.skeletons.layout import NTU25
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-ENDINGS = {"joint": "", "motion": "_motion", "bone": "_bone"}
+ENDINGS = torch_names.ENDINGS
 QUICKLY = {"xla_backend_optimization_level": 0}  # compiles in a quarter of the time
 PLACES, STATISTICS = torch_stgcn.list_parameters(), torch_stgcn.list_statistics()
 
@@ -70,22 +69,13 @@ def recorded_state(arrays, c, epoch, shared=False):
     if any(name.startswith("momentum_before/") for name in arrays):
         before = {k.removeprefix("momentum_before/"): v for k, v in arrays.items()}
         momentum = read_params(before, "encoder_q", names, shared)
-    count = jnp.int32(epoch - 1)
-    opt_state = tuple(
-        s._replace(trace=momentum) if isinstance(s, optax.TraceState)
-        else s._replace(count=count) if "count" in s._fields else s
-        for s in optimizer.init(params)
-    )  # fmt: skip
-    queue = MemoryQueue(
-        jnp.stack([jnp.asarray(arrays[f"queue{ENDINGS[n]}"].T) for n in names]),
-        jnp.stack([jnp.int32(arrays[f"queue_ptr{ENDINGS[n]}"][0]) for n in names]),
-        jnp.full(len(names), 200, jnp.int32),
-    )
+    opt_state = torch_names.fill_optimizer(optimizer, params, epoch - 1, momentum)
     extra = {
         "batch_stats": stats, "key_params": key_params, "key_batch_stats": key_stats,
-        "queue": queue, "prototypes": jnp.zeros((len(names), c.halp.num_prototypes, 16)),
+        "queue": torch_names.read_queue(arrays, [ENDINGS[n] for n in names], 200),
+        "prototypes": jnp.zeros((len(names), c.halp.num_prototypes, 16)),
     }  # fmt: skip
-    return TrainState(count, params, opt_state, extra)
+    return TrainState(jnp.int32(epoch - 1), params, opt_state, extra)
 
 
 def make_views(c, *arrays):

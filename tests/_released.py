@@ -8,6 +8,8 @@ import pytest
 
 from configs import default
 from halp_jax.core import hallucinate
+from halp_jax.methods import torch_names
+from halp_jax.methods.torch_names import read_tree
 
 NUM_LAYERS = 3
 
@@ -19,38 +21,8 @@ def mark_long(names, but: str) -> list:
 
 def from_torch(arrays: dict[str, np.ndarray], prefix: str) -> tuple[dict, dict]:
     """(params, batch_stats) of an encoder, without the stream axis, from `prefix` + torch names."""
-    params = {}
-    for i in range(NUM_LAYERS):
-
-        def both(name, i=i):
-            pair = [arrays[f"{prefix}encoder.gru.{name}_l{i}{end}"] for end in ("", "_reverse")]
-            return jnp.stack([jnp.asarray(a.T) for a in pair])
-
-        params[f"layer{i}"] = {
-            "w_ih": both("weight_ih"),
-            "w_hh": both("weight_hh"),
-            "b_ih": both("bias_ih"),
-            "b_hh": both("bias_hh"),
-        }
-    dense = {}
-    for ours, theirs in (("hidden", "fc.0"), ("out", "fc.2")):
-        dense[ours] = {
-            "kernel": jnp.asarray(arrays[f"{prefix}{theirs}.weight"].T),
-            "bias": jnp.asarray(arrays[f"{prefix}{theirs}.bias"]),
-        }
-    params["head"] = dense
-    norm = f"{prefix}input_norm."
-    params["input_norm"] = {
-        "scale": jnp.asarray(arrays[norm + "weight"]),
-        "bias": jnp.asarray(arrays[norm + "bias"]),
-    }
-    stats = {}
-    if norm + "running_mean" in arrays:
-        stats["input_norm"] = {
-            "mean": jnp.asarray(arrays[norm + "running_mean"]),
-            "var": jnp.asarray(arrays[norm + "running_var"]),
-        }
-    return params, stats
+    places = torch_names.list_parameters(NUM_LAYERS), torch_names.STATISTICS
+    return jax.tree.map(jnp.asarray, tuple(read_tree(arrays, prefix, each) for each in places))
 
 
 def clips(arrays: np.ndarray) -> jnp.ndarray:

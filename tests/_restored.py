@@ -1,7 +1,6 @@
 """Recorded steps of P&C: torch's arrays as our trees and back, and one step of ours."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +8,20 @@ import numpy as np
 from _released import relative_error
 
 from halp_jax import methods
-from halp_jax.methods import base
+from halp_jax.methods import base, torch_names
 from halp_jax.methods.base import AXIS, Spec, TrainState
 from halp_jax.skeletons.layout import NTU25
 
 QUICKLY = {"xla_backend_optimization_level": 0}
-GATES = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
+GATES = torch_names.GRU
 
 
-class Place(NamedTuple):
+MATRIX = torch_names.Form(*[lambda a: a.T if a.ndim == 2 else a] * 2)
+
+
+def Place(name, path, row=None):
     """Where one of torch's arrays is in our tree: row `row` of a leaf, if it has one."""
-
-    name: str
-    path: tuple[str, ...]
-    row: int | None = None
+    return torch_names.Place(name, path, MATRIX, row)
 
 
 def list_bigru(prefix, num_layers):
@@ -36,31 +35,13 @@ def list_bigru(prefix, num_layers):
 
 def read_tree(arrays, prefix, places):
     """Our tree of torch's arrays, without the axis of streams."""
-    tree, rows = {}, {}
-    for place in places:
-        array = np.asarray(arrays[prefix + place.name], np.float32)
-        array = array.T if array.ndim == 2 else array
-        holder = tree
-        for name in place.path[:-1]:
-            holder = holder.setdefault(name, {})
-        if place.row is not None:
-            array = np.stack([*rows.get(place.path, ()), array])
-            rows[place.path] = array
-        holder[place.path[-1]] = array
-    return jax.tree.map(jnp.asarray, tree)
+    tree = torch_names.read_tree(arrays, prefix, places)
+    return jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), tree)
 
 
 def write_tree(tree, places):
     """Our tree, of one stream, as torch's arrays."""
-    arrays = {}
-    for place in places:
-        leaf = tree
-        for name in place.path:
-            leaf = leaf[name]
-        leaf = np.asarray(leaf)[0]
-        leaf = leaf if place.row is None else leaf[place.row]
-        arrays[place.name] = leaf.T if leaf.ndim == 2 else leaf
-    return arrays
+    return torch_names.write_tree(jax.tree.map(lambda leaf: leaf[0], tree), "", places)
 
 
 def make_layout(joints, bodies=1):

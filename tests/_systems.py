@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 from _released import NUM_LAYERS
 
-from halp_jax.methods.torch_stgcn import DENSE, POINTWISE, TIME, Place, read_tree, write_tree
+from halp_jax.methods import torch_names
+from halp_jax.methods.torch_names import DENSE, Place, read_tree, write_tree
+from halp_jax.methods.torch_stgcn import POINTWISE, TIME
 
 PARTS = 3
 HEAD = [
@@ -17,17 +19,13 @@ GRU = [
     *(
         Place(f"encoder.gru.{theirs}_l{i}{end}", (f"layer{i}", ours, str(j)), DENSE)
         for i in range(NUM_LAYERS)
-        for theirs, ours in (
-            ("weight_ih", "w_ih"), ("weight_hh", "w_hh"), ("bias_ih", "b_ih"), ("bias_hh", "b_hh"),
-        )
+        for theirs, ours in torch_names.GRU.items()
         for j, end in enumerate(("", "_reverse"))
     ),
 ]  # fmt: skip
 LSTM = [
     Place(f"bi_lstm.{theirs}_l0", (ours,), DENSE)
-    for theirs, ours in (
-        ("weight_ih", "w_ih"), ("weight_hh", "w_hh"), ("bias_ih", "b_ih"), ("bias_hh", "b_hh"),
-    )
+    for theirs, ours in torch_names.GRU.items()
 ]  # fmt: skip
 NORMS = {"data_bn": ("input_norm",)}
 for _i in range(10):

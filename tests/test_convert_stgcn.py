@@ -8,7 +8,7 @@ from _aimclr import config
 
 from halp_jax import convert
 from halp_jax.errors import UserError
-from halp_jax.methods import released_stgcn
+from halp_jax.methods import torch_stgcn
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint
 
@@ -39,13 +39,13 @@ def compare(written, arrays, step, passes):
 def test_every_number_comes_in_and_goes_out(golden, name):
     arrays = whole(golden, name)
     c = config("aimclr" if name == "state" else "crossclr")
-    sizes = released_stgcn.read_sizes(arrays)
-    released_stgcn.fit_config(c, sizes, None)
+    sizes = torch_stgcn.read_sizes(arrays)
+    torch_stgcn.fit_config(c, sizes, None)
     assert sizes[1:] == (25, 4, 32, 16, 64, name == "state_cross")
     assert len(c.streams) == (1 if name == "state" else 3)
-    state = released_stgcn.to_state(arrays, c, NTU25)
+    state = torch_stgcn.to_state(arrays, c, NTU25)
     assert int(state.step) == int(arrays.get("encoder_k.data_bn.num_batches_tracked", 0))
-    written = released_stgcn.from_state(state, c, NTU25)
+    written = torch_stgcn.from_state(state, c, NTU25)
     compare(written, arrays, int(state.step), 2 if name == "state" else 1)
     wanted = golden("aimclr/graph")["ntu-rgb+d/spatial"]
     np.testing.assert_allclose(written["encoder_q.A"], wanted, atol=1e-7)
@@ -59,9 +59,9 @@ def test_a_file_without_an_array_is_refused(golden, damage):
     else:
         arrays[name] = arrays[name][:, :3]
     c = config()
-    released_stgcn.fit_config(c, released_stgcn.read_sizes(arrays), None)
+    torch_stgcn.fit_config(c, torch_stgcn.read_sizes(arrays), None)
     with pytest.raises(UserError, match=re.escape(name)):
-        released_stgcn.to_state(arrays, c, NTU25)
+        torch_stgcn.to_state(arrays, c, NTU25)
 
 
 def test_the_command_reads_and_writes_bare_state_dicts(golden, tmp_path):

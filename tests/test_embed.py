@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from _clips import make_state, tiny_config
 from _files import annotation, poses, write_pyskl, write_skeleton
-from _formats import write_aimclr, write_folder, write_nwucla
+from _formats import HAND, write_aimclr, write_folder, write_nwucla
 
 from halp_jax import datasets, embed, evaluate
 from halp_jax.errors import UserError
 from halp_jax.evaluation import finetune_run, linear
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, with_bodies
+from halp_jax.skeletons.layout_file import parse_layout
 from halp_jax.training import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -345,3 +346,10 @@ def test_a_skeleton_file_takes_the_joints_of_the_encoder(tmp_path):
     np.testing.assert_array_equal(fewer.frames, whole.frames[:, :, [0, 1, 20, *range(3, 20)]])
     with pytest.raises(UserError, match="coco17"):
         embed.read_clips(path, None, {}, COCO17)
+
+
+def test_arrays_have_the_joints_of_the_encoder_where_its_layout_is_ones_own(tmp_path):
+    hand = parse_layout(HAND, "hand.json")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(5, 1, 6, 3)))
+    (clip,) = embed.read_clips(tmp_path / "a.npy", None, {}, hand)
+    assert clip.frames.shape == (5, hand.bodies, 6, 3)

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _released import relative_error
+from ml_collections import ConfigDict
 
+from halp_jax.methods import normal_view
 from halp_jax.skeletons import extreme, turned
 from halp_jax.skeletons.augment import transform
 from halp_jax.skeletons.layout import KINECT20, NTU25
 
-NORMAL, EXTREME = extreme.NormalSettings(), extreme.ExtremeSettings()
+SETTINGS = normal_view.default_config()
 REAL = Path(__file__).parents[2] / "shared" / "golden_aimclr" / "prep_ntu.npz"
 
 
@@ -75,20 +77,19 @@ def test_whole_views_of_the_feeder_replayed(golden, item, view):
     assert relative_error(clip, ours(g["out"])) < 2e-6
 
 
-STILL = dict.fromkeys(EXTREME._fields, 0.0)
+STILL = dict.fromkeys(SETTINGS.extreme_view, 0.0)
 
 
 @functools.cache
 def compile_views(count=400):
     """-> (clip, views(settings)): extreme views of a clip that neither shear nor crop changes."""
     clip = jnp.asarray(np.random.default_rng(0).normal(size=(30, 2, 25, 3)), jnp.float32)
-    plain = NORMAL._replace(pad_ratio=0, shear=0.0)
+    plain = ConfigDict({"pad_ratio": 0, "shear": 0.0})
     keys = jax.random.split(jax.random.key(0), count)
 
     @jax.jit
     def draw(settings):
-        settings = extreme.ExtremeSettings(**settings)
-        settings = settings._replace(flip_mirrors=False, blur_normalized=False)
+        settings = ConfigDict(settings | {"flip_mirrors": False, "blur_normalized": False})
         return jax.vmap(lambda k: extreme.extreme_view(k, clip, plain, settings, NTU25))(keys)
 
     return np.asarray(clip), draw

@@ -38,7 +38,6 @@ from halp_jax.datasets.npy import Rows
 from halp_jax.datasets.pyskl import BEST_BODIES
 from halp_jax.datasets.read_pool import Reading, read_item
 from halp_jax.errors import UserError
-from halp_jax.skeletons import layout as layouts
 from halp_jax.skeletons.layout import COCO17, NTU25, OPENPOSE18
 from halp_jax.skeletons.layout_file import find_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
@@ -620,7 +619,7 @@ def test_folder_rows_that_are_damaged_do_not_stop_the_others(tmp_path, row, reas
     assert "\n" not in str(error.value)
 
 
-def test_a_layout_of_ones_own_travels_with_the_data_set(tmp_path, monkeypatch):
+def test_a_layout_of_ones_own_travels_with_the_data_set(tmp_path):
     format, path, options = make_hands(tmp_path)
     hand = find_layout(options["layout"])
     assert hand.spine == (0, 3) and hand.centre == 0 and hand.left == ()
@@ -630,8 +629,7 @@ def test_a_layout_of_ones_own_travels_with_the_data_set(tmp_path, monkeypatch):
     assert export.main([f"--data={packed}", "--format=pyskl", f"--out={pickled}"]) == 0
     for opened in (lambda: open_dataset(prepared.path), lambda: open_dataset(packed),
                    lambda: open_source("pyskl", pickled)):  # fmt: skip
-        monkeypatch.setattr(layouts, "_own", {})  # as in a new process
-        assert opened().layout == hand and layouts.get_layout("hand6") == hand
+        assert opened().layout == hand
     metadata = prepared.metadata | {"layout": hand.name}
     assert metadata["layout"] == "hand6" and prepared.metadata["layout"]["joints"][0] == "wrist"
     own = from_arrays(make_clips(2, 1, 6), None, layout=hand)
@@ -772,8 +770,6 @@ def test_npz_goes_out_and_comes_in_the_same(tmp_path, layout):
         assert clip.label == dataset.labels[number]
     splits = source.splits([clip.info for clip in clips])
     assert len(splits["xsub"]["train"]) == 4 and len(splits["xsub"]["test"]) == 2
-    before = out.read_bytes()
-    assert export.main([*command, "--overwrite"]) == 0 and out.read_bytes() == before
 
 
 def test_export_says_what_is_wrong_and_leaves_nothing(tmp_path, capsys, monkeypatch):

@@ -24,7 +24,7 @@ from halp_jax.core.sphere import normalize
 from halp_jax.encoders import bigru
 from halp_jax.encoders.bigru import flatten_clips
 from halp_jax.encoders.decoder import FrameDecoder
-from halp_jax.methods import adam, ms2l
+from halp_jax.methods import ms2l, optim
 from halp_jax.skeletons.augment import hide_end, permute_segments
 
 LAYOUT = make_layout(10)
@@ -129,7 +129,7 @@ def test_losses_and_clipped_gradients(golden, step):
     for name, part in {"encoder": encoder, **grads["heads"]}.items():
         norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(part)))
         assert relative_error(norm, g[f"grad_norm/{name}"]) < 1e-5, name
-    clipped, _ = jax.jit(adam.clip_modules(10.0).update)(grads, optax.EmptyState())
+    clipped, _ = jax.jit(optim.clip_modules(10.0).update)(grads, optax.EmptyState())
     clipped = write_tree(clipped, PLACES)
     compare(clipped, g, "clipped_grad/", 1e-4, [NO_GRADIENT])
     for head in ("contrast", "jigsaw"):

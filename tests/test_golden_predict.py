@@ -26,7 +26,7 @@ from halp_jax.encoders import bigru
 from halp_jax.encoders.decoder import CodeDecoder
 from halp_jax.methods import predict
 from halp_jax.methods.base import AXIS, Spec
-from halp_jax.skeletons import minmax
+from halp_jax.skeletons import turned
 from halp_jax.skeletons.layout import NTU25
 
 LAYOUT = make_layout(10)
@@ -68,13 +68,13 @@ def test_a_clip_is_prepared_as_recorded(golden):
         raw = g[f"prep{number}/raw"].reshape(-1, 1, 25, 3).astype(np.float32)
         length = len(raw)
         clip = jnp.asarray(np.pad(raw, ((0, 140 - length), (0, 0), (0, 0), (0, 0))))
-        turned = minmax.turn_by_first(clip, NTU25)[:length]
+        found = turned.turn_by_first(clip, NTU25)[:length]
         wanted = g[f"prep{number}/view_invariant"].reshape(-1, 1, 25, 3)
-        assert relative_error(turned, wanted) < 1e-6
-        scaled = minmax.scale_axes(minmax.turn_by_first(clip, NTU25), length)[:length]
+        assert relative_error(found, wanted) < 1e-6
+        scaled = turned.scale_axes(turned.turn_by_first(clip, NTU25), length)[:length]
         wanted = g[f"prep{number}/minmax"].reshape(-1, 1, 25, 3)
         assert relative_error(scaled, wanted) < 1e-6
-        found = minmax.prepare_clip(clip, NTU25)
+        found = turned.prepare_scaled(clip, NTU25)
         wanted = g[f"prep{number}/downsampled50"].reshape(-1, 1, 25, 3)
         assert relative_error(found[: len(wanted)], wanted) < 1e-6
         assert not np.any(found[len(wanted) :])

@@ -19,11 +19,11 @@ from _steps import change, create_state, encode, run_update, split_views
 
 from halp_jax.core import distill
 from halp_jax.core.hallucinate import halp_loss
-from halp_jax.core.queue import MemoryQueue
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.bigru import make_encoder
 from halp_jax.evaluation.streams import select
 from halp_jax.methods.base import TrainState
+from halp_jax.methods.torch_names import read_queue
 
 STREAMS = ("joint", "motion", "bone")
 ENDINGS = ("", "_motion", "_bone")  # of the released names, in the order of STREAMS
@@ -57,17 +57,12 @@ def recorded_state(golden, c) -> TrainState:
     params, stats = from_torch_streams(arrays, "encoder_q")
     key_params, key_stats = from_torch_streams(arrays, "encoder_k")
     state = jax.jit(lambda: create_state(c))()
-    heads = jnp.array([arrays[f"queue_ptr{e}"][0] for e in ENDINGS], jnp.int32)
     return change(
         state.replace(params=params),
         batch_stats=stats,
         key_params=key_params,
         key_batch_stats=key_stats,
-        queue=MemoryQueue(
-            keys=jnp.stack([jnp.asarray(arrays[f"queue{e}"].T) for e in ENDINGS]),
-            head=heads,
-            pushed=heads,
-        ),
+        queue=jax.tree.map(jnp.asarray, read_queue(arrays, ENDINGS, 0)),
         prototypes=jnp.stack([jnp.asarray(arrays[f"prototypes_{e}"]) for e in "jmb"]),
     )
 

@@ -18,7 +18,7 @@ from halp_jax.core.queue import MemoryQueue
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders import agcn, bigru, lstm
 from halp_jax.methods import ascal_view, keys
-from halp_jax.skeletons import extreme, parts
+from halp_jax.skeletons import extreme
 from halp_jax.skeletons.augment import transform
 from halp_jax.skeletons.layout import NTU25
 
@@ -110,8 +110,8 @@ def test_each_part_of_the_views_of_ascal_is_the_released_one(golden):
         for axis, angle in enumerate((17.0, 5.5, 29.0))
     } | {
         "shear": transform(clip, shear_matrix(six).T),
-        "cutout": parts.cut_out(clip, joints, frames),
-        "subtract_joint1": parts.minus_joint(clip, 1),
+        "cutout": extreme.cut_out(clip, joints, frames),
+        "subtract_joint1": extreme.minus_joint(clip, 1),
         "axis_mask_1": extreme.zero_axis(clip, 1),
         "blur": extreme.blur(clip, jnp.float32(g["aug/blur_sigma"])),
     }  # fmt: skip
@@ -125,13 +125,12 @@ def test_the_view_of_ascal_with_its_recorded_draws(golden, monkeypatch):
     config = ascal_configs.get_config("ntu60_xview")
     config.views.num_frames = 40
     chance, *six = g["aug/pipeline_draws"]
-    monkeypatch.setattr(parts, "random_shear", lambda key, size: shear_matrix(six))
+    monkeypatch.setattr(extreme, "random_shear", lambda key, size: shear_matrix(six))
     clip = ascal_view.take_frames(config, clips(g["aug/clip"][None])[0], jnp.int32(60))
-    settings = ascal_view.read_settings(config)
     key = jax.random.key(0)
     with monkeypatch.context() as draws:
         draws.setattr(jax.random, "uniform", lambda key: jnp.float32(chance))
-        found = parts.compose(key, clip, config.ascal_view.parts, settings)
+        found = extreme.compose(key, clip, config.ascal_view)
     assert relative_error(found, clips(g["aug/pipeline"][None])[0]) < 1e-5
 
 

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import matplotlib.style
 import numpy as np
 import pytest
 from _steps import change, create_state
@@ -75,6 +76,13 @@ def trained(tmp_path_factory):
     return workdir
 
 
+def with_halp(run, draw, lam):
+    """The run with other settings of HaLP."""
+    config = run.config.copy_and_resolve_references()
+    config.halp.draw, config.halp.lam = draw, lam
+    return run._replace(config=config)
+
+
 def ink(figure):
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
@@ -94,8 +102,9 @@ def test_a_run_is_opened_once_and_shows_its_keys(trained):
 
 
 def test_a_walk_ends_at_t_star_where_a_rival_ties(run):
+    run = with_halp(run, "slide", 0.5)
     for clip in (0, 13, 39):
-        path = anchors.walk(run, clip, solver="geodesic", lam=0.5, draw="slide", count=201)
+        path = anchors.walk(run, clip, solver="geodesic", count=201)
         np.testing.assert_allclose(np.linalg.norm(path.points, axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(path.points[0], run.anchors[clip], atol=1e-5)
         np.testing.assert_allclose(path.points[-1], run.prototypes[path.selected], atol=1e-5)
@@ -112,9 +121,8 @@ def test_a_walk_ends_at_t_star_where_a_rival_ties(run):
 
 
 def test_positives_under_every_solver(run):
-    pairwise, geodesic, sphere = (
-        anchors.plot_positives(run, 5, s, draw="released", lam=1.0) for s in anchors.SOLVERS
-    )
+    run = with_halp(run, "released", 1.0)
+    pairwise, geodesic, sphere = (anchors.plot_positives(run, 5, s) for s in anchors.SOLVERS)
     np.testing.assert_array_equal(pairwise.selected, geodesic.selected)  # one seed, one draw
     assert (geodesic.t_star <= pairwise.t_star + 1e-6).all()
     assert (geodesic.rank == 1).all() and (sphere.rank == 1).all()
@@ -136,8 +144,6 @@ def test_refusals_say_what_there_is(run):
         anchors.walk(run, 0, selected=anchors.walk(run, 0).nearest)
     with pytest.raises(UserError, match="one of pairwise, geodesic, sphere"):
         anchors.walk(run, 0, solver="straight")
-    with pytest.raises(UserError, match="the solver 'sphere' walks to no prototype"):
-        plots3d.cut_sphere(run, 0, solver="sphere")
 
 
 def test_choose_clips_goes_round_the_classes(run):
@@ -158,9 +164,8 @@ def test_clips_come_back_in_the_order_asked(run):
 def test_landing_is_what_the_points_themselves_say(run, solver):
     """Nearest clips from tables against those of points that are written down, one fixed share."""
     (found,) = classes.keep_along(run, solver, (0.7,), num_positives=30)
-    r = [anchors.plot_positives(run, c, solver, lam=1.0, count=2) for c in range(40)]
     own = []
-    for clip, drawn in enumerate(r):
+    for clip in range(40):
         home = int((run.prototypes @ run.anchors[clip]).argmax())
         targets = range(8) if solver != "sphere" else [home]
         for target in targets:
@@ -172,7 +177,6 @@ def test_landing_is_what_the_points_themselves_say(run, solver):
             place, _ = anchors.find_neighbours(run, point[None].astype(np.float32), clip)
             kept = (run.prototypes @ point).argmax() == home
             own.append((run.labels[place[0]] == run.labels[clip], kept or solver != "pairwise"))
-        assert drawn.t.max() <= 1
     own = np.array(own)
     # All targets once against 30 draws of them for each of 40 anchors: a sampling error of 1 %.
     assert found.share == pytest.approx(own[own[:, 1], 0].mean(), abs=0.04)
@@ -192,7 +196,6 @@ def test_keep_class_and_the_figures_beside_it(run):
         assert r.floor == pytest.approx(0.25, abs=0.03)  # four classes of one size
         np.testing.assert_allclose(r.matrix.sum(1), 1)
         assert r.share == pytest.approx(np.trace(r.matrix) / 4, abs=0.03)
-        assert r.at_anchor == classes.share_at_anchor(run)
 
 
 def test_positives_at_the_anchor_are_the_anchor(run):
@@ -258,29 +261,13 @@ def test_no_words_of_the_walk_are_cut_or_overlap(run):
 
 
 def test_a_dark_page_stays_dark_in_its_files(run, tmp_path):
-    with page.page(dark=True):
+    with matplotlib.style.context("dark_background"):
         figure = maps.plot_map(run)
-    names = [path.name for path in page.save(figure, tmp_path / "map")]
-    assert names == ["map.png", "map.pdf"]
-    assert (tmp_path / "map.pdf").read_bytes()[:4] == b"%PDF"
+    page.save(figure, tmp_path / "new" / "map.png")
     from PIL import Image
 
-    pixels = np.asarray(Image.open(tmp_path / "map.png").convert("L"))
+    pixels = np.asarray(Image.open(tmp_path / "new" / "map.png").convert("L"))
     assert np.median(pixels) < 60 and pixels.max() > 150
-
-
-def test_the_cut_through_the_sphere_is_exact(run):
-    scene = plots3d.cut_sphere(run, 5, solver="geodesic", count=40)
-    on_it = np.concatenate([scene.anchors, scene.prototypes[scene.exact], scene.positives])
-    np.testing.assert_allclose(np.linalg.norm(on_it, axis=1), 1, atol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(scene.arcs[0], axis=1), 1, atol=1e-4)
-    home = (run.prototypes @ run.anchors[5]).argmax()
-    assert scene.exact.sum() == 2 and scene.exact[home]
-    angle = scene.anchors[0] @ scene.prototypes[home]
-    assert angle == pytest.approx(run.anchors[5] @ run.prototypes[home], abs=1e-5)
-    assert 0 < len(scene.positives) < 40
-    assert "exact angles" in plots3d.describe(scene)
-    assert ink(plots3d.plot_scene_flat(scene)) > 0.005
 
 
 def test_the_projection_says_how_much_it_shows(run):

@@ -9,7 +9,6 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 
 from halp_jax.errors import UserError
-from halp_jax.inspect import plot_sphere
 from halp_jax.skeletons import plot, synthetic
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25
 from halp_jax.skeletons.normalize import normalize_clip
@@ -29,7 +28,7 @@ def skeletons(figure):
 
 
 def plot_strip(frames, layout, count=8, title="", **options):
-    return plot.plot_grid([frames], [title], layout, count, columns=1, **options)
+    return plot.plot_grid([frames], [title], layout, count, **options)
 
 
 def ink(figure):
@@ -142,7 +141,7 @@ def test_a_joint_that_is_thrown_far_does_not_make_a_page_of_a_mile():
     frames[2, 0, 7] = (1e6, 0, 0)
     frames[3] = 0.5  # all joints in one point
     for chosen in (frames, frames[3:]):
-        figure = plot_strip(chosen, NTU25, count=4, turn=0.0)
+        figure = plot_strip(chosen, NTU25, count=4)
         assert (figure.get_size_inches() < 40).all() and ink(figure) > 0
 
 
@@ -160,7 +159,7 @@ def test_grid_names_every_clip_and_labels_stay_apart():
 
 
 def test_missing_joints_and_bodies_are_not_drawn():
-    frames = synthetic.make_scene(0, WAVE).motion[:5].astype(np.float32) + 1
+    frames = synthetic.perform(0, WAVE)[0][:5].astype(np.float32) + 1
     whole = len(skeletons(plot_strip(frames, NTU25, count=1))[0][1].get_segments())
     frames[:, 0, 6] = 0  # a wrist: the bones on both of its sides go
     assert whole == 24
@@ -192,71 +191,10 @@ def test_what_cannot_be_drawn_is_refused_in_words(call, words):
         call()
 
 
-# --- the sphere -----------------------------------------------------------------------------
-
-
-def unit(points):
-    return points / np.linalg.norm(points, axis=-1, keepdims=True)
-
-
-@pytest.fixture
-def sphere_case():
-    """4 anchors, 9 prototypes in 6 dimensions, 5 positives each; every third one filtered out."""
-    rng = np.random.default_rng(2)
-    prototypes = unit(rng.normal(size=(9, 6)))
-    anchors = unit(prototypes[:4] + 0.3 * unit(rng.normal(size=(4, 6))))
-    selected = rng.integers(4, 9, (4, 5))
-    positives = unit(anchors[:, None] + 0.5 * prototypes[selected])
-    kept = np.arange(20).reshape(4, 5) % 3 > 0
-    return anchors, prototypes, positives, kept, selected
-
-
-def test_sphere_says_how_much_it_shows(sphere_case):
-    anchors, prototypes, _, kept, _ = sphere_case
-    figure = plot_sphere.plot_sphere(*sphere_case)
-    base = np.concatenate([anchors, prototypes])
-    variances = np.sort(np.linalg.eigvalsh(np.cov(base.T)))[::-1]
-    share = variances[:2].sum() / variances.sum()
-    title = figure.axes[0].get_title()
-    assert f"{share:.0%} of the spread" in title and f"{kept.sum()} of 20 kept" in title
-    assert figure.axes[0].get_xlabel() and figure.axes[0].get_ylabel()
-    assert ink(figure) > 0.01
-
-
-def test_sphere_draws_every_kept_and_filtered_positive(sphere_case):
-    figure = plot_sphere.plot_sphere(*sphere_case)
-    lines = figure.axes[0].lines
-    filtered = sum(len(line.get_xdata()) for line in lines if line.get_marker() == "x")
-    dots = sum(len(line.get_xdata()) for line in lines if line.get_markersize() == 5)
-    assert (filtered, dots) == (7, 13)
-    assert sum(line.get_marker() == "*" for line in lines) == 9
-
-
-def test_prototype_numbers_do_not_overlap():
-    rng = np.random.default_rng(0)
-    prototypes = unit(rng.normal(size=(1, 8)) + 0.4 * rng.normal(size=(20, 8)))
-    anchors = unit(prototypes[:2] + 0.1)
-    selected = np.full((2, 3), 7)
-    positives = unit(anchors[:, None] + 0.2 * prototypes[selected])
-    kept = np.ones((2, 3), bool)
-    figure = plot_sphere.plot_sphere(anchors, prototypes, positives, kept, selected)
-    figure.canvas.draw()
-    boxes = [super(type(t), t).get_window_extent() for t in figure.axes[0].texts]
-    assert len(boxes) == 20
-    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-
-
-def test_sphere_refuses_nan(sphere_case):
-    anchors, *others = sphere_case
-    with pytest.raises(UserError, match="NaN"):
-        plot_sphere.plot_sphere(anchors * np.nan, *others)
-
-
-def test_pictures_leave_pyplot_alone(sphere_case):
+def test_pictures_leave_pyplot_alone():
     import sys
 
     before = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
-    plot_sphere.plot_sphere(*sphere_case)
     plot_strip(synthetic.make_clip(0, WAVE), NTU25, count=1)
     after = "matplotlib.pyplot" in sys.modules and sys.modules["matplotlib.pyplot"].get_fignums()
     assert before == after

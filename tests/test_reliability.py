@@ -59,7 +59,9 @@ def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(tmp_
                 time.sleep(0.01)
             checkpoint.check(manager)
     said = str(failed.value)
-    assert re.search(r"cannot write a checkpoint to .*checkpoints \(.*File too large.*\)", said)
+    # Of orbax's threads one finds no room, another then misses the folder: either may be heard first.
+    reason = r"(File too large|orbax-checkpoint-tmp)"
+    assert re.search(rf"cannot write a checkpoint to .*checkpoints \(.*{reason}.*\)", said)
     assert "the newest good one is of step 10. Make room" in said and "\n" not in said
     time.sleep(0.5)  # threads of the save that failed clean up; a new process has none
     state, step, _ = restore(tmp_path)

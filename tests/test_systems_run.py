@@ -174,21 +174,6 @@ def test_its_encoder_can_be_fine_tuned(name):
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
-@pytest.mark.parametrize("encoder", ["agcn", "lstm", "transformer"])
-def test_moco_takes_the_encoders_of_the_others(encoder):
-    """Traced, not compiled."""
-    c, spec = tiny("isc:small"), Spec(NTU25, 1)
-    c.method, c.encoder.name = "moco", encoder
-    with c.unlocked():
-        c.cmd = methods.find_method(c).default_config().cmd
-    methods.find_method(c).check_config(c, spec)
-    state = jax.eval_shape(lambda: methods.create_state(c, spec))
-    step = jax.vmap(methods.make_train_step(c, spec), (None, 0), axis_name=AXIS, axis_size=1)
-    after, _ = jax.eval_shape(step, state, jax.tree.map(lambda x: x[None], make_batch(NTU25)))
-    assert jax.tree.structure(after) == jax.tree.structure(state)
-    assert ("w_hh" in state.params) == (encoder == "lstm")
-
-
 def test_features_of_isc_are_those_of_the_side_that_is_asked_for():
     """Traced, not compiled; both are side by side."""
     c, sizes = tiny("isc:small"), {}
@@ -273,18 +258,19 @@ def test_full_sizes_are_the_released_ones(name, encoder, heads):
         ("isc", "isc.graph", "gcn", "use one of bigru"),
         ("isc", "isc.feature", "all", "use one of sequence, graph, both"),
         ("isc", "encoder.agcn.width", 6, "make it a multiple of 4"),
-        (
-            "gltransformer",
-            "encoder.transformer.heads",
-            3,
-            "must divide encoder.transformer.width=2",
-        ),
+        ("gltransformer", "encoder.transformer.heads", 3, "must divide encoder.transformer.wid"),
         ("gltransformer", "encoder.transformer.drop_path", 1.0, "must lie in"),
         ("gltransformer", "encoder.name", "bigru", "use one of transformer"),
         ("gltransformer", "gltransformer.intervals", (5, 1), "in rising order"),
         ("gltransformer", "gltransformer.step", 0.0, "must be above 0"),
         ("gltransformer", "relative_view.up", "x", "use one of y, z"),
         ("gltransformer", "streams", ("bone",), "give"),
+        ("aimclr", "normal_view.prepare", "full", "use one of released, none"),
+        ("aimclr", "encoder.stgcn.dropout", 1.0, "must lie in"),
+        ("aimclr", "encoder.name", "gcn", "use one of bigru, stgcn"),
+        ("aimclr", "extreme_view.blur_probability", 1.5, "must lie in"),
+        ("aimclr", "aimclr.halp_on", "key", "use one of query, all"),
+        ("aimclr", "aimclr.mine_epoch", -1, "must be 0 or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(name, field, value, message):

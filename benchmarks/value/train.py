@@ -10,7 +10,6 @@ and so is what does not fit into --minutes.
 import argparse
 import functools
 import json
-import runpy
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +23,13 @@ import optax
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout will do, it need not be installed
 
 from benchmarks import _seeds  # noqa: E402
+from halp_jax.configs import small  # noqa: E402
 from halp_jax.core import hallucinate, sphere  # noqa: E402
 from halp_jax.datasets import open_dataset  # noqa: E402
 from halp_jax.evaluation.features import raw_features  # noqa: E402
 from halp_jax.methods import base, moco  # noqa: E402
 from halp_jax.skeletons import augment  # noqa: E402
 
-CONFIG = Path(__file__).parents[2] / "configs" / "small.py"
 STEPS = 3570  # HaLP comes on after a third of them
 CS, FOLDS = (0.001, 0.01, 0.1, 1.0), 5  # of the logistic regression
 RESULTS = "results.jsonl"
@@ -92,7 +91,7 @@ def make_method(row: str, config, spec):
 
 def make_config(row: str, args: argparse.Namespace):
     """The setting of a row. An epoch is one step here, so that all sets train for as many."""
-    config = runpy.run_path(str(CONFIG))["get_config"]()
+    config = small.get_config()
     config.streams = args.streams
     config.optim.milestones = (args.steps * 6 // 7,)
     config.halp.mu, config.halp.start_epoch = 1.0, args.start

@@ -171,7 +171,7 @@ OTHERS = [  # sections that only the configs of other methods have
         "aimclr",
         "crossclr",
         "whole_view",
-        "adam",
+        "optim",
         "predict",
         "ms2l",
         "isc",

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, read_fields
-from halp_jax.datasets.read_pool import NORMALIZERS, Repair, finish_clip
+from halp_jax.datasets.read_pool import Repair, check_normalize, finish_clip
 from halp_jax.datasets.source import count_overlap
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import describe_conversion
@@ -97,9 +97,7 @@ def from_arrays(
     own = to_layout(layout)
     layout = own if as_layout is None else to_layout(as_layout)
     converted = describe_conversion(own, layout)
-    if normalize not in NORMALIZERS:
-        known = ", ".join(NORMALIZERS)
-        raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
+    check_normalize(normalize)
     if not len(clips):
         raise UserError("there are no clips; give at least one array [time, bodies, joints, 3]")
     if labels is None:

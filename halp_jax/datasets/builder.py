@@ -25,7 +25,7 @@ from halp_jax.datasets.source import Source, count_overlap, number_splits
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.common import describe_conversion
-from halp_jax.skeletons.layout import Layout, describe_layout, is_known
+from halp_jax.skeletons.layout import Layout, describe_layout, find_known
 
 TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
@@ -78,9 +78,7 @@ def prepare_source(
         again = source.normalized == "upright" and layout.joints != source.layout.joints
         normalize = "none" if source.normalized and not again else "upright"
     kept = source.normalized if normalize == "none" else ""
-    if normalize not in read_pool.NORMALIZERS:
-        known = ", ".join(read_pool.NORMALIZERS)
-        raise UserError(f"normalisation {normalize!r} is not known; use one of {known}")
+    read_pool.check_normalize(normalize)
     if not source.items:
         raise UserError(f"the {source.format} source has no files to read; check its path")
     converted = describe_conversion(source.layout, layout)  # before any work: it may be impossible
@@ -95,7 +93,7 @@ def prepare_source(
         write_named(out, out.suffix, overwrite) if in_one else claim_folder(out, overwrite) as place
     ):
         told = check_skeleton(source, reading)
-        if normalize != "none" and not is_known(layout):
+        if normalize != "none" and find_known(layout.name) != layout:
             told |= read_pool.advise_spine(reading, source.items)
         frames: list[np.ndarray] = []
         if beam_runner:
@@ -148,21 +146,13 @@ def _describe_records(file: Path) -> dict[str, Any]:
     """The name of a TFRecord file, and bytes and CRC-32 of each record's data.
 
     TFRecords have a checksum of their own, a CRC-32C, which takes TensorFlow to look at.
-
-    Raises:
-        UserError: the last record does not end where the file does.
     """
-    sizes, checksums, position, end = [], [], 0, file.stat().st_size
+    sizes, checksums = [], []
     with open(file, "rb") as stream:
-        while position < end:
-            header = stream.read(prepared.HEADER)
-            size = struct.unpack("<Q", header[:8])[0] if len(header) == prepared.HEADER else end
-            position += prepared.HEADER + size + prepared.FOOTER
-            if position > end:
-                raise UserError(f"{file} is truncated at byte {end}: run prepare again")
-            sizes.append(size)
-            checksums.append(zlib.crc32(stream.read(size)))
-            stream.seek(position)
+        while header := stream.read(prepared.HEADER):
+            sizes.append(struct.unpack("<Q", header[:8])[0])
+            checksums.append(zlib.crc32(stream.read(sizes[-1])))
+            stream.seek(prepared.FOOTER, os.SEEK_CUR)
     return {"file": file.name, "records": sizes, "crc32": checksums}
 
 

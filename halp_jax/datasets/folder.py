@@ -30,7 +30,7 @@ from halp_jax.datasets.source import Item, Source, Splits, find_normalized, make
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, guess_layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout_file import to_layout
 
 COLUMNS = ("file", "label", "subject", "split")
 MAX_CLASSES = 10_000
@@ -64,11 +64,11 @@ def read_item(item: Item, folder: str, layout: Layout) -> list[Clip]:
     return [Clip(frames, item.label, item.id, subject=subject)]
 
 
-def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
+def open_source(path: str | Path, *, layout: Layout | str | None = None, seed: int = 0) -> Source:
     """The CSV file, or the folder with one; files are named from its folder.
 
     Args:
-        layout: a known one or a .json file of your own; the first sound clip tells if not given.
+        layout: a known one, a .json file of your own or a Layout; the first sound clip tells if not given.
         seed: of the split "random".
 
     Raises:
@@ -106,11 +106,11 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     )  # fmt: skip
 
 
-def open_arrays(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
+def open_arrays(path: str | Path, *, layout: Layout | str | None = None, seed: int = 0) -> Source:
     """A .npy file, or a folder with .npy files and folders of them, without a table.
 
     Args:
-        layout: a known one or a .json file of your own; the first sound clip tells if not given.
+        layout: a known one, a .json file of your own or a Layout; the first sound clip tells if not given.
         seed: of the split "random".
 
     Raises:
@@ -199,9 +199,9 @@ def _number_subjects(subjects: Sequence[str]) -> list[int]:
     return [number.get(subject, -1) for subject in subjects]
 
 
-def _choose_layout(option: str | None, files: Iterable[Path]) -> Layout:
+def _choose_layout(option: Layout | str | None, files: Iterable[Path]) -> Layout:
     """The layout that the user gives, else what the first sound file tells. Raises UserError."""
-    return find_layout(option) if option else read_first(files, _tell_layout)
+    return to_layout(option) if option else read_first(files, _tell_layout)
 
 
 def _tell_layout(file: Path) -> Layout:

@@ -72,17 +72,11 @@ def make_batches(
     batch_size: int,
     num_shards: int = 1,
     *,
-    sizes: Sizes | None = None,
     padding: float = 1.0,
 ) -> list[Batch]:
-    """The graphs in this order, as batches of one size.
-
-    Args:
-        sizes: by default of the largest shard of these, as `find_sizes` has them.
-        padding: times as large as need be.
-    """
+    """The graphs in this order, as batches of one size, `padding` times as large as need be."""
     groups = _group(numbers, batch_size, num_shards)
-    sizes = sizes or find_sizes(dataset, numbers, batch_size, num_shards)
+    sizes = find_sizes(dataset, numbers, batch_size, num_shards)
     sizes = Sizes(*(int(padding * size) for size in sizes[:3]), sizes.columns)
     slots = -(-batch_size // num_shards)
     batches = []

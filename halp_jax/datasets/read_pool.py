@@ -42,6 +42,12 @@ NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
+def check_normalize(name: str) -> None:
+    if name not in NORMALIZERS:
+        known = ", ".join(NORMALIZERS)
+        raise UserError(f"normalisation {name!r} is not known; use one of {known}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Repair:
     """What is done to clips as their reader gives them, see `skeletons.repair`.

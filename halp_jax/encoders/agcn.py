@@ -7,15 +7,16 @@ Each body is a row of its own, and so is one that is absent; the feature is the 
 A map is [rows, joints, time, channels]: with the rows in front each row's shares are one product.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
+from halp_jax.encoders.base import ClipEncoder
 from halp_jax.encoders.heads import MLPHead
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
@@ -110,21 +111,8 @@ class Block(nn.Module):
         return BatchNorm(scale_init=start, axis_name=self.axis_name, name=name)
 
 
-class AGCN(nn.Module):
-    """Clips to features and embeddings.
-
-    Args (of `__call__`):
-      clips: one stream of each clip.
-      length: not looked at: all frames of a view are valid.
-      train: use and update batch statistics, or use the running ones.
-      keys: not looked at: there is no dropout.
-      drop: a function of the last map [joints, rows, time, channels]; what it makes of it is pooled
-        and embedded, too.
-
-    Returns:
-      embedding [batch, dim], not normalised, and feature [batch, num_features]; with `drop` a third,
-      the embedding of the dropped map.
-    """
+class AGCN(ClipEncoder):
+    """2s-AGCN; all frames of a view are valid, and there is no dropout."""
 
     parents: tuple[int, ...]
     width: int = 64
@@ -141,16 +129,7 @@ class AGCN(nn.Module):
         w = self.width
         return list(zip([w] * 4 + [2 * w] * 3 + [4 * w] * 3, _STRIDES, strict=True))
 
-    @nn.compact
-    def __call__(
-        self,
-        clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, " batch"] | None = None,
-        *,
-        train: bool,
-        keys: Key[Array, " batch"] | None = None,
-        drop: Callable[[Array], Array] | None = None,
-    ) -> tuple[Float[Array, "batch ..."], ...]:
+    def encode(self, clips, length, train, keys):
         batch, time, bodies, joints, xyz = clips.shape
         if joints != len(self.parents):
             raise ValueError(f"an encoder of {len(self.parents)} joints cannot take {joints}")
@@ -170,11 +149,10 @@ class AGCN(nn.Module):
         def pool(x):
             return jnp.mean(jnp.mean(x, (1, 2)).reshape(batch, bodies, -1), 1)
 
-        feature = pool(x)
-        found = head(feature), feature
-        if drop is None:
-            return found
-        return *found, head(pool(jnp.swapaxes(drop(jnp.swapaxes(x, 0, 1)), 0, 1)))
+        return x, pool, head
+
+    def apply_drop(self, drop, x):
+        return jnp.swapaxes(drop(jnp.swapaxes(x, 0, 1)), 0, 1)
 
 
 def make_encoder(

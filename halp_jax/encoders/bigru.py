@@ -12,13 +12,12 @@ looked at. "pooling": features are of frames before the end alone. "everywhere":
 starts at the end, too.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
+from halp_jax.encoders.base import ClipEncoder
 from halp_jax.encoders.gru import scan_gru
 from halp_jax.encoders.heads import MLPHead, torch_uniform
 from halp_jax.encoders.matmul import Precision, matmul
@@ -75,21 +74,8 @@ def reverse_frames(
     return jnp.take_along_axis(x, order[..., None], axis=0)
 
 
-class BiGRU(nn.Module):
-    """Clips to features and embeddings.
-
-    Args (of `__call__`):
-      clips: one stream of each clip.
-      length: valid frames of each clip; not looked at where `padding` is "none".
-      train: use and update batch statistics, or use the running ones.
-      keys: not looked at: there is no dropout.
-      drop: a function of the last layer's map [1, batch, time, features], which has no joints any
-        more; what it makes of it is pooled and embedded, too.
-
-    Returns:
-      embedding [batch, dim], not normalised, and feature [batch, num_features]; with `drop` a third,
-      the embedding of the dropped map. With `dim` 0 there is no head: an embedding is the feature.
-    """
+class BiGRU(ClipEncoder):
+    """Stacked GRU layers; `length` is looked at by `padding`, and there is no dropout."""
 
     width: int = 1024
     num_layers: int = 3
@@ -119,16 +105,7 @@ class BiGRU(nn.Module):
         head = self.num_features * (self.num_features + self.dim) if self.dim else 0
         return 2.0 * (num_frames * products + head)
 
-    @nn.compact
-    def __call__(
-        self,
-        clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, " batch"] | None = None,
-        *,
-        train: bool,
-        keys: Key[Array, " batch"] | None = None,
-        drop: Callable[[Array], Array] | None = None,
-    ) -> tuple[Float[Array, "batch ..."], ...]:
+    def encode(self, clips, length, train, keys):
         if self.direction not in ("forward", "bidirectional"):
             raise ValueError(f"unknown direction {self.direction!r}: forward or bidirectional")
         if self.pooling not in ("last", "mean"):
@@ -157,12 +134,10 @@ class BiGRU(nn.Module):
                 return x[-1]
             return x[jnp.maximum(ends - 1, 0), jnp.arange(len(ends))]
 
-        feature = pool(x)
-        found = head(feature), feature
-        if drop is None:
-            return found
-        dropped = jnp.swapaxes(drop(jnp.swapaxes(x, 0, 1)[None])[0], 0, 1)
-        return *found, head(pool(dropped))
+        return x, pool, head
+
+    def apply_drop(self, drop, x):
+        return jnp.swapaxes(drop(jnp.swapaxes(x, 0, 1)[None])[0], 0, 1)
 
 
 def mean_frames(

@@ -7,32 +7,18 @@
 LZU-SIAT/AS-CAL. Frames after a clip's end, zeros, count in the mean like any other.
 """
 
-from collections.abc import Callable
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
+from halp_jax.encoders.base import ClipEncoder
 from halp_jax.encoders.heads import MLPHead, torch_uniform
 from halp_jax.encoders.matmul import Precision, matmul
 
 
-class LSTM(nn.Module):
-    """Clips to features and embeddings.
-
-    Args (of `__call__`):
-      clips: one stream of each clip.
-      length: not looked at.
-      train, keys: not looked at: there are neither batch statistics nor dropout.
-      drop: a function of the layer's map [1, batch, time, features], which has no joints any more; what
-        it makes of it is pooled and embedded, too.
-
-    Returns:
-      embedding [batch, dim], not normalised, and feature [batch, num_features], without a head the same;
-      with `drop` a third, the embedding of the dropped map.
-    """
+class LSTM(ClipEncoder):
+    """One LSTM layer; `length` is not looked at, and there are neither batch statistics nor dropout."""
 
     width: int = 256
     head: bool = True
@@ -48,16 +34,7 @@ class LSTM(nn.Module):
         head = self.width * (self.width + self.dim) if self.head else 0
         return 2.0 * (num_frames * 4 * self.width * (num_inputs + self.width) + head)
 
-    @nn.compact
-    def __call__(
-        self,
-        clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, " batch"] | None = None,
-        *,
-        train: bool,
-        keys: Key[Array, " batch"] | None = None,
-        drop: Callable[[Array], Array] | None = None,
-    ) -> tuple[Float[Array, "batch ..."], ...]:
+    def encode(self, clips, length, train, keys):
         x = jnp.swapaxes(flatten_clips(clips), 0, 1)
         start, gates = torch_uniform(self.width), 4 * self.width
         w_ih = self.param("w_ih", start, (x.shape[-1], gates))
@@ -77,11 +54,10 @@ class LSTM(nn.Module):
         zeros = jnp.zeros((len(clips), self.width))
         _, states = jax.lax.scan(step, (zeros, zeros), projected)
         embed = MLPHead(self.dim, name="head") if self.head else lambda feature: feature
-        feature = jnp.mean(states, axis=0)
-        found = embed(feature), feature
-        if drop is None:
-            return found
-        return *found, embed(jnp.mean(drop(jnp.swapaxes(states, 0, 1)[None])[0], axis=1))
+        return states, lambda states: jnp.mean(states, axis=0), embed
+
+    def apply_drop(self, drop, x):
+        return jnp.swapaxes(drop(jnp.swapaxes(x, 0, 1)[None])[0], 0, 1)
 
 
 def flatten_clips(

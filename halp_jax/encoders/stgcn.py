@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
+from halp_jax.encoders.base import ClipEncoder
 from halp_jax.encoders.heads import MLPHead
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
@@ -164,20 +165,8 @@ def _around_one(key, shape, dtype=jnp.float32):
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
-class STGCN(nn.Module):
-    """Clips to features and embeddings.
-
-    Args (of `__call__`):
-      clips: one stream of each clip.
-      length: not looked at: all frames of a view are valid.
-      train: use and update batch statistics, or use the running ones.
-      keys: of the clips, for dropout in training; None for none.
-      drop: a function of the last map; what it makes of it is pooled and embedded, too.
-
-    Returns:
-      embedding [batch, dim], not normalised, and feature [batch, num_features]; with `drop` a third,
-      the embedding of the dropped map.
-    """
+class STGCN(ClipEncoder):
+    """ST-GCN; all frames of a view are valid."""
 
     parents: tuple[int, ...]
     width: int = 16
@@ -221,16 +210,7 @@ class STGCN(nn.Module):
         head = self.last_width * (self.last_width + self.dim)
         return 2.0 * (bodies * joints * products + head)
 
-    @nn.compact
-    def __call__(
-        self,
-        clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, " batch"] | None = None,
-        *,
-        train: bool,
-        keys: Key[Array, " batch"] | None = None,
-        drop: Callable[[Array], Array] | None = None,
-    ) -> tuple[Float[Array, "batch ..."], ...]:
+    def encode(self, clips, length, train, keys):
         batch, time, bodies, joints, xyz = clips.shape
         if joints != len(self.parents):
             raise ValueError(f"an encoder of {len(self.parents)} joints cannot take {joints}")
@@ -256,9 +236,7 @@ class STGCN(nn.Module):
         def pool(x):
             return jnp.mean(jnp.mean(x, (0, 2)).reshape(batch, bodies, -1), 1)
 
-        feature = pool(x)
-        found = head(feature), feature
-        return (*found, head(pool(drop(x)))) if drop else found
+        return x, pool, head
 
 
 def make_encoder(

@@ -16,8 +16,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
+from halp_jax.encoders.base import ClipEncoder
 from halp_jax.encoders.heads import MLPHead, torch_uniform
 from halp_jax.encoders.matmul import Precision, matmul
 
@@ -121,21 +122,8 @@ def norm(name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
 
 
-class MotionTransformer(nn.Module):
-    """Clips to features and embeddings.
-
-    Args (of `__call__`):
-      clips: one stream of each clip, at most `num_frames` long.
-      length: valid frames of each clip: no others are attended to or pooled; None: all.
-      train: not looked at: there are no batch statistics.
-      keys: of the clips, for dropout in training; None for none.
-      drop: a function of the last map [1, batch, time, features], which has no joints any more; what it
-        makes of it is pooled and embedded, too.
-
-    Returns:
-      embedding [batch, dim], not normalised, and feature [batch, num_features], with `dim` 0 the same;
-      with `drop` a third, the embedding of the dropped map.
-    """
+class MotionTransformer(ClipEncoder):
+    """Clips of at most `num_frames`; frames that are not valid are neither attended to nor pooled."""
 
     nodes: int  # joints of all bodies
     root: int
@@ -152,16 +140,7 @@ class MotionTransformer(nn.Module):
     def num_features(self) -> int:
         return self.nodes * self.width
 
-    @nn.compact
-    def __call__(
-        self,
-        clips: Float[Array, "batch time bodies joints xyz"],
-        length: Int[Array, " batch"] | None = None,
-        *,
-        train: bool,
-        keys: Key[Array, " batch"] | None = None,
-        drop: Callable[[Array], Array] | None = None,
-    ) -> tuple[Float[Array, "batch ..."], ...]:
+    def encode(self, clips, length, train, keys):
         batch, time, bodies, joints, _ = clips.shape
         if bodies * joints != self.nodes:
             raise ValueError(f"an encoder of {self.nodes} nodes cannot take {bodies * joints}")
@@ -189,9 +168,10 @@ class MotionTransformer(nn.Module):
         def pool(x):
             return jnp.mean(x, axis=1, where=there[..., None])
 
-        feature = pool(x)
-        found = head(feature), feature
-        return found if drop is None else (*found, head(pool(drop(x[None])[0])))
+        return x, pool, head
+
+    def apply_drop(self, drop, x):
+        return drop(x[None])[0]
 
 
 def make_encoder(config: ml_collections.ConfigDict, nodes: int, root: int) -> MotionTransformer:

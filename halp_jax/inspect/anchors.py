@@ -106,7 +106,6 @@ def open_run(
     stream: str = "",
     step: int | None = None,
     part: str = "train",
-    data: str | os.PathLike[str] = "",
     max_clips: int | None = None,
 ) -> Inspected:
     """Loads a run and embeds its clips, once.
@@ -115,7 +114,6 @@ def open_run(
         stream: of a run of several; the first by default.
         step: which checkpoint; the newest by default.
         part: "train" or "test" of the run's split.
-        data: the prepared data set, where it has moved since.
         max_clips: at most so many, evenly spaced.
 
     Prototypes are those of the checkpoint. A run that has none (MoCo alone, HaLP not yet on, GraphCL) gets
@@ -125,7 +123,7 @@ def open_run(
     stream = stream or config.streams[0]
     if stream not in config.streams:
         raise UserError(f"{workdir} has no stream {stream!r}; use {', '.join(config.streams)}")
-    dataset = datasets.open_dataset(data or config.data.dir)
+    dataset = datasets.open_dataset(config.data.dir)
     state, step = checkpoint.restore_state(workdir, step)
     load.check_data(dataset, workdir, step)
     numbers = dataset.labelled(config.data.split, part)
@@ -175,11 +173,11 @@ def read_halp(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config.get("halp", default_config())
 
 
-def cluster_prototypes(run: Inspected, count: int, seed: int = 0) -> Inspected:
+def cluster_prototypes(run: Inspected, count: int) -> Inspected:
     """The run with `count` other prototypes: k-means over all its embedded clips."""
     if not 1 <= count <= len(run.anchors):
         raise UserError(f"{count} prototypes of {len(run.anchors)} {run.unit}s; give 1 to as many")
-    result = spherical_kmeans(jax.random.key(seed), jnp.asarray(run.anchors), count)
+    result = spherical_kmeans(jax.random.key(0), jnp.asarray(run.anchors), count)
     return run._replace(
         prototypes=np.asarray(result.centroids), origin=f"{count} clustered from the {run.unit}s"
     )
@@ -202,15 +200,16 @@ def walk(
     selected: int | None = None,
     solver: str | None = None,
     *,
-    draw: str | None = None,
     lam: float | None = None,
     count: int = 101,
 ) -> Walk:
     """The walk of one clip toward prototype `selected`, by default the one it may go farthest to.
 
-    Solver, draw and lambda are the run's where they are not given.
+    Solver and lambda are the run's where they are not given.
     """
-    (solver, draw, lam), reach, targets, _ = _begin(run, clip, solver, draw, lam)
+    solver, reach, targets, _ = _begin(run, clip, solver)
+    h = read_halp(run.config)
+    low, high = halp.sample_range(h.draw, h.lam if lam is None else lam)
     nearest, m = int(reach.nearest), len(run.prototypes)
     far = np.where(reach.chance > 0, np.asarray(reach.t_star * reach.omega), -1.0)
     if solver == "sphere" or selected is None:
@@ -224,7 +223,6 @@ def walk(
     points = np.asarray(a[:, None] * run.anchors[clip] + b[:, None] * targets[selected])
     neighbour, closeness = find_neighbours(run, points, clip)
     t_star = float(reach.t_star[selected])
-    low, high = halp.sample_range(draw, lam)
     return Walk(
         clip, solver, nearest, selected, float(reach.omega[selected]), t_star,
         (low * t_star, high * t_star), t, points, points @ run.prototypes.T, neighbour, closeness,
@@ -236,15 +234,13 @@ def plot_positives(
     clip: int,
     solver: str | None = None,
     *,
-    draw: str | None = None,
-    lam: float | None = None,
     count: int = 100,
-    seed: int = 0,
 ) -> Drawn:
-    """`count` positives of one clip. One seed draws alike for `pairwise` and `geodesic`."""
-    (solver, draw, lam), reach, targets, tables = _begin(run, clip, solver, draw, lam)
+    """`count` positives of one clip; drawn alike for `pairwise` and `geodesic`."""
+    solver, reach, targets, tables = _begin(run, clip, solver)
+    h = read_halp(run.config)
     _, z = _hallucinate(
-        jax.random.key(seed), *tables, num_positives=count, solver=solver, draw=draw, lam=lam
+        jax.random.key(0), *tables, num_positives=count, solver=solver, draw=h.draw, lam=h.lam
     )
     own = jax.tree.map(lambda x: x[None], z)
     points = np.asarray(halp.materialize(own, jnp.asarray(run.anchors[[clip]]), targets))[0]
@@ -275,15 +271,11 @@ def read_clips(run: Inspected, clips: Sequence[int]) -> list[np.ndarray]:
     return [frames[different.index(clip)][: run.config.data.max_frames] for clip in clips]
 
 
-def _begin(run: Inspected, clip: int, solver: str | None, draw: str | None, lam: float | None):
-    """((solver, draw, lam), reach of one anchor, targets, the three tables that `hallucinate` takes)."""
-    h = read_halp(run.config)
-    solver, draw, lam = solver or h.solver, draw or h.draw, h.lam if lam is None else float(lam)
-    if solver not in SOLVERS or draw not in ("released", "slide") or not 0 <= lam <= 1:
-        raise UserError(
-            f"solver={solver!r}, draw={draw!r}, lam={lam}: give one of {', '.join(SOLVERS)}; "
-            "released or slide; 0 to 1"
-        )
+def _begin(run: Inspected, clip: int, solver: str | None):
+    """(solver, reach of one anchor, targets, the three tables that `hallucinate` takes)."""
+    solver = solver or read_halp(run.config).solver
+    if solver not in SOLVERS:
+        raise UserError(f"no solver {solver!r}; give one of {', '.join(SOLVERS)}")
     if not 0 <= clip < len(run.anchors):
         raise UserError(f"there is no {run.unit} {clip}; give 0 to {len(run.anchors) - 1}")
     prototypes = jnp.asarray(run.prototypes)
@@ -291,4 +283,4 @@ def _begin(run: Inspected, clip: int, solver: str | None, draw: str | None, lam:
     anchor = jnp.asarray(run.anchors[clip])[None]
     s, v = similarities(anchor, prototypes)[0], similarities(anchor, targets)[0]
     c = similarities(targets, prototypes)
-    return (solver, draw, lam), _find_reach(s, v, c, solver), targets, (s, v, c)
+    return solver, _find_reach(s, v, c, solver), targets, (s, v, c)

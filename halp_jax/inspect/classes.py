@@ -47,11 +47,10 @@ def keep_class(
     lams: Sequence[float] = (0.2, 0.5, 0.8, 1.0),
     *,
     num_positives: int = 50,
-    seed: int = 0,
 ) -> list[KeepClass]:
     """One `KeepClass` for each solver, draw and lambda, with `num_positives` for each anchor."""
     return [
-        _measure(run, solver, draw, lam, halp.sample_range(draw, lam), num_positives, seed)
+        _measure(run, solver, draw, lam, halp.sample_range(draw, lam), num_positives)
         for solver in solvers
         for draw in draws
         for lam in lams
@@ -64,35 +63,29 @@ def keep_along(
     shares: Sequence[float] = tuple(np.linspace(0, 1, 11)),
     *,
     num_positives: int = 20,
-    seed: int = 0,
 ) -> list[KeepClass]:
     """The same for positives at exactly t = share * t*, one after the other; `lam` holds the share."""
-    return [_measure(run, solver, "exact", float(s), (s, s), num_positives, seed) for s in shares]
+    return [_measure(run, solver, "exact", float(s), (s, s), num_positives) for s in shares]
 
 
-def share_at_anchor(run: Inspected) -> float:
-    """How often the clip nearest to a clip has its label: 1-NN with each clip left out in turn."""
-    similar = run.anchors @ run.anchors.T
-    np.fill_diagonal(similar, -np.inf)
-    return float((run.labels[similar.argmax(1)] == run.labels).mean())
-
-
-def _measure(run, solver, draw, lam, shares, num_positives, seed) -> KeepClass:
+def _measure(run, solver, draw, lam, shares, num_positives) -> KeepClass:
     low, high = (jnp.float32(share) for share in shares)
     landed = _land(
-        jax.random.key(seed), jnp.asarray(run.anchors), jnp.asarray(run.prototypes), low, high,
+        jax.random.key(0), jnp.asarray(run.anchors), jnp.asarray(run.prototypes), low, high,
         solver=solver, num_positives=num_positives,
     )  # fmt: skip
     neighbour, closeness, kept, angle, blind = map(np.asarray, landed)
     own = np.broadcast_to(run.labels[:, None], kept.shape)[kept]
     counts = np.zeros((run.dataset.num_classes,) * 2)
     np.add.at(counts, (own, run.labels[neighbour][kept]), 1)
+    similar = run.anchors @ run.anchors.T
+    np.fill_diagonal(similar, -np.inf)  # 1-NN with each clip left out in turn
     total = max(counts.sum(), 1.0)
     rows = counts.sum(1)
     return KeepClass(
         solver, draw, lam, float(kept.mean()),
         share=float(np.trace(counts) / total),
-        at_anchor=share_at_anchor(run),
+        at_anchor=float((run.labels[similar.argmax(1)] == run.labels).mean()),
         floor=float(rows @ counts.sum(0) / total**2),
         blind=float((run.labels[blind][kept] == own).mean()) if kept.any() else 0.0,
         degrees=float(np.degrees(angle[kept].mean())) if kept.any() else 0.0,

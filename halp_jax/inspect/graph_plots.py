@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from scipy.sparse.csgraph import shortest_path
+from scipy.spatial.distance import cdist
 
 from halp_jax.datasets.graphs import GraphDataset
 from halp_jax.inspect import page
@@ -21,17 +22,14 @@ MAX_NODES = 100  # of more neither nodes nor edges could be told apart
 _STEPS, _TRIES = 60, 6
 
 
-def count_hops(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarray, "count count"]:
-    """Edges between any two of `count` nodes; for parts of their own, one more than any path has."""
-    linked = np.zeros((count, count))
-    linked[tuple(edges.T)] = 1
-    hops = shortest_path(linked, directed=False, unweighted=True)
-    return np.where(np.isinf(hops), hops[np.isfinite(hops)].max() + 1, hops)
-
-
 def place_nodes(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarray, "count 2"]:
     """Where to draw each node, an edge being about 1 long; the same every time."""
-    hops = count_hops(edges, count)
+    linked = np.zeros((count, count))
+    linked[tuple(edges.T)] = 1
+    hops = shortest_path(linked, directed=False, unweighted=True)  # edges between any two nodes
+    hops[np.isinf(hops)] = (
+        hops[np.isfinite(hops)].max() + 1
+    )  # parts without an edge between: a step farther
     centre = np.eye(count) - 1 / count
     sizes, directions = np.linalg.eigh(-0.5 * centre @ hops**2 @ centre)
     start = np.zeros((count, 2))
@@ -41,22 +39,17 @@ def place_nodes(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarr
     back = np.linalg.pinv(np.diag(weights.sum(1)) - weights)
     # The noise parts nodes that are alike to all others, and turns over what lies folded.
     noise = np.random.default_rng(0).normal(size=(_TRIES, count, 2))
-    places = start + np.linspace(0.01, 1, _TRIES)[:, None, None] * noise
-    for _ in range(_STEPS):
-        pull = weights * hops / np.maximum(_distances(places), 1e-6)
-        places = back @ (pull.sum(2)[..., None] * places - pull @ places)
-    stress = (weights * (_distances(places) - hops) ** 2).sum((1, 2))
-    return places[stress.argmin()]
+    tried = []
+    for share, each in zip(np.linspace(0.01, 1, _TRIES), noise, strict=True):
+        places = start + share * each
+        for _ in range(_STEPS):
+            pull = weights * hops / np.maximum(cdist(places, places), 1e-6)
+            places = back @ (pull.sum(1)[:, None] * places - pull @ places)
+        tried.append(places)
+    return min(tried, key=lambda x: np.sum(weights * (cdist(x, x) - hops) ** 2))
 
 
-def _distances(
-    places: Float[np.ndarray, "tries count 2"],
-) -> Float[np.ndarray, "tries count count"]:
-    x, y = (places[:, :, None] - places[:, None]).transpose(3, 0, 1, 2)
-    return np.hypot(x, y)
-
-
-def add_graph(axes: Axes, dataset: GraphDataset, number: int, width: float = 1.0) -> None:
+def add_graph(axes: Axes, dataset: GraphDataset, number: int) -> None:
     """One graph, filling the axes. Of more than MAX_NODES nodes there are words in its place."""
     count, edges = int(dataset.lengths[number]), dataset.edges_of(number)
     axes.set_axis_off()
@@ -64,8 +57,8 @@ def add_graph(axes: Axes, dataset: GraphDataset, number: int, width: float = 1.0
         axes.text(0.5, 0.5, f"{count} nodes", ha="center", va="center", transform=axes.transAxes)
         return
     places = place_nodes(edges, count)
-    size = width * 5.0 * min(1.0, (20 / count) ** 0.5)
-    axes.add_collection(LineCollection(places[edges], colors=[page.mute(0.45)], linewidths=width))
+    size = 5.0 * min(1.0, (20 / count) ** 0.5)
+    axes.add_collection(LineCollection(places[edges], colors=[page.mute(0.45)], linewidths=1.0))
     first = dataset.first_node[number]
     labels = dataset.node_labels[first : first + count, 0]
     styles = page.style_classes(range(dataset.layout.labels[0]))

@@ -13,37 +13,30 @@ from halp_jax.inspect import page
 from halp_jax.inspect.anchors import Inspected
 from halp_jax.inspect.plots import plot_matrix
 
-PACKAGES = {  # of the maps besides "pca": what is imported, what is installed
-    "tsne": ("sklearn.manifold", "scikit-learn"), "umap": ("umap", "umap-learn"),
-}  # fmt: skip
-
 
 def embed_2d(
-    points: Float[np.ndarray, "n dim"], method: str = "pca", seed: int = 0
+    points: Float[np.ndarray, "n dim"], method: str = "pca"
 ) -> tuple[Float[np.ndarray, "n 2"], str]:
-    """(places, what they are in words). t-SNE is scikit-learn's, UMAP umap-learn's, by cosine."""
+    """(places, what they are in words), by "pca" or "tsne" (scikit-learn's, by cosine)."""
     if method == "pca":
         centred = points - points.mean(0)
         _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
         share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-30))
         return centred @ directions[:2].T, f"two principal components, {share:.0%} of the spread"
-    if method not in PACKAGES:
-        raise UserError(f"no map {method!r}; use one of pca, {', '.join(PACKAGES)}")
-    module, package = PACKAGES[method]
-    library = import_optional(module, package, f"the map {method!r}", ", or use 'pca'")
-    if method == "tsne":
-        near = min(30.0, (len(points) - 1) / 3)
-        mapper = library.TSNE(perplexity=near, metric="cosine", init="random", random_state=seed)
-        words = f"t-SNE, perplexity {near:g}: distances between groups mean nothing"
-    else:
-        mapper = library.UMAP(metric="cosine", random_state=seed)
-        words = "UMAP: distances between groups mean nothing"
+    if method != "tsne":
+        raise UserError(f"no map {method!r}; use pca or tsne")
+    manifold = import_optional(
+        "sklearn.manifold", "scikit-learn", "the map 'tsne'", ", or use 'pca'"
+    )
+    near = min(30.0, (len(points) - 1) / 3)
+    mapper = manifold.TSNE(perplexity=near, metric="cosine", init="random", random_state=0)
+    words = f"t-SNE, perplexity {near:g}: distances between groups mean nothing"
     return np.asarray(mapper.fit_transform(points), np.float32), words
 
 
-def plot_map(run: Inspected, method: str = "pca", seed: int = 0) -> Figure:
+def plot_map(run: Inspected, method: str = "pca") -> Figure:
     """The clips of a run, a colour and marker for each class."""
-    places, words = embed_2d(run.anchors, method, seed)
+    places, words = embed_2d(run.anchors, method)
     figure = page.make_figure(8.0, 5.2)
     axes = figure.add_subplot()
     for label, (colour, marker) in page.style_classes(run.labels).items():

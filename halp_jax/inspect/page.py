@@ -1,15 +1,14 @@
-"""How figures of this room look: a light or a dark page, colours that differ in grey, files to keep.
+"""How figures of this room look: colours that differ in grey, on the page of matplotlib's style.
 
-    with page(dark=True):
+    with matplotlib.style.context("dark_background"):
         figure = plots.plot_walk(run, path)
-    save(figure, "walk")      # walk.png and walk.pdf
+    save(figure, "walk.png")
 
 Okabe and Ito's palette; wherever two things must be told apart, marker, dash or hatch differ too.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -27,18 +26,6 @@ INK = {"light": "#1a1a1a", "dark": "#e8e8e8"}
 PAPER = {"light": "white", "dark": "#16181c"}
 
 
-@contextlib.contextmanager
-def page(dark: bool = False) -> Iterator[None]:
-    """Figures made inside have this page's colours, wherever they are saved later."""
-    theme = "dark" if dark else "light"
-    ink, paper = INK[theme], PAPER[theme]
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings = dict.fromkeys(names, ink)
-    settings |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper)
-    with matplotlib.rc_context(settings | {"pdf.fonttype": 42}):
-        yield
-
-
 def make_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches; without pyplot, so that nothing global holds on to it."""
     figure = Figure(figsize=(width, height))
@@ -47,15 +34,12 @@ def make_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> list[Path]:
-    """Writes the file; a name without ending gives a .png to show and a .pdf to print."""
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> Path:
+    """Writes the file, and its folder, in the format of its ending (.png, .pdf, .svg) -> its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = path.suffix.lower() in (".png", ".pdf", ".svg")
-    paths = [path] if known else [path.with_name(path.name + end) for end in (".png", ".pdf")]
-    for each in paths:
-        figure.savefig(each, dpi=dpi, facecolor=figure.get_facecolor())
-    return paths
+    figure.savefig(path, dpi=dpi, facecolor=figure.get_facecolor())
+    return path
 
 
 def ink() -> str:
@@ -67,10 +51,6 @@ def mute(share: float = 0.6) -> tuple[float, float, float]:
     """`share` of the way from ink to paper: lines in the background."""
     ends = to_rgb(ink()), to_rgb(matplotlib.rcParams["figure.facecolor"])
     return tuple((1 - share) * a + share * b for a, b in zip(*ends, strict=True))
-
-
-def is_dark() -> bool:
-    return sum(to_rgb(matplotlib.rcParams["figure.facecolor"])) < 1.5
 
 
 def style_classes(labels: Int[np.ndarray, " n"] | Sequence[int]) -> dict[int, tuple[str, str]]:

@@ -192,7 +192,7 @@ def plot_matrix(
     size = max(4.6, 0.34 * count + 2.4)
     figure = page.make_figure(size + 0.6, size)
     axes = figure.add_subplot()
-    shades = "gray" if page.is_dark() else "gray_r"
+    shades = "gray" if sum(page.mute(1.0)) < 1.5 else "gray_r"  # on a dark page, a light one
     image = axes.imshow(100 * matrix, cmap=shades, vmin=0, vmax=100)
     short = [page.shorten(name) for name in names]
     axes.set(

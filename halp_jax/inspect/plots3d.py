@@ -1,14 +1,11 @@
 """The sphere in 3-D: anchors, prototypes, geodesics, kept and refused positives, one colour a class.
 
-    scene = project_sphere(run, clips)            # many clips; PCA about the sphere's centre
-    scene = cut_sphere(run, clip, selected)       # one clip; exact
+    scene = project_sphere(run, clips)
     plot_scene_flat(scene)   for papers (matplotlib)      plot_scene(scene)   to turn (plotly)
 
-Three dimensions out of 128. The first way is honest by saying so: the projection is linear, keeps the
-centre where it is, stretches nothing, and tells how much of the squared length it shows; a point that
-lies deep inside the ball is mostly out of sight. The second leaves nothing out: the sphere through z_k,
-P* and P_sel is a sphere of its own, so the anchor, both prototypes, the geodesic and every positive on
-it lie on its surface, at their true angles. All else is a projection on it, drawn faint.
+Three dimensions out of 128, honest by saying so: the projection is linear, keeps the centre where it is,
+stretches nothing, and tells how much of the squared length it shows; a point that lies deep inside the
+ball is mostly out of sight. Exact similarities along a walk are in `plots.plot_walk`.
 """
 
 from collections.abc import Sequence
@@ -21,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from halp_jax.core.sphere import angle, slerp_weights
-from halp_jax.errors import UserError, import_optional
+from halp_jax.errors import import_optional
 from halp_jax.inspect import page
-from halp_jax.inspect.anchors import Inspected, plot_positives, read_halp
+from halp_jax.inspect.anchors import Inspected, plot_positives
 
 _ARC = 40
 
@@ -31,7 +28,6 @@ _ARC = 40
 class Scene(NamedTuple):
     """What is drawn, in the three dimensions shown; the sphere has radius 1 about the origin."""
 
-    title: str
     unit: str  # "clip" or "graph", here called clips
     share: float  # of the squared length of clips and prototypes, mean
     class_names: tuple[str, ...]
@@ -40,7 +36,6 @@ class Scene(NamedTuple):
     anchors: Float[np.ndarray, "a 3"]
     anchor_labels: Int[np.ndarray, " a"]
     prototypes: Float[np.ndarray, "m 3"]
-    exact: Bool[np.ndarray, " m"]  # prototypes that lie in the space shown
     arcs: Float[np.ndarray, "k times 3"]
     positives: Float[np.ndarray, "p 3"]
     positive_labels: Int[np.ndarray, " p"]
@@ -51,71 +46,28 @@ def project_sphere(
     run: Inspected, clips: Sequence[int], solver: str | None = None, *, count: int = 8
 ) -> Scene:
     """Several anchors and `count` positives of each, on the three main directions of the clips."""
-    points = np.concatenate([run.anchors, run.prototypes])
-    basis = np.linalg.svd(points, full_matrices=False)[2][:3]  # not centred: the origin stays
-    return _make_scene(run, clips, basis, solver, count, "three main directions")
-
-
-def cut_sphere(
-    run: Inspected,
-    clip: int,
-    selected: int | None = None,
-    solver: str | None = None,
-    *,
-    count: int = 60,
-) -> Scene:
-    """One anchor on the sphere that holds it, its prototype P* and P_sel, with the positives there.
-
-    `selected` is by default the P_sel that most of `count` positives were drawn towards.
-    """
-    solver = solver or read_halp(run.config).solver
-    if solver == "sphere":
-        raise UserError("the solver 'sphere' walks to no prototype: show it with project_sphere")
-    drawn = plot_positives(run, clip, solver, count=count)
-    home = int((run.prototypes @ run.anchors[clip]).argmax())
-    if selected is None:
-        selected = int(np.bincount(drawn.selected).argmax())
-    if selected == home or not 0 <= selected < len(run.prototypes):
-        raise UserError(f"prototype {selected}: give another than {home}, the anchor's own")
-    spanning = np.stack([run.anchors[clip], run.prototypes[home], run.prototypes[selected]])
-    basis = np.linalg.qr(spanning.T)[0].T
-    basis = basis * np.where((basis * spanning).sum(1) < 0, -1, 1)[:, None]
-    what = f"the sphere through one {run.unit}, P* ({home}) and P_sel ({selected})"
-    return _make_scene(run, [clip], basis, solver, count, what, (home, selected))
-
-
-def _make_scene(run, clips, basis, solver, count, what, through=None) -> Scene:
-    basis = basis.astype(np.float32)
-    drawn, arcs = [], []
-    for clip in clips:
-        each = plot_positives(run, clip, solver, count=count)
-        chosen = np.ones(count, bool) if through is None else each.selected == through[1]
-        drawn.append((each.points[chosen], each.kept[chosen], np.full(chosen.sum(), clip)))
-        if each.solver == "sphere":
-            continue
-        for target in np.unique(each.selected[chosen]) if through is None else [through[1]]:
-            arcs.append(_walk(run.anchors[clip], run.prototypes[target]) @ basis.T)
-    points, kept, owners = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     everything = np.concatenate([run.anchors, run.prototypes])
-    share = float(np.mean(np.sum((everything @ basis.T) ** 2, axis=1)))
-    exact = np.zeros(len(run.prototypes), bool)
-    if through is not None:
-        exact[list(through)] = True
+    basis = np.linalg.svd(everything, full_matrices=False)[2][:3]  # not centred: the origin stays
+    basis = basis.astype(np.float32)
+    drawn, arcs = [plot_positives(run, clip, solver, count=count) for clip in clips], []
+    for each in drawn:
+        for target in np.unique(each.selected) if each.solver != "sphere" else ():
+            arcs.append(_walk(run.anchors[each.clip], run.prototypes[target]) @ basis.T)
     return Scene(
-        what, run.unit, share, tuple(run.dataset.class_names), run.anchors @ basis.T, run.labels,
+        run.unit, float(np.mean(np.sum((everything @ basis.T) ** 2, axis=1))),
+        tuple(run.dataset.class_names), run.anchors @ basis.T, run.labels,
         run.anchors[list(clips)] @ basis.T, run.labels[list(clips)], run.prototypes @ basis.T,
-        exact, np.array(arcs, np.float32).reshape(-1, _ARC, 3), points @ basis.T,
-        run.labels[owners], kept,
+        np.array(arcs, np.float32).reshape(-1, _ARC, 3),
+        np.concatenate([each.points for each in drawn]) @ basis.T,
+        run.labels[np.repeat(clips, count)], np.concatenate([each.kept for each in drawn]),
     )  # fmt: skip
 
 
 def describe(scene: Scene) -> str:
     """Two lines for above the picture, with the share that keeps it honest."""
+    seen = f"{scene.share:.0%} of the squared length of {scene.unit}s and prototypes is seen"
     kept = f"{int(scene.kept.sum())} of {scene.kept.size} positives kept"
-    seen = f"{scene.share:.0%} of the squared length of {scene.unit}s and prototypes"
-    if scene.exact.any():
-        return f"{scene.title}: exact angles; {kept}\n(the faint rest is projected: {seen} is seen)"
-    return f"{scene.title}: {seen} is seen\n{kept}"
+    return f"three main directions: {seen}\n{kept}"
 
 
 def plot_scene_flat(scene: Scene) -> Figure:
@@ -123,7 +75,7 @@ def plot_scene_flat(scene: Scene) -> Figure:
     figure = page.make_figure(7.4, 6.6)
     axes = figure.add_subplot(projection="3d", computed_zorder=False)
     axes.set_proj_type("ortho")
-    middle = np.concatenate([scene.anchors, scene.prototypes[scene.exact], scene.positives]).mean(0)
+    middle = np.concatenate([scene.anchors, scene.positives]).mean(0)
     height = np.degrees(np.arcsin(middle[2] / max(float(np.linalg.norm(middle)), 1e-9)))
     turn = float(height) + 12.0, float(np.degrees(np.arctan2(middle[1], middle[0]))) + 12.0
     axes.view_init(*turn)
@@ -148,14 +100,10 @@ def plot_scene_flat(scene: Scene) -> Figure:
         axes.scatter(
             *own.T, s=70, color=colour, marker=marker, edgecolor=page.ink(), lw=1.1, zorder=6
         )
-    strong = scene.exact if scene.exact.any() else np.ones(len(scene.prototypes), bool)
-    for number, place in enumerate(scene.prototypes):
-        axes.scatter(
-            *place, s=100 if strong[number] else 45, marker="*", color=page.mute(0.9),
-            edgecolor=page.ink() if strong[number] else page.mute(0.5), lw=0.9, zorder=7,
-        )  # fmt: skip
-        if scene.exact[number]:
-            axes.text(*(place * 1.06), str(number), fontsize=9, fontweight="bold", zorder=8)
+    axes.scatter(
+        *scene.prototypes.T, s=100, marker="*", color=page.mute(0.9), edgecolor=page.ink(), lw=0.9, zorder=7,
+        depthshade=False,
+    )  # fmt: skip
     seen = np.concatenate([scene.anchors, scene.prototypes, scene.positives, scene.clips])
     _frame(axes, seen, eye)
     axes.set_axis_off()

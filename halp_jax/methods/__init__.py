@@ -1,11 +1,11 @@
 """Ways to learn from clips and graphs. `config.method` names the module, whose `make` gives a `base.Method`.
 
 Besides `make(config, spec)` a module has `default_config()` (its sections of a config),
-`check_config(config, spec)`, `make_optimizer(config, steps_per_epoch)`, `step_flops(config, spec)`,
-and a few names that the training loop looks up: see moco.py, and docs/adding_a_method.md.
+`check_config(config, spec)`, `make_optimizer(config, steps_per_epoch)`, `step_flops(config, spec)`, `ADVICE`
+where the loss is no longer finite, and those of DEFAULTS that are others: docs/adding_a_method.md.
 """
 
-from types import ModuleType
+from types import SimpleNamespace
 
 import ml_collections
 
@@ -33,12 +33,27 @@ METHODS = {
 }  # fmt: skip
 
 
-def find_method(config: ml_collections.ConfigDict) -> ModuleType:
-    """The module of config.method."""
+# What a module may leave out.
+DEFAULTS = {
+    "SHOWN": (),  # metrics of the progress line
+    "NEWEST": (),  # metrics that are schedules: of an interval the newest value, not the average
+    "KEEPS_REST": False,  # the last batch of an epoch is left out where it would be smaller
+    "FIXED": (),  # settings that a run cannot resume without
+    "ENCODER": ("params", "extra/batch_stats"),  # what --config.init_what=encoder takes over
+    "UNIT": "clips",  # what it learns from
+    # (config) -> what to say of a run that starts from random weights, or None.
+    "warn_at_start": lambda config: None,
+    # (lines of metrics.jsonl so far) -> what tells of a run that learns nothing, or None.
+    "find_trouble": lambda records: None,
+}
+
+
+def find_method(config: ml_collections.ConfigDict) -> SimpleNamespace:
+    """What the module of config.method has, and DEFAULTS."""
     if config.method not in METHODS:
         known = ", ".join(METHODS)
         raise UserError(f"config.method={config.method!r}: use one of {known}")
-    return METHODS[config.method]
+    return SimpleNamespace(**DEFAULTS | vars(METHODS[config.method]))
 
 
 def make_method(config: ml_collections.ConfigDict, spec: Spec) -> Method:

@@ -26,16 +26,14 @@ from halp_jax.core.distill import find_neighbours
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders import attention_drop
-from halp_jax.methods import check, common, halp, keys, normal_view
+from halp_jax.methods import check, common, halp, keys, normal_view, optim
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
 
-SHOWN = ("contrast_accuracy", "mu", "kept")
-KEEPS_REST, NEWEST = False, ("mu",)
+SHOWN, NEWEST = ("contrast_accuracy", "mu", "kept"), ("mu",)
 FIXED, ENCODER, ADVICE = keys.FIXED, keys.ENCODER, keys.ADVICE
-make_optimizer = common.make_optimizer
+make_optimizer = optim.make_sgd
 warn_at_start, find_trouble = halp.warn_at_start, halp.find_collapse
-HALP_ON = ("query", "all")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -59,7 +57,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     keys.check_config(config, spec)
     normal_view.check_config(config)
-    choices = {"aimclr.drop_scale": attention_drop.SCALES, "aimclr.halp_on": HALP_ON}
+    choices = {"aimclr.drop_scale": attention_drop.SCALES, "aimclr.halp_on": ("query", "all")}
     check.choices(config, choices)
     check.at_least(config, 0, "aimclr.mine_epoch", "aimclr.neighbours")
     check.above_zero(config, "aimclr.drop_threshold")

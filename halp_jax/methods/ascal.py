@@ -13,17 +13,14 @@ ascal_view.py, and four ways in which the released code is not MoCo's:
 
 import jax
 import ml_collections
-import optax
 
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.sphere import normalize
-from halp_jax.methods import ascal_view, check, common, halp, keys, moco
+from halp_jax.methods import ascal_view, check, halp, keys, moco, optim
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import Method, Spec
-from halp_jax.methods.schedule import Schedule
 
-SHOWN = ("contrast_accuracy", "mu", "kept")
-KEEPS_REST, NEWEST = False, ("mu",)
+SHOWN, NEWEST = ("contrast_accuracy", "mu", "kept"), ("mu",)
 FIXED = (*keys.FIXED, "ascal.normalize")
 ENCODER, ADVICE = keys.ENCODER, keys.ADVICE
 step_flops = keys.step_flops
@@ -52,12 +49,9 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         )
 
 
-def make_optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: int
-) -> tuple[optax.GradientTransformation, dict[str, Schedule]]:
-    """As `common.make_optimizer`, after the idle epochs."""
-    idle = config.ascal.idle_epochs
-    return common.make_optimizer(config, steps_per_epoch, idle_epochs=idle)
+def make_optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optim.Optimizer:
+    """As `optim.make_sgd`, after the idle epochs."""
+    return optim.make_sgd(config, steps_per_epoch, idle_epochs=config.ascal.idle_epochs)
 
 
 def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> Method:

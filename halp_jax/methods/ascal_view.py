@@ -1,4 +1,4 @@
-"""The views of AS-CAL, composed of skeletons/parts.py as config.ascal_view says.
+"""The views of AS-CAL, composed of skeletons/extreme.py as config.ascal_view says.
 
 What draws no random number, which frames are taken and minus_joint, is done in evaluation, too.
 """
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec
 from halp_jax.methods.common import map_clips
-from halp_jax.skeletons import parts, turned
+from halp_jax.skeletons import extreme, turned
 from halp_jax.skeletons.augment import crop
 from halp_jax.skeletons.layout import Layout
 
@@ -27,9 +27,8 @@ def default_config() -> ml_collections.ConfigDict:
     ascal_view.parts = ("minus_joint", "reverse", "shear")
     # "first": the first views.num_frames, zeros after the clip's end (released); "resampled": all of the clip
     ascal_view.frames = "first"
-    ascal_view.joint = (
-        1  # from 0, the origin of minus_joint: the spine's middle of NTU RGB+D and Kinect
-    )
+    # From 0, the origin of minus_joint: the spine's middle of NTU RGB+D and Kinect.
+    ascal_view.joint = 1
     ascal_view.reverse_probability = 0.5
     ascal_view.shear = 1.0  # off-diagonal entries of the shear ~ U(-shear, shear)
     ascal_view.rotation = 30.0  # at most, degrees about an axis that is drawn
@@ -45,8 +44,8 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     check.choices(config, CHOICES)
     view = config.ascal_view
-    if not set(view.parts) <= set(parts.PARTS):
-        check.refuse(config, "ascal_view.parts", f"use some of {', '.join(parts.PARTS)}")
+    if not set(view.parts) <= set(extreme.PARTS):
+        check.refuse(config, "ascal_view.parts", f"use some of {', '.join(extreme.PARTS)}")
     for name in ("cut_joints", "cut_frames"):
         pair = tuple(view[name])
         if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:
@@ -58,28 +57,23 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         check.refuse(config, "ascal_view.joint", advice)
 
 
-def read_settings(config: ml_collections.ConfigDict) -> parts.Settings:
-    return parts.Settings(**{name: config.ascal_view[name] for name in parts.Settings._fields})
-
-
 def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> Callable[[Array], Array]:
     """-> prepare(clip): what of a view draws nothing, of a whole clip with zeros after its end."""
     fixed = [name for name in config.ascal_view.parts if name in FIXED_PARTS]
 
     def prepare(clip: Float[Array, "time bodies joints xyz"]) -> Array:
         clip = take_frames(config, clip, turned.count_frames(clip))
-        return parts.minus_joint(clip, config.ascal_view.joint) if fixed else clip
+        return extreme.minus_joint(clip, config.ascal_view.joint) if fixed else clip
 
     return prepare
 
 
 def make_view(config: ml_collections.ConfigDict) -> Callable[[Key[Array, ""], Batch], Batch]:
     """-> view(key, batch)."""
-    settings = read_settings(config)
 
     def view(key, clip, length):
         clip = take_frames(config, clip, length)
-        return parts.compose(key, clip, config.ascal_view.parts, settings)
+        return extreme.compose(key, clip, config.ascal_view)
 
     return lambda key, batch: map_clips(view, key, batch)
 

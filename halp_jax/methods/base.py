@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from halp_jax.methods.schedule import Schedule
+from halp_jax.methods.optim import Schedule
 
 AXIS = "data"  # the mapped axis over which the batch is spread
 

@@ -1,14 +1,13 @@
-"""What methods of clips share: the views of the released code, the encoder, SGD."""
+"""What methods of clips share: the views of the released code, and the encoder."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
 from jaxtyping import Array, Key
 
 from halp_jax.core.sphere import normalize
@@ -16,7 +15,6 @@ from halp_jax.encoders import agcn, bigru, lstm, stgcn, transformer
 from halp_jax.encoders.matmul import PRECISIONS
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec, sample_keys
-from halp_jax.methods.schedule import Schedule, step_decay
 from halp_jax.skeletons.augment import STREAMS, find_length, random_view
 from halp_jax.skeletons.layout import Layout
 
@@ -111,13 +109,6 @@ def dropout_keys(key: Key[Array, ""], count: int) -> Key[Array, " count"]:
     return jax.random.split(jax.random.fold_in(key, 2**31), count)
 
 
-def with_encoder(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
-    """The config with another of ENCODERS."""
-    own = config.copy_and_resolve_references()
-    own.encoder.name = name
-    return own
-
-
 def make_inference(config: ml_collections.ConfigDict, layout: Layout) -> tuple[Callable, Callable]:
     """(encode, embed) of a method that keeps its encoder's variables as params and batch_stats."""
     encoder = make_encoder(config, layout)
@@ -149,8 +140,7 @@ def forward_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
     layout = spec.layout
     encoder = make_encoder(config, layout)
     if hasattr(encoder, "count_flops"):
-        inputs = (config.encoder.bodies or layout.bodies) * layout.num_joints * 3
-        clip = encoder.count_flops(config.views.num_frames, inputs)
+        clip = encoder.count_flops(config.views.num_frames, count_inputs(config, spec))
     else:
         clip = xla_flops(encoder, config.views.num_frames, layout.bodies, layout.num_joints)
     return len(config.streams) * config.train.batch_size * clip
@@ -163,37 +153,6 @@ def xla_flops(encoder: nn.Module, num_frames: int, bodies: int, joints: int) -> 
     init = functools.partial(encoder.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), clip)
     return jax.jit(infer).lower(variables, clip).cost_analysis()["flops"]
-
-
-def make_optimizer(
-    config: ml_collections.ConfigDict, steps_per_epoch: int, *, idle_epochs: int = 0
-) -> tuple[optax.GradientTransformation, dict[str, Schedule]]:
-    """SGD with momentum and weight decay on all parameters, in torch.optim.SGD's order.
-
-    Returns the schedules to report, too: that of the learning rate.
-
-    Args:
-        idle_epochs: at the start, in which neither weights nor momentum change.
-    """
-    o, idle = config.optim, idle_epochs * steps_per_epoch
-    rate = step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
-    optimizer = optax.chain(
-        optax.add_decayed_weights(o.weight_decay),
-        *([optax.scale_by_schedule(lambda step: 1.0 * (step >= idle))] if idle else []),
-        optax.trace(decay=o.momentum),
-        optax.scale_by_learning_rate(rate),
-    )
-    return optimizer, {"learning_rate": rate}
-
-
-def warn_at_start(config: ml_collections.ConfigDict) -> str | None:
-    """What to say of a run that starts from random weights: nothing."""
-    return None
-
-
-def find_trouble(records: Sequence[dict[str, Any]]) -> str | None:
-    """What the lines of metrics.jsonl so far tell of a run that learns nothing: not looked for."""
-    return None
 
 
 def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) -> None:

@@ -23,16 +23,15 @@ from halp_jax.core.cross_view import cross_loss
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.heads import MLPHead
-from halp_jax.methods import check, common, halp, keys, normal_view
+from halp_jax.methods import check, common, halp, keys, normal_view, optim
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
 from halp_jax.methods.cmd import name_pairs
 
-SHOWN = ("contrast_accuracy", "mu", "kept")
-KEEPS_REST, NEWEST = False, ("mu",)
+SHOWN, NEWEST = ("contrast_accuracy", "mu", "kept"), ("mu",)
 FIXED = (*keys.FIXED, "crossclr.shared_heads")
 ENCODER, ADVICE = keys.ENCODER, keys.ADVICE
-make_optimizer, step_flops = common.make_optimizer, keys.step_flops
+make_optimizer, step_flops = optim.make_sgd, keys.step_flops
 warn_at_start, find_trouble = halp.warn_at_start, halp.find_collapse
 OWNER = "joint"  # the stream whose head all share
 

@@ -16,17 +16,13 @@ from jaxtyping import Array, Float
 
 from halp_jax.core import displace
 from halp_jax.encoders.transformer import Linear
-from halp_jax.methods import adam, check, common, relative_view
+from halp_jax.methods import check, common, optim, relative_view
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec, sample_keys
 
-SHOWN, NEWEST = ("direction_accuracy", "length_accuracy"), ()
-KEEPS_REST = False  # the last batch of an epoch is left out where it would be smaller
-FIXED = ()
-ENCODER = ("params", "extra/batch_stats")
+SHOWN = ("direction_accuracy", "length_accuracy")
 ADVICE = "a lower --config.optim.learning_rate or --config.adam.clip=1.0"
-make_optimizer = adam.make_optimizer
-warn_at_start, find_trouble = common.warn_at_start, common.find_trouble
+make_optimizer = optim.make_adam
 CLASSES = {"direction": displace.DIRECTIONS, "length": displace.LENGTHS}
 
 
@@ -38,7 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
     gltransformer.way_weight = 0.05  # of the losses of the root's way over the first interval
     config = ml_collections.ConfigDict({"gltransformer": gltransformer})
     config.update(relative_view.default_config())
-    config.update(adam.default_config())
+    config.update(optim.default_config())
     return config
 
 
@@ -46,7 +42,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
     relative_view.check_config(config)
-    adam.check_config(config)
+    optim.check_config(config)
     check.choices(config, {"encoder.name": ("transformer",)})
     check.milestones(config, "gltransformer.intervals")
     check.above_zero(config, "gltransformer.step")

@@ -20,17 +20,15 @@ from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.queue import create_queue, newest, push
 from halp_jax.core.sphere import normalize
 from halp_jax.encoders.gin import Graphs, make_encoder
-from halp_jax.methods import check, common, graph_views, halp
+from halp_jax.methods import check, graph_views, halp
 from halp_jax.methods.base import AXIS, Method, Spec
 
 SHOWN, NEWEST = ("contrast_accuracy", "mu", "kept"), ("mu",)
-UNIT = "graphs"  # what it learns from
+UNIT = "graphs"
 KEEPS_REST = True  # the last batch of an epoch has the graphs that are left
 FIXED = ("graphcl.prototypes", *halp.FIXED)
-ENCODER = ("params", "extra/batch_stats")
 VIEW_ROWS = 0.625  # the share of a batch's rows that most views fit into
 ADVICE = "a lower --config.optim.learning_rate or a higher --config.graphcl.temperature"
-warn_at_start, find_trouble = common.warn_at_start, common.find_trouble
 
 CHOICES = {
     "graphcl.augmentation": tuple(graph_views.AUGMENTATIONS),

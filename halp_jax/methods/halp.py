@@ -25,7 +25,7 @@ from halp_jax.core import hallucinate, kmeans
 from halp_jax.core.sphere import normalize
 from halp_jax.methods import check
 from halp_jax.methods.base import AXIS, sample_keys
-from halp_jax.methods.schedule import ramp
+from halp_jax.methods.optim import ramp
 
 CHOICES = {
     "halp.solver": get_args(hallucinate.Solver),

@@ -19,14 +19,13 @@ import ml_collections
 from halp_jax.core.contrast import info_nce
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.sphere import normalize
-from halp_jax.methods import check, common, halp, keys
+from halp_jax.methods import check, common, halp, keys, optim
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
 
-SHOWN = ("contrast_accuracy", "mu", "kept")
-KEEPS_REST, NEWEST = False, ("mu",)
+SHOWN, NEWEST = ("contrast_accuracy", "mu", "kept"), ("mu",)
 FIXED, ENCODER, ADVICE = keys.FIXED, keys.ENCODER, keys.ADVICE
-make_optimizer = common.make_optimizer
+make_optimizer = optim.make_sgd
 warn_at_start, find_trouble = halp.warn_at_start, halp.find_collapse
 SIDES = ("sequence", "graph")
 STATES = ("batch_stats", "key_params", "key_batch_stats")  # what an encoder has besides its params
@@ -126,7 +125,9 @@ def find_side(config: ml_collections.ConfigDict) -> tuple[str, ml_collections.Co
 
 def _configs(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
     """The config of either encoder."""
-    return {"sequence": config, "graph": common.with_encoder(config, config.isc.graph)}
+    graph = config.copy_and_resolve_references()
+    graph.encoder.name = config.isc.graph
+    return {"sequence": config, "graph": graph}
 
 
 def _by_kind(extra: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

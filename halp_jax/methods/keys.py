@@ -21,7 +21,6 @@ from halp_jax.core.queue import create_queue, newest, push
 from halp_jax.methods import check, common, halp
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Spec
-from halp_jax.methods.metrics import spread
 
 FIELD = "moco.queue_size"
 FIXED = (FIELD, *halp.FIXED)  # a run cannot resume when one of these changes
@@ -132,6 +131,25 @@ def push_and_pull(
         loss += pull.loss(extra["prototypes"], z, z_k, idle, own, step)[0]
     kept = {"queue": queue, "prototypes": prototypes}
     return loss / (1 + len(others)), kept, metrics | spread(z_q, z_k, every)
+
+
+def spread(
+    z_q: Float[Array, "batch dim"], z_k: Float[Array, "batch dim"], every: Float[Array, "all dim"]
+) -> dict[str, Array]:
+    """Alignment and uniformity (Wang & Isola 2020) of the global batch: to watch, no part of the loss.
+
+    `z_q` and `z_k` are this device's, `every` is the keys of all.
+    """
+    count, total = len(z_k), len(every)
+    alignment = jnp.mean(jnp.sum(jnp.square(z_q - z_k), axis=-1))
+    own = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+    others = jnp.arange(total) != own[:, None]
+    squares = (jnp.sum(jnp.square(z), axis=-1) for z in (z_k, every))
+    near = jnp.exp(4.0 * z_k @ every.T - 2.0 * jnp.add.outer(*squares)) * others
+    mean = jax.lax.pmean(jnp.sum(near) / (count * max(total - 1, 1)), AXIS)
+    return jax.lax.stop_gradient(
+        {"alignment": alignment, "uniformity": jnp.log(jnp.maximum(mean, 1e-30))}
+    )
 
 
 def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:

@@ -14,15 +14,13 @@ import ml_collections
 from halp_jax.core.contrast import info_nce
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.sphere import normalize
-from halp_jax.methods import cmd, common, halp, keys
+from halp_jax.methods import cmd, common, halp, keys, optim
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
 
-SHOWN = ("contrast_accuracy", "mu", "kept")  # metrics of the progress line
-KEEPS_REST = False  # the last batch of an epoch is left out where it would be smaller
-NEWEST = ("mu",)  # metrics that are schedules: of an interval the newest value, not the average
+SHOWN, NEWEST = ("contrast_accuracy", "mu", "kept"), ("mu",)
 FIXED, ENCODER, ADVICE = keys.FIXED, keys.ENCODER, keys.ADVICE
-make_optimizer, step_flops = common.make_optimizer, keys.step_flops
+make_optimizer, step_flops = optim.make_sgd, keys.step_flops
 warn_at_start, find_trouble = halp.warn_at_start, halp.find_collapse
 
 

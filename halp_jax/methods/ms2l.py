@@ -21,18 +21,14 @@ from halp_jax.core.sphere import normalize
 from halp_jax.encoders.bigru import flatten_clips
 from halp_jax.encoders.decoder import FrameDecoder
 from halp_jax.encoders.heads import NormHead
-from halp_jax.methods import adam, check, common, whole_view
+from halp_jax.methods import check, common, optim, whole_view
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec, sample_keys
 from halp_jax.skeletons.augment import hide_end, permute_segments
 
-SHOWN, NEWEST = ("jigsaw_accuracy", "contrast_accuracy"), ()
-KEEPS_REST = False  # the last batch of an epoch is left out where it would be smaller
-FIXED = ()
-ENCODER = ("params", "extra/batch_stats")
+SHOWN = ("jigsaw_accuracy", "contrast_accuracy")
 ADVICE = "a lower --config.optim.learning_rate or --config.adam.clip"
-make_optimizer = functools.partial(adam.make_optimizer, clip_to=adam.clip_modules)
-warn_at_start, find_trouble = common.warn_at_start, common.find_trouble
+make_optimizer = functools.partial(optim.make_adam, clip_to=optim.clip_modules)
 
 ORDERS = tuple(itertools.permutations(range(3)))  # of the jigsaw's segments
 
@@ -46,7 +42,7 @@ def default_config() -> ml_collections.ConfigDict:
     ms2l.dim = 1024  # of the vectors that are contrasted
     config = ml_collections.ConfigDict({"ms2l": ms2l})
     config.update(whole_view.default_config("none"))
-    config.update(adam.default_config(clip=10.0))  # of the encoder and of each head
+    config.update(optim.default_config(clip=10.0))  # of the encoder and of each head
     return config
 
 
@@ -54,7 +50,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
     whole_view.check_config(config)
-    adam.check_config(config)
+    optim.check_config(config)
     check.choices(config, {"encoder.name": ("bigru",)})
     check.shares(config, "ms2l.hidden")
     check.above_zero(config, "ms2l.temperature")

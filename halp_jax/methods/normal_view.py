@@ -35,9 +35,8 @@ def default_config() -> ml_collections.ConfigDict:
     # evaluation. "none": clips are taken as `prepare` wrote them. See halp_jax/skeletons/turned.py.
     normal_view.prepare = "released"
     normal_view.up = "y"  # of the clips: y as a camera has it (prepare --normalize=none), else z
-    normal_view.pad_ratio = (
-        6  # a sixth of the clip is mirrored at each end, then cropped; 0: no crop
-    )
+    # A sixth of the clip is mirrored at each end, then cropped; 0: no crop.
+    normal_view.pad_ratio = 6
     normal_view.shear = 0.5  # off-diagonal entries of the shear ~ U(-shear, shear)
     extreme_view = ml_collections.ConfigDict()  # a normal view distorted further
     extreme_view.flip_probability = 0.5
@@ -78,17 +77,15 @@ def make_views(
     """(normal, extreme): functions (key, batch) -> batch; the second needs config.extreme_view."""
     prepare, num_frames = make_prepare(config, layout), config.views.num_frames
     n = config.normal_view
-    settings = extreme.NormalSettings(n.pad_ratio, n.shear)
 
     def whole(clip, length):
         return prepare(clip) if prepare else crop(clip, 0, length, num_frames)
 
     def normal_view(key, clip, length):
-        return extreme.normal_view(key, whole(clip, length), settings)
+        return extreme.normal_view(key, whole(clip, length), n)
 
     def extreme_view(key, clip, length):
-        more = extreme.ExtremeSettings(**config.extreme_view)
-        return extreme.extreme_view(key, whole(clip, length), settings, more, layout)
+        return extreme.extreme_view(key, whole(clip, length), n, config.extreme_view, layout)
 
     normal, distorted = (
         lambda key, batch, view=view: map_clips(view, key, batch)

@@ -15,17 +15,12 @@ import ml_collections
 from halp_jax.core.restore import absolute_error
 from halp_jax.encoders.bigru import flatten_clips
 from halp_jax.encoders.decoder import CodeDecoder
-from halp_jax.methods import adam, check, common, whole_view
+from halp_jax.methods import check, common, optim, whole_view
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
 
-SHOWN, NEWEST = (), ()
-KEEPS_REST = False  # the last batch of an epoch is left out where it would be smaller
-FIXED = ()
-ENCODER = ("params", "extra/batch_stats")
 ADVICE = "a lower --config.optim.learning_rate or --config.adam.clip"
-make_optimizer = adam.make_optimizer
-warn_at_start, find_trouble = common.warn_at_start, common.find_trouble
+make_optimizer = optim.make_adam
 
 DECODERS, FORMS = ("fixed_states", "fixed_weights", "plain"), ("tensorflow", "pytorch")
 
@@ -39,7 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
     predict.form = "tensorflow"  # or "pytorch", with three quirks: halp_jax/methods/predict.py
     config = ml_collections.ConfigDict({"predict": predict})
     config.update(whole_view.default_config("minmax", "strided"))
-    config.update(adam.default_config(clip=25.0, decay_steps=1000))
+    config.update(optim.default_config(clip=25.0, decay_steps=1000))
     return config
 
 
@@ -47,7 +42,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
     whole_view.check_config(config)
-    adam.check_config(config)
+    optim.check_config(config)
     check.choices(config, {"predict.decoder": DECODERS, "predict.form": FORMS})
     check.choices(config, {"encoder.name": ("bigru",)})
 
@@ -76,12 +71,9 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
     def loss(params, extra, views, key, step):
         [batch] = views
         _, code, batch_stats = common.forward(encoder, params, extra["batch_stats"], batch, key)
-        frames, weights = (
-            flatten_clips(batch["frames"], config.encoder.bodies),
-            params["heads"]["decoder"],
-        )
-        if frozen:
-            weights = jax.lax.stop_gradient(weights)
+        frames = flatten_clips(batch["frames"], config.encoder.bodies)
+        weights = params["heads"]["decoder"]
+        weights = jax.lax.stop_gradient(weights) if frozen else weights
         target, length = frames[:, ahead:], batch["length"] - ahead
         decoded = decoder.apply(
             {"params": weights}, code, frames[:, 0], target.shape[1], fixed_states

@@ -9,20 +9,17 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from halp_jax.methods import common
+from halp_jax.methods import common, optim
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
 from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import init_probe, probe_loss
 from halp_jax.skeletons.augment import random_crop
 
-SHOWN, NEWEST = (), ()
 KEEPS_REST = True  # the last batch of an epoch is trained on, though it may be smaller
-FIXED = ()
 ENCODER = ("params/encoder", "extra/batch_stats")
 ADVICE = "a lower learning rate"
-check_config, make_optimizer = common.check_config, common.make_optimizer
-warn_at_start, find_trouble = common.warn_at_start, common.find_trouble
+check_config, make_optimizer = common.check_config, optim.make_sgd
 
 
 def default_config() -> ml_collections.ConfigDict:

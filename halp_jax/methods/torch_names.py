@@ -6,11 +6,14 @@ torch is the transpose of ours, and the two GRU streams of a layer are one array
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+import optax
 
+from halp_jax.core.queue import MemoryQueue
 from halp_jax.errors import UserError
 from halp_jax.skeletons.augment import STREAMS
 
@@ -19,13 +22,26 @@ Arrays = Mapping[str, np.ndarray]
 ENDINGS = dict(zip(STREAMS, ("", "_motion", "_bone"), strict=True))  # of three streams' names
 TRACKED = "input_norm.num_batches_tracked"  # torch counts the training steps in its batch norm
 GRU = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
+MANY = 2**30  # keys pushed are not counted further
+
+
+class Form(NamedTuple):
+    """How an array of torch's becomes ours, and back."""
+
+    read: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray]
+
+
+SAME = Form(lambda a: a, lambda a: a)
+DENSE = Form(np.transpose, np.transpose)
 
 
 class Place(NamedTuple):
     """Where an array of one encoder is: in torch, and in our tree (half `direction` of a leaf)."""
 
     name: str
-    path: tuple[str, str] | tuple[str, str, str]
+    path: tuple[str, ...]
+    form: Form = SAME
     direction: int | None = None
 
 
@@ -50,13 +66,13 @@ STATISTICS = (
 def list_parameters(num_layers: int) -> list[Place]:
     """The parameters of one encoder, in torch's order."""
     places = [
-        Place(f"encoder.gru.{theirs}_l{i}{end}", (f"layer{i}", ours), direction)
+        Place(f"encoder.gru.{theirs}_l{i}{end}", (f"layer{i}", ours), DENSE, direction)
         for i in range(num_layers)
         for direction, end in enumerate(("", "_reverse"))
         for theirs, ours in GRU.items()
     ]
     for theirs, ours in (("fc.0", "hidden"), ("fc.2", "out")):
-        places.append(Place(f"{theirs}.weight", ("head", ours, "kernel")))
+        places.append(Place(f"{theirs}.weight", ("head", ours, "kernel"), DENSE))
         places.append(Place(f"{theirs}.bias", ("head", ours, "bias")))
     places.append(Place("input_norm.weight", ("input_norm", "scale")))
     places.append(Place("input_norm.bias", ("input_norm", "bias")))
@@ -124,7 +140,7 @@ def list_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         "fc.0.weight": (both, both), "fc.0.bias": (both,),
         "fc.2.weight": (sizes.dim, both), "fc.2.bias": (sizes.dim,),
     }  # fmt: skip
-    for prefix in _prefixes(sizes.endings):
+    for prefix in (f"encoder_{which}{end}." for end in sizes.endings for which in "qk"):
         for place in list_parameters(sizes.num_layers) + list(STATISTICS):
             kind = place.name.removeprefix("encoder.gru.").split("_l")[0]
             shape = known.get(kind, (sizes.inputs,))
@@ -141,31 +157,84 @@ def list_parameter_names(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.startswith("encoder_") and not name.endswith(ends)]
 
 
+def find_endings(streams: Sequence[str]) -> tuple[str, ...]:
+    """The endings of a file's names, one a stream."""
+    return tuple(ENDINGS[name] for name in streams) if len(streams) > 1 else ("",)
+
+
+def read_tree(arrays: Arrays, prefix: str, places: Sequence[Place]) -> dict[str, Any]:
+    """Our tree of the arrays that are there, of one encoder."""
+    tree: dict[str, Any] = {}
+    for place in places:
+        if prefix + place.name in arrays:
+            node, (*above, last) = tree, place.path
+            for part in above:
+                node = node.setdefault(part, {})
+            array = np.ascontiguousarray(place.form.read(arrays[prefix + place.name]))
+            half = place.direction is not None
+            node[last] = np.stack([*node.get(last, ()), array]) if half else array
+    return tree
+
+
+def write_tree(tree: Any, prefix: str, places: Sequence[Place]) -> dict[str, np.ndarray]:
+    """The inverse of `read_tree`."""
+    arrays = {}
+    for place in places:
+        leaf = find_leaf(tree, place.path)
+        if leaf is not None:
+            leaf = np.asarray(leaf if place.direction is None else leaf[place.direction])
+            arrays[prefix + place.name] = np.ascontiguousarray(place.form.write(leaf))
+    return arrays
+
+
+def find_leaf(tree: Any, path: Sequence[str]) -> Any:
+    """What is at this path, or None."""
+    for part in path:
+        tree = tree.get(part) if tree is not None else None
+    return tree
+
+
 def gather(arrays: Arrays, prefixes: Sequence[str], places: Sequence[Place]) -> dict[str, Any]:
     """Our tree of these encoders, a stream each: leaves [streams, (direction,) ...]."""
-    tree: dict[str, Any] = {}
-    halves: dict[tuple[str, ...], list[np.ndarray]] = {}
-    for place in places:
-        found = halves.setdefault(place.path, [])
-        found.append(np.stack([arrays[prefix + place.name].T for prefix in prefixes]))
-        node = tree
-        for part in place.path[:-1]:
-            node = node.setdefault(part, {})
-        node[place.path[-1]] = found[0] if place.direction is None else np.stack(found, axis=1)
-    return tree
+    trees = [read_tree(arrays, prefix, places) for prefix in prefixes]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def scatter(tree: Any, prefixes: Sequence[str], places: Sequence[Place]) -> dict[str, np.ndarray]:
     """The inverse of `gather`."""
     arrays = {}
-    for stream, prefix in enumerate(prefixes):
-        for place in places:
-            leaf = tree
-            for part in place.path:
-                leaf = leaf[part]
-            leaf = leaf[stream] if place.direction is None else leaf[stream, place.direction]
-            arrays[prefix + place.name] = np.ascontiguousarray(np.asarray(leaf).T)
+    for i, prefix in enumerate(prefixes):
+        arrays |= write_tree(jax.tree.map(lambda leaf, i=i: leaf[i], tree), prefix, places)
     return arrays
+
+
+def read_queue(arrays: Arrays, endings: Sequence[str], pushed: int) -> MemoryQueue:
+    """The queues; `pushed`: keys that each has seen, about."""
+    heads = np.array([arrays[f"queue_ptr{ending}"][0] for ending in endings], np.int32)
+    keys = np.stack([arrays[f"queue{ending}"].T for ending in endings])
+    return MemoryQueue(keys, heads, np.maximum(heads, min(pushed, MANY)).astype(np.int32))
+
+
+def write_queue(queue: MemoryQueue, endings: Sequence[str]) -> dict[str, np.ndarray]:
+    """The inverse of `read_queue`, without what was pushed."""
+    arrays = {}
+    for ending, keys, head in zip(endings, queue.keys, queue.head, strict=True):
+        arrays[f"queue{ending}"] = np.ascontiguousarray(keys.T)
+        arrays[f"queue_ptr{ending}"] = np.array([head], np.int64)
+    return arrays
+
+
+def fill_optimizer(
+    optimizer: optax.GradientTransformation, params: Any, step: int, trace: Any = None
+) -> Any:
+    """The state of SGD after so many steps, its momentum `trace`, or 0."""
+
+    def fill(part):
+        if isinstance(part, optax.TraceState):
+            return part._replace(trace=trace) if trace else part
+        return part._replace(count=np.int32(step)) if "count" in part._fields else part
+
+    return tuple(fill(part) for part in optimizer.init(params))
 
 
 def _shape(arrays: Arrays, name: str, num_axes: int) -> tuple[int, ...]:
@@ -175,10 +244,6 @@ def _shape(arrays: Arrays, name: str, num_axes: int) -> tuple[int, ...]:
     if len(shape) != num_axes:
         raise UserError(f"{name} is {list(shape)}; it must have {num_axes} axes")
     return shape
-
-
-def _prefixes(endings: Sequence[str]) -> list[str]:
-    return [f"encoder_{which}{ending}." for ending in endings for which in "qk"]
 
 
 def prototype_names(endings: Sequence[str]) -> list[str]:

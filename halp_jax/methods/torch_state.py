@@ -14,15 +14,12 @@ import ml_collections
 import numpy as np
 import optax
 
-from halp_jax.core.queue import MemoryQueue
 from halp_jax.errors import UserError
 from halp_jax.methods import moco, torch_names
 from halp_jax.methods.base import TrainState
 from halp_jax.methods.torch_names import Arrays, Sizes
 from halp_jax.skeletons.layout import LAYOUTS, NTU25, Layout
 from halp_jax.skeletons.layout_file import restore_layout
-
-MANY = 2**30  # keys pushed are not counted further
 
 
 def find_layout(inputs: int, name: str = "") -> Layout:
@@ -83,34 +80,28 @@ def to_state(
     key = [f"encoder_k{ending}." for ending in sizes.endings]
     if step is None:
         step = int(arrays[query[0] + torch_names.TRACKED])
-    heads = np.array([arrays[f"queue_ptr{e}"][0] for e in sizes.endings], np.int32)
     shape = (len(sizes.endings), config.halp.num_prototypes, sizes.dim)
     prototypes = np.zeros(shape, np.float32)
     if sizes.num_prototypes:
         prototypes = np.stack([arrays[name] for name in torch_names.prototype_names(sizes.endings)])
-    if pushed is None:
-        # Prototypes are made once a queue has seen twice its size in keys.
-        least = 2 * sizes.queue_size + 1 if prototypes.any() else 0
-        known = min(max(step * config.train.batch_size, least), MANY)
-        pushed = np.maximum(heads, known)
+    # Prototypes are made once a queue has seen twice its size in keys.
+    least = 2 * sizes.queue_size + 1 if prototypes.any() else 0
+    known = max(step * config.train.batch_size, least)
+    queue = torch_names.read_queue(arrays, sizes.endings, known)
+    if pushed is not None:
+        queue = queue._replace(pushed=np.asarray(pushed, np.int32).reshape(queue.head.shape))
 
     params = torch_names.gather(arrays, query, places)
-    trace = jax.tree.map(np.zeros_like, params)
-    if momentum:
-        trace = torch_names.gather(momentum, query, places)
+    trace = torch_names.gather(momentum, query, places) if momentum else None
     optimizer, _ = moco.make_optimizer(config, 1)
     extra = {
         "key_params": torch_names.gather(arrays, key, places),
         "batch_stats": torch_names.gather(arrays, query, torch_names.STATISTICS),
         "key_batch_stats": torch_names.gather(arrays, key, torch_names.STATISTICS),
-        "queue": MemoryQueue(
-            keys=np.stack([arrays[f"queue{ending}"].T for ending in sizes.endings]),
-            head=heads,
-            pushed=np.asarray(pushed, np.int32).reshape(heads.shape),
-        ),
+        "queue": queue,
         "prototypes": prototypes,
     }
-    opt_state = _fill_optimizer(optimizer.init(params), trace, step)
+    opt_state = torch_names.fill_optimizer(optimizer, params, step, trace)
     state = TrainState(np.int32(step), params, opt_state, extra)
     return jax.tree.map(jnp.array, state)
 
@@ -129,7 +120,7 @@ def from_state(
         tracked: torch's counts of batches where they are not the state's step.
     """
     state = jax.tree.map(np.asarray, state)
-    endings = tuple(torch_names.ENDINGS[s] for s in streams) if len(streams) > 1 else ("",)
+    endings = torch_names.find_endings(streams)
     places = torch_names.list_parameters(sum(name.startswith("layer") for name in state.params))
     query = [f"encoder_q{ending}." for ending in endings]
     key = [f"encoder_k{ending}." for ending in endings]
@@ -141,10 +132,7 @@ def from_state(
     for prefix in query + key:
         count = (tracked or {}).get(prefix + torch_names.TRACKED, int(state.step))
         arrays[prefix + torch_names.TRACKED] = np.array(count, np.int64)
-    queue = extra["queue"]
-    for ending, keys, head in zip(endings, queue.keys, queue.head, strict=True):
-        arrays[f"queue{ending}"] = np.ascontiguousarray(keys.T)
-        arrays[f"queue_ptr{ending}"] = np.array([head], np.int64)
+    arrays |= torch_names.write_queue(extra["queue"], endings)
     if with_prototypes:
         arrays |= dict(zip(torch_names.prototype_names(endings), extra["prototypes"], strict=True))
     order = torch_names.list_shapes(torch_names.read_sizes(arrays))
@@ -198,15 +186,6 @@ def make_optimizer_dict(
         if name in momentum
     }
     return {"state": state, "param_groups": [group]}
-
-
-def _fill_optimizer(opt_state: Any, trace: Any, step: int) -> Any:
-    def fill(part):
-        if isinstance(part, optax.TraceState):
-            return part._replace(trace=trace)
-        return part._replace(count=np.int32(step)) if "count" in part._fields else part
-
-    return tuple(fill(part) for part in opt_state)
 
 
 def _num_inputs(layout: Layout) -> int:

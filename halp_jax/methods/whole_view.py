@@ -10,12 +10,13 @@ from jaxtyping import Array, Float
 
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch
-from halp_jax.skeletons import minmax
+from halp_jax.methods.common import find_lengths
+from halp_jax.skeletons import turned
 from halp_jax.skeletons.augment import crop, find_length
 from halp_jax.skeletons.layout import Layout
 
 PREPARE = ("minmax", "none")
-CHOICES = {"whole_view.prepare": PREPARE, "whole_view.downsample": minmax.DOWNSAMPLES}
+CHOICES = {"whole_view.prepare": PREPARE, "whole_view.downsample": turned.DOWNSAMPLES}
 
 
 def default_config(prepare: str, downsample: str = "linear") -> ml_collections.ConfigDict:
@@ -44,7 +45,7 @@ def make_prepare(config: ml_collections.ConfigDict, layout: Layout):
 
     def prepare(clip: Float[Array, "time bodies joints xyz"]):
         if view.prepare == "minmax":
-            return minmax.prepare_clip(clip, layout, num_frames, view.downsample)
+            return turned.prepare_scaled(clip, layout, num_frames, view.downsample)
         length = find_length(clip)
         return crop(clip, 0, length, num_frames, length.clip(1, num_frames))
 
@@ -57,6 +58,6 @@ def make_view(config: ml_collections.ConfigDict, layout: Layout):
 
     def view(batch: Batch) -> Batch:
         frames = jax.vmap(prepare)(batch["frames"])
-        return batch | {"frames": frames, "length": jax.vmap(find_length)(frames)}
+        return batch | {"frames": frames, "length": find_lengths(frames)}
 
     return view

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import SYNONYMS, Layout, describe_layout, is_known, with_bodies
+from halp_jax.skeletons.layout import SYNONYMS, Layout, describe_layout, find_known, with_bodies
 from halp_jax.skeletons.layouts_known import Frames
 from halp_jax.skeletons.names import find_meanings
 from halp_jax.skeletons.normalize import looks_normalized
@@ -139,6 +139,6 @@ def tell_conversion(record: dict[str, Any]) -> str:
 
 def name_option(layout: Layout) -> str:
     """How the option of `prepare` names this layout."""
-    if is_known(layout):
+    if find_known(layout.name) == layout:
         return f"--as-layout={layout.name}"
     return f"--as-layout=FILE.json, that of {layout.name}, --max-bodies={layout.bodies}"

@@ -1,42 +1,25 @@
-"""Views of AimCLR (Guo et al., AAAI 2022): a normal one, and an extreme one that five more parts distort.
+"""Views of AimCLR (Guo et al., AAAI 2022), normal and extreme, and of AS-CAL (Rao et al. 2021).
 
-Source: feeder/ntu_feeder.py and feeder/tools.py of Levigty/AimCLR. One clip, one key -> one view; the caller
-vmaps. A clip is [time, bodies, joints, 3], all of its frames are valid. Each part takes what it would
-draw as an argument; `normal_view` and `extreme_view` draw. "Quirks" are the released code's.
+Sources: feeder/ntu_feeder.py and feeder/tools.py of Levigty/AimCLR, feeders/tools.py of LZU-SIAT/AS-CAL. One
+clip, one key -> one view; the caller vmaps. A clip is [time, bodies, joints, 3], all of its frames are valid.
+Each part takes what it would draw as an argument; `normal_view`, `extreme_view` and `compose` draw, by
+config.normal_view, config.extreme_view and config.ascal_view.
+
+What is drawn differs: AimCLR turns about all three axes, two of them by a degree at most, its noise has a
+fifth of AS-CAL's deviation, and an axis is set to 0 by chance.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 from jaxtyping import Array, Bool, Float
 
 from halp_jax.skeletons.augment import Clip, Count, Rng, random_shear, transform
 from halp_jax.skeletons.layout import Layout
 
 TAPS = 15  # of the blur
-
-
-class NormalSettings(NamedTuple):
-    """Settings of a normal view; the defaults are the released ones."""
-
-    pad_ratio: int = 6  # a sixth of the clip is mirrored at each end; 0: no crop
-    shear: float = 0.5
-
-
-class ExtremeSettings(NamedTuple):
-    """Settings of what is done to a normal view besides; the defaults are the released ones."""
-
-    flip_probability: float = 0.5
-    flip_mirrors: bool = False  # a quirk: sides are swapped, but x is not negated
-    rotation: float = 30.0  # degrees, about an axis that is drawn
-    rotation_rest: float = 1.0  # about the other two
-    noise_probability: float = 0.5
-    noise: float = 0.01  # standard deviation, in units of the clip
-    blur_probability: float = 0.5
-    blur_normalized: bool = False  # a quirk: the taps add up to 1 to 5
-    axis_probability: float = 0.5  # one of x, y, z is set to 0
-    reverse_probability: float = 0.0  # 1/2 in the release of December 2021
 
 
 def mirrored_crop(clip: Clip, start: Count, pad_ratio: int = 6) -> Clip:
@@ -87,7 +70,7 @@ def zero_axis(clip: Clip, axis: Count) -> Clip:
     return jnp.where(jnp.arange(3) == axis, 0.0, clip)
 
 
-def normal_view(key: Rng, clip: Clip, settings: NormalSettings) -> Clip:
+def normal_view(key: Rng, clip: Clip, settings: ml_collections.ConfigDict) -> Clip:
     """A mirrored crop, then a shear of column vectors."""
     key_crop, key_shear = jax.random.split(key)
     last = 2 * count_padding(len(clip), settings.pad_ratio)
@@ -97,7 +80,11 @@ def normal_view(key: Rng, clip: Clip, settings: NormalSettings) -> Clip:
 
 
 def extreme_view(
-    key: Rng, clip: Clip, normal: NormalSettings, extreme: ExtremeSettings, layout: Layout
+    key: Rng,
+    clip: Clip,
+    normal: ml_collections.ConfigDict,
+    extreme: ml_collections.ConfigDict,
+    layout: Layout,
 ) -> Clip:
     """A normal view, then flip, rotation, noise, blur, an axis zeroed, time reversed: each by chance."""
     keys = jax.random.split(key, 11)
@@ -123,3 +110,72 @@ def extreme_view(
     flat = zero_axis(view, jax.random.randint(keys[8], (), 0, 3))
     view = at_random(keys[9], extreme.axis_probability, flat, view)
     return at_random(keys[10], extreme.reverse_probability, view[::-1], view)
+
+
+# --- AS-CAL: parts in any order ---------------------------------------------------------------------
+
+
+def minus_joint(clip: Clip, joint: int) -> Clip:
+    """Each body of each frame moved so that one of its joints is at the origin."""
+    return clip - clip[:, :, joint : joint + 1]
+
+
+def cut_out(clip: Clip, joints: Bool[Array, " joints"], frames: Bool[Array, " time"]) -> Clip:
+    """Some joints set to 0 in some frames."""
+    return jnp.where(frames[:, None, None, None] & joints[:, None], 0.0, clip)
+
+
+def random_subset(key: Rng, size: int, least: int, most: int) -> Bool[Array, " size"]:
+    """Where of `size` places `least` to `most`, all as likely, are drawn without replacement."""
+    key_count, key_places = jax.random.split(key)
+    count = jax.random.randint(key_count, (), least, most + 1)
+    rank = jnp.argsort(jnp.argsort(jax.random.uniform(key_places, (size,))))
+    return rank < count
+
+
+def _reverse(key, clip, settings):
+    backward = jax.random.uniform(key) < settings.reverse_probability
+    return jnp.where(backward, clip[::-1], clip)
+
+
+def _shear(key, clip, settings):
+    return transform(clip, random_shear(key, settings.shear).T)
+
+
+def _rotate(key, clip, settings):
+    key_axis, key_angle = jax.random.split(key)
+    axis = jnp.arange(3) == jax.random.randint(key_axis, (), 0, 3)
+    return rotate(clip, axis * jax.random.uniform(key_angle, maxval=settings.rotation))
+
+
+def _cut_out(key, clip, settings):
+    key_joints, key_frames = jax.random.split(key)
+    joints = random_subset(key_joints, clip.shape[2], *settings.cut_joints)
+    return cut_out(clip, joints, random_subset(key_frames, len(clip), *settings.cut_frames))
+
+
+def _zero_axis(key, clip, settings):
+    return zero_axis(clip, jax.random.randint(key, (), 0, 3))
+
+
+def _blur(key, clip, settings):
+    key_chance, key_sigma = jax.random.split(key)
+    sigma = jax.random.uniform(key_sigma, minval=0.1, maxval=2.0)
+    blurred = blur(clip, sigma, settings.blur_normalized)
+    return jnp.where(jax.random.uniform(key_chance) < settings.blur_probability, blurred, clip)
+
+
+# Each is a function (key, clip, settings) -> clip.
+PARTS: dict[str, Callable[[Rng, Clip, ml_collections.ConfigDict], Clip]] = {
+    "minus_joint": lambda key, clip, settings: minus_joint(clip, settings.joint),
+    "reverse": _reverse, "shear": _shear, "rotate": _rotate, "cut_out": _cut_out,
+    "zero_axis": _zero_axis, "blur": _blur,
+    "noise": lambda key, clip, settings: clip + settings.noise * jax.random.normal(key, clip.shape),
+}  # fmt: skip
+
+
+def compose(key: Rng, clip: Clip, settings: ml_collections.ConfigDict) -> Clip:
+    """The clip after `settings.parts`, names of PARTS, one after the other."""
+    for number, name in enumerate(settings.parts):
+        clip = PARTS[name](jax.random.fold_in(key, number), clip, settings)
+    return clip

@@ -1,4 +1,4 @@
-"""Layouts by name: the known ones, a user's own, and either with another number of bodies.
+"""Layouts by name: the known ones, with another number of bodies if the name says so.
 
 A user's own skeleton is a `Layout` from a small file, see `layout_file`. kinect20x2 is kinect20 for
 clips of two bodies, and so on for every layout and number. `SYNONYMS` are the joints that two of them
@@ -7,7 +7,6 @@ call by different names; `common` takes clips from one layout to another.
 
 import dataclasses
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from halp_jax.errors import UserError
@@ -30,7 +29,6 @@ _KNOWN = (
     KINECT20, NTU25, COCO17, OPENPOSE18, BODY25, BODY25B, HALPE26, MEDIAPIPE33, *MOCAP_LAYOUTS,
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _KNOWN}
-_own: dict[str, Layout] = {}  # of files and data sets that this process has opened
 _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
 
 # Two names of one joint, in Kinect v1 and v2; all others have the same name in both. v1's shoulder
@@ -46,14 +44,12 @@ SYNONYMS = (
 
 
 def get_layout(name: str) -> Layout:
-    """The layout called `name`: a known one, or the user's own if a data set with it is open.
-
-    Either may have a number of bodies behind it: kinect20x2.
+    """The known layout called `name`, perhaps with a number of bodies behind it: kinect20x2.
 
     Raises:
         UserError: there is none; names the known ones.
     """
-    layout = find_known(name, LAYOUTS | _own)
+    layout = find_known(name)
     if layout is None:
         raise UserError(
             f"layout {name!r} is not known; use one of {', '.join(LAYOUTS)}, or the .json file of"
@@ -62,17 +58,12 @@ def get_layout(name: str) -> Layout:
     return layout
 
 
-def is_known(layout: Layout) -> bool:
-    """Whether its name says it all: a known layout, or one with another number of bodies."""
-    return find_known(layout.name) == layout
-
-
-def find_known(name: str, layouts: Mapping[str, Layout] = LAYOUTS) -> Layout | None:
+def find_known(name: str) -> Layout | None:
     """The known layout of this name, with another number of bodies if the name says so."""
-    if name in layouts:
-        return layouts[name]
+    if name in LAYOUTS:
+        return LAYOUTS[name]
     match = _WITH_BODIES.fullmatch(name)
-    return with_bodies(layouts[match[1]], int(match[2])) if match and match[1] in layouts else None
+    return with_bodies(LAYOUTS[match[1]], int(match[2])) if match and match[1] in LAYOUTS else None
 
 
 def with_bodies(layout: Layout, bodies: int) -> Layout:
@@ -94,20 +85,6 @@ def with_bodies(layout: Layout, bodies: int) -> Layout:
     if plain is not None and plain.bodies == bodies:
         return plain
     return dataclasses.replace(layout, name=f"{name}x{bodies}", bodies=bodies)
-
-
-def register_layout(layout: Layout) -> Layout:
-    """Makes a user's own layout known to `get_layout`, in place of an older one of its name.
-
-    Raises:
-        UserError: it has the name of a known layout and is another.
-    """
-    known = find_known(layout.name)
-    if known not in (None, layout):
-        raise UserError(f"layout {layout.name!r} is a known one and differs; rename your own")
-    if known is None:
-        _own[layout.name] = layout
-    return layout
 
 
 def guess_layout(joints: int, axes: int) -> Layout | None:

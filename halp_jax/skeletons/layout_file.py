@@ -28,7 +28,7 @@ from halp_jax.skeletons import layout as layouts
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.names import find_sides, split_side
 
-MAX_JOINTS, MAX_BYTES = 300, 2**20
+MAX_JOINTS = 300
 _REQUIRED = ("name", "joints", "parents", "bodies", "centre", "spine", "shoulders")
 _OPTIONAL = ("axes", "left", "right", "view_spine", "means")
 # A word, and the number of bodies that `with_bodies` puts behind it.
@@ -45,34 +45,23 @@ def find_layout(name: str, option: str = "--layout") -> Layout:
         return layouts.get_layout(name)
     path = Path(name).expanduser()
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        fields = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check {option}") from error
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{path}: more than {MAX_BYTES} bytes; this is no layout")
-    try:
-        fields = json.loads(data)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: no JSON ({reason}); correct it") from error
-    return layouts.register_layout(parse_layout(fields, str(path)))
+    return parse_layout(fields, str(path))
 
 
 def restore_layout(described: Any) -> Layout:
-    """What `describe_layout` gave -> the layout, known to `get_layout` from now on.
+    """What `describe_layout` gave -> the layout.
 
     Raises:
         UserError: it is not known, or not sound.
     """
     if isinstance(described, Mapping):
-        layout = parse_layout(described, "the data set's layout")
-        known = layouts.find_known(layout.name)
-        if known and known.view_spine:
-            before = dataclasses.replace(known, spine=known.view_spine, view_spine=None)
-            if layout == before:  # of a data set older than the two spines
-                return known
-        return layouts.register_layout(layout)
+        return parse_layout(described, "the data set's layout")
     if not isinstance(described, str):
         raise UserError(f"layout {str(described)[:40]!r} is not known; prepare the data set again")
     return layouts.get_layout(described)
@@ -96,9 +85,16 @@ def parse_layout(fields: Any, where: str) -> Layout:
         UserError: naming `where`, the field, and what is wrong with it.
     """
     try:
-        return _parse(fields)
+        layout = _parse(fields)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+    known = layouts.find_known(layout.name)
+    if known in (None, layout):
+        return layout
+    before = dataclasses.replace(known, spine=known.view_spine or known.spine, view_spine=None)
+    if layout == before:  # of a data set older than the two spines
+        return known
+    raise UserError(f"layout {layout.name!r} is a known one and differs; rename your own")
 
 
 def _parse(fields: Any) -> Layout:

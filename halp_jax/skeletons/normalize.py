@@ -40,7 +40,7 @@ _FLOAT16 = 5e-3
 _COLLAPSED = 0.25
 
 
-def normalize_clip(frames: Frames, layout: Layout, as_released: bool = False) -> Frames:
+def normalize_clip(frames: Frames, layout: Layout) -> Frames:
     """Centred, upright frames of the same shape, float32.
 
     A joint at exactly (0, 0, 0) counts as missing and stays there. Where the spine cannot be measured
@@ -50,10 +50,7 @@ def normalize_clip(frames: Frames, layout: Layout, as_released: bool = False) ->
     Args:
         frames: metres, in any orthonormal frame of a camera or a room.
         layout: names the centre, the spine and the shoulders.
-        as_released: the released code's normalisation instead, `view_clip` with its accidents.
     """
-    if as_released:
-        return view_clip(frames, layout, as_released=True)
     bodies, seen = _centre(frames, layout)
     if layout.axes == 3 and seen.any():
         first = _reference(seen)

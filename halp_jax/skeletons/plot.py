@@ -89,22 +89,20 @@ def plot_grid(
     names: Sequence[str],
     layout: Layout,
     count: int = 6,
-    columns: int = 2,
     rate: float = 0.0,
-    turn: float | None = None,
     up: str = "z",
 ) -> Figure:
     """A strip for every clip [time, bodies, joints, xyz] with its name above, row by row.
 
     Below each pose stands its time at `rate` frames a second, or without a rate its frame's number.
-    `turn` and `up` are those of `project`.
+    `up` is that of `project`.
     """
-    strips = [_lay_out(clip, layout, count, turn, up) for clip in clips]
+    strips = [_lay_out(clip, layout, count, up) for clip in clips]
     width = max(strip[2] for strip in strips)
     height = max(strip[3][1] - strip[3][0] for strip in strips)
     # A body that is thrown about must not make the page a mile wide, nor one that lies flat a line.
     height = max(height, width / (_WIDEST * count))
-    columns = min(columns, len(clips))
+    columns = min(2, len(clips))
     rows = -(-len(clips) // columns)
     # All strips share one scale, so one person is as tall in each of them.
     inches_wide = _INCHES_HIGH * width / height
@@ -143,10 +141,10 @@ def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 120) -> None
 
 
 def _lay_out(
-    clip: np.ndarray, layout: Layout, count: int, turn: float | None, up: str
+    clip: np.ndarray, layout: Layout, count: int, up: str
 ) -> tuple[np.ndarray, np.ndarray, float, tuple[float, float], np.ndarray]:
     """(projection, present joints, width of the strip, (lowest, highest), frames to show)."""
-    flat = project(clip, layout, turn, up)
+    flat = project(clip, layout, up=up)
     present = find_present(clip, layout)
     shown = np.flatnonzero(present.any((1, 2)))
     if not len(shown):

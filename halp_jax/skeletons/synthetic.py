@@ -12,15 +12,18 @@ Subject, camera and class of a clip follow from its index alone and are balanced
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from halp_jax.skeletons.actions import ACTIONS, SEAT, Action, Keys, Swing
-from halp_jax.skeletons.body import CHANNEL, CHANNELS, plot_bones, pose_body
+from halp_jax.skeletons.body import CHANNEL, CHANNELS, NUM_JOINTS, plot_bones, pose_body
 from halp_jax.skeletons.kinematics import rotate_about
-from halp_jax.skeletons.sensor import NUM_CAMERAS, NUM_SETUPS, place_before_camera, sense
 
 CLASS_NAMES = tuple(action.name for action in ACTIONS)
-NUM_SUBJECTS = 20
+NUM_SUBJECTS, NUM_CAMERAS, NUM_SETUPS = 20, 3, 6
+_CAMERA_ANGLES = (0.0, -45.0, 45.0)  # degrees about the vertical, as in NTU's rooms
+# Joints that a sensor follows badly, and groups that it loses together.
+_RESTLESS = [7, 11, 15, 19, 21, 22, 23, 24]
+_GROUPS = ([6, 7, 21, 22], [10, 11, 23, 24], [5], [9], [14, 15], [18, 19], [15], [19], [3], [22])
 FRAMES = (40, 160)
 _ARMS = ("raise", "roll", "open", "elbow", "wrist")
 _FAR_ARMS = tuple(f"far_{name}" for name in _ARMS)
@@ -31,25 +34,6 @@ _ARM_RESTS = (
     {"raise": -14, "open": 36, "elbow": 88, "roll": -30},
     {"raise": -18, "open": 6, "elbow": 40, "roll": -45},
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """One clip in every detail, as it happened and as the sensor saw it.
-
-    Attributes:
-        motion: [time, people, joints, xyz], metres, y up, before camera and noise.
-        frames: [time, 2, joints, xyz] float32, camera frame (y up, z away from the camera).
-        lost: [time, 2, joints], where the sensor lost a joint that is there.
-        missing: [time], frames in which it saw nobody.
-    """
-
-    motion: Float[np.ndarray, "time people joints xyz"]
-    frames: Float[np.ndarray, "time bodies joints xyz"]
-    lost: Bool[np.ndarray, "time bodies joints"]
-    missing: Bool[np.ndarray, " time"]
-    label: int
-    camera: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,23 +58,27 @@ def clip_facts(index: int) -> tuple[int, int, int, int, int]:
 
 
 def make_clip(seed: int, index: int) -> Float[np.ndarray, "time 2 25 3"]:
-    """Frames of clip `index` of the data set `seed`, as a sensor would deliver them, float32."""
-    return make_scene(seed, index).frames
+    """Frames of clip `index` of the data set `seed`, as a sensor would deliver them, float32.
+
+    Metres in the frame of the camera: y up, z away from it. Pure in (seed, index).
+    """
+    _, _, camera, setup, _ = clip_facts(index)
+    motion, rng = perform(seed, index)
+    return _sense(rng, _place_before_camera(rng, motion, camera, setup))
 
 
-def make_scene(seed: int, index: int) -> Scene:
-    """The clip with its ground truth. Pure in (seed, index)."""
-    label, subject, camera, setup, _ = clip_facts(index)
+def perform(
+    seed: int, index: int
+) -> tuple[Float[np.ndarray, "time people 25 3"], np.random.Generator]:
+    """The clip as it happens in the room, metres, y up; and the generator from which the sensor draws."""
+    label, subject, *_ = clip_facts(index)
     action, rng = ACTIONS[label], _generator(seed, 0, index)
     people = [_plot_person(seed, subject)]
     if action.partner:
         other = (subject + int(rng.integers(1, NUM_SUBJECTS))) % NUM_SUBJECTS + 1
         people.append(_plot_person(seed, other if other != subject else other % NUM_SUBJECTS + 1))
     moments = _plot_moments(rng, people[0].pace)
-    motion = _act(rng, action, people, moments)
-    frames = place_before_camera(rng, motion, camera, setup)
-    frames, lost, missing = sense(rng, frames)
-    return Scene(motion, frames, lost, missing, label, camera)
+    return _act(rng, action, people, moments), rng
 
 
 def _generator(seed: int, *words: int) -> np.random.Generator:
@@ -225,3 +213,66 @@ def _swing(
     inside = np.minimum(moments - swing.begin, swing.end - moments) / 0.08
     wave = np.sin(2 * np.pi * (beats * moments + swing.phase + phase))
     return swing.amplitude * rng.uniform(0.75, 1.2) * np.clip(inside, 0, 1) * wave
+
+
+def _place_before_camera(
+    rng: np.random.Generator,
+    motion: Float[np.ndarray, "time people joints 3"],
+    camera: int,
+    setup: int,
+) -> Float[np.ndarray, "time people joints 3"]:
+    """Motion on the floor (y up) in the frame of a Kinect: x to its left, y up, z away, metres.
+
+    `camera` (from 1) gives the side it looks from, `setup` its height, distance and so its tilt.
+    """
+    side = rotate_about("y", _CAMERA_ANGLES[camera - 1] + rng.normal(0, 4))
+    height = 0.8 + 0.15 * (setup - 1)
+    distance = 2.6 + 0.3 * ((setup * 5) % NUM_SETUPS)
+    where = rng.normal(0, 0.25, 3) * (1, 0, 1)
+    seen = (motion + where) @ side.T + np.array([0, -height, distance])
+    tilt = np.arctan2(height - 0.9, distance) + rng.normal(0.05, 0.03)
+    c, s = np.cos(tilt), np.sin(tilt)
+    # A camera that looks down sees what is farther away higher up.
+    return seen @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]]).T
+
+
+def _sense(
+    rng: np.random.Generator, seen: Float[np.ndarray, "time people joints 3"]
+) -> Float[np.ndarray, "time 2 joints 3"]:
+    """What a depth sensor makes of it, float32, absent bodies and lost joints as zeros.
+
+    The faults are those that NTU's files show: trembling hands and feet, limbs behind the body that wander,
+    joints that freeze or are not given, single frames without anybody, and a second person who is found late.
+    """
+    time, people = seen.shape[:2]
+    frames = np.zeros((time, 2, NUM_JOINTS, 3))
+    frames[:, :people] = seen + _noise(rng, seen)
+    for body in range(people):
+        for _ in range(rng.poisson(0.6)):
+            joints = _GROUPS[rng.integers(len(_GROUPS))]
+            begin = int(rng.integers(1, time - 5))
+            end = min(time, begin + int(rng.integers(4, 26)))
+            frozen = rng.random() < 0.8
+            frames[begin:end, body, joints] = frames[begin - 1, body, joints] if frozen else 0
+    if rng.random() < 0.2:
+        begin = int(rng.integers(0, time - 4))
+        frames[begin : begin + int(rng.integers(1, 5))] = 0
+    if people > 1 and rng.random() < 0.25:
+        frames[: int(rng.integers(1, 9)), 1] = 0
+    return frames.astype(np.float32)
+
+
+def _noise(rng: np.random.Generator, seen: np.ndarray) -> np.ndarray:
+    """Trembling from frame to frame and slow wandering of the joint estimates, metres."""
+    time = len(seen)
+    width = np.full(NUM_JOINTS, 0.006)
+    width[_RESTLESS] = 0.014
+    # Noise grows with the square of the distance, and behind the trunk the sensor guesses.
+    scale = (seen[..., 2:] / 3) ** 2
+    scale = scale * np.where(seen[..., 2:] > seen[..., 1:2, 2:] + 0.08, 2.0, 1.0)
+    knots = rng.standard_normal((time // 8 + 2, *seen.shape[1:]))
+    place, part = np.divmod(np.arange(time) / 8, 1)
+    place, part = place.astype(int), part[:, None, None, None]
+    wander = knots[place] * (1 - part) + knots[place + 1] * part
+    tremble = rng.standard_normal(seen.shape)
+    return width[:, None] * scale * (tremble + 1.5 * wander)

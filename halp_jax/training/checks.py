@@ -21,14 +21,6 @@ from halp_jax.methods.base import Spec
 from halp_jax.training.parallel import DRIVERS, check_batch_size
 
 CHOICES = {"init_what": ("all", "encoder"), "train.parallel": DRIVERS}
-AT_LEAST_ONE = (
-    "train.batch_size", "train.epochs", "train.log_every",
-    "checkpoint.every_epochs", "checkpoint.keep", "knn.batch_size",
-)  # fmt: skip
-AT_LEAST_ZERO = (
-    "train.num_devices", "train.epoch_steps", "checkpoint.keep_every_epochs",
-    "checkpoint.every_minutes", "knn.every_epochs",
-)  # fmt: skip
 # A run cannot resume when one of these changes: other shapes of the state, or another order of data.
 # What a method keeps fixed stands in its FIXED.
 FIXED = (
@@ -39,8 +31,14 @@ FIXED = (
 def check_config(config: ConfigDict) -> None:
     """Refuses a training config that cannot work; says nothing of one that can."""
     check.choices(config, CHOICES)
-    check.at_least(config, 1, *AT_LEAST_ONE)
-    check.at_least(config, 0, *AT_LEAST_ZERO)
+    check.at_least(
+        config, 1, "train.batch_size", "train.epochs", "train.log_every", "checkpoint.every_epochs",
+        "checkpoint.keep", "knn.batch_size",
+    )  # fmt: skip
+    check.at_least(
+        config, 0, "train.num_devices", "train.epoch_steps", "checkpoint.keep_every_epochs",
+        "checkpoint.every_minutes", "knn.every_epochs",
+    )  # fmt: skip
     check.seed(config)
     method = methods.find_method(config)
     method.check_config(config)
@@ -63,8 +61,8 @@ def check_dataset(config: ConfigDict, dataset: Any, indices: Int[np.ndarray, " c
     """Refuses a data set, or these clips of it, that this config cannot train on."""
     method = methods.find_method(config)
     where = f"{config.data.dir}, split {config.data.split}"
-    if dataset.unit != (wanted := getattr(method, "UNIT", "clips")):
-        why = f"it learns from {wanted}, {config.data.dir} holds {dataset.unit}"
+    if dataset.unit != method.UNIT:
+        why = f"it learns from {method.UNIT}, {config.data.dir} holds {dataset.unit}"
         check.refuse(config, "method", why)
     steps, steps_per_epoch = count_steps(config, len(indices))
     if not steps:

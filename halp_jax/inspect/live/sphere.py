@@ -111,7 +111,7 @@ def plot_sphere(workdir: Path, stream: str, step: int) -> Sphere:
     if run.origin == "the run" or (run.unit == "graph" and run.config.halp.mu):
         title = about + plots3d.describe(scene).replace("\n", "; ")
     else:
-        made = ("prototypes", "exact", "arcs", "positives", "positive_labels", "kept")
+        made = ("prototypes", "arcs", "positives", "positive_labels", "kept")
         bare = {field: getattr(scene, field)[:0] for field in made}
         scene, title = scene._replace(**bare), about + OFF
     eye = scene.clips.mean(0)  # looked at from above the middle of the clips
