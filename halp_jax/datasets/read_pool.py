@@ -43,6 +43,7 @@ NORMALIZERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def check_normalize(name: str) -> None:
+    """Raises UserError where `name` is no normalisation."""
     if name not in NORMALIZERS:
         known = ", ".join(NORMALIZERS)
         raise UserError(f"normalisation {name!r} is not known; use one of {known}")
