@@ -37,6 +37,8 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(RUNS), help=f"of {', '.join(RUNS)}")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it run?")
     args = parser.parse_args()
+    if unknown := set(args.only.split(",")) - RUNS.keys():
+        parser.error(f"--only={','.join(sorted(unknown))}: give some of {', '.join(RUNS)}")
     end = time.monotonic() + 60 * args.minutes
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from scipy import stats
 
 from halp_jax.datasets import graph_batches, tu
 from halp_jax.datasets.order import epoch_order
+from halp_jax.errors import UserError
 from halp_jax.evaluation import graphs, svm
 from halp_jax.methods import base, graphcl
 from halp_jax.methods.base import AXIS, Spec
@@ -208,4 +209,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
