@@ -48,7 +48,7 @@ def type_command(name: str, *arguments: str) -> None:
 
 
 def plot_pictures(workdir: Path, part: str) -> list[Path]:
-    """Twelve clips or graphs, their positives, the walk of the first, and a map of all embeddings."""
+    """Twelve clips or graphs, positives of six, the walk of the first, and a map of all embeddings."""
     run = anchors.open_run(workdir, part=part)
     chosen = anchors.choose_clips(run, 12)
     if run.unit == "graph":
@@ -57,9 +57,10 @@ def plot_pictures(workdir: Path, part: str) -> list[Path]:
         clips, names = anchors.read_clips(run, chosen), [run.names[c] for c in chosen]
         rate = float(run.dataset.metadata.get("fps") or 0)
         samples = plot.plot_grid(clips, names, run.dataset.layout, rate=rate)
+    scene = plots3d.project_sphere(run, chosen[:6], "geodesic")  # of twelve one sees walks alone
     figures = {
         f"{run.unit}s": samples,
-        "positives": plots3d.plot_scene_flat(plots3d.project_sphere(run, chosen, "geodesic")),
+        "positives": plots3d.plot_scene_flat(scene),
         "walk": plots.plot_walk(run, anchors.walk(run, chosen[0], solver="geodesic")),
         "map": maps.plot_map(run),
     }
