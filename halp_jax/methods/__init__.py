@@ -26,13 +26,9 @@ from halp_jax.methods import (
 from halp_jax.methods.base import Method, Spec
 
 METHODS = {
-    "moco": moco, "supervised": supervised, "aimclr": aimclr, "crossclr": crossclr,
-    "graphcl": graphcl,
-    "predict": predict, "ms2l": ms2l, "isc": isc, "ascal": ascal,
-    "gltransformer": gltransformer,
+    "moco": moco, "supervised": supervised, "aimclr": aimclr, "crossclr": crossclr, "graphcl": graphcl,
+    "isc": isc, "predict": predict, "ascal": ascal, "ms2l": ms2l, "gltransformer": gltransformer,
 }  # fmt: skip
-
-
 # What a module may leave out.
 DEFAULTS = {
     "SHOWN": (),  # metrics of the progress line
