@@ -186,7 +186,10 @@ def _frame(axes, seen: np.ndarray, eye: np.ndarray) -> None:
     middle = (seen.max(0) + seen.min(0)) / 2
     flat = seen - middle
     flat = flat - (flat @ eye)[:, None] * eye
-    half = 0.72 * max(float(np.linalg.norm(flat, axis=1).max()), 0.2)
+    reach = max(float(np.linalg.norm(flat, axis=1).max()), 0.2)
+    if reach > 0.6:  # then the whole sphere is hardly larger
+        middle, reach = np.zeros(3), 1.0
+    half = 0.72 * reach
     limits = zip(("xlim", "ylim", "zlim"), middle - half, middle + half, strict=True)
     axes.set(**{name: (low, high) for name, low, high in limits})
     axes.set_box_aspect((1, 1, 1))
