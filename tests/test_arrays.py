@@ -124,6 +124,25 @@ def test_a_folder_and_its_packed_file_give_the_same_epochs(prepared, tmp_path):
             assert_same(batch, other)
 
 
+@pytest.mark.parametrize("start", [1, 5, 6, 13])
+def test_a_run_from_step_k_is_the_tail_of_a_run_from_0(dataset, start):
+    whole = take(dataset, 16)
+    for batch, other in zip(
+        whole[start:], take(dataset, 16 - start, start_step=start), strict=True
+    ):
+        assert_same(batch, other)
+    assert len(take(dataset, 1, start_step=10**12)) == 1
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_out_the_batch_of_one(dataset, count):
+    whole = take(dataset, 7)
+    parts = [take(dataset, 7, process_index=p, process_count=count) for p in range(count)]
+    for step, batch in enumerate(whole):
+        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
+        assert_same(joined, batch)
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 30])
 def test_evaluation_sees_what_the_files_of_the_folder_give(dataset, prepared, batch_size):
     indices = np.array([4, 2, 22, 9, 0, 11, 17])
@@ -143,6 +162,22 @@ def test_training_batches_hold_the_same_clips_and_belong_to_the_caller(dataset, 
     assert all(
         np.isfinite(batch["frames"]).all() and batch["valid"].all() for batch in take(dataset, 6)
     )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": 24}, "23 clips of .* are fewer than a batch of 24: choose a smaller"),
+        ({"process_count": 3}, "batch of 4 does not divide by 3 processes"),
+        ({"max_frames": 0}, "at least 1"),
+        ({"seed": -1}, "must be from 0 to"),
+        ({"indices": np.array([0, CLIPS])}, "must lie from 0 to 22"),
+    ],
+)
+def test_bad_batches_are_refused_at_once(dataset, options, message):
+    options = {"indices": np.arange(CLIPS), "batch_size": 4, "seed": 7} | options
+    with pytest.raises(UserError, match=message):
+        train_batches(dataset, options.pop("indices"), **options)
 
 
 def test_own_clips_are_normalised_and_filled_up_with_absent_bodies():

@@ -162,6 +162,11 @@ def test_eval_gives_every_clip_once_in_order(dataset, batch_size):
     [
         ({"batch_size": 24}, "23 clips of .* are fewer than a batch of 24: choose a smaller"),
         ({"process_count": 3}, "batch of 4 does not divide by 3 processes"),
+        ({"process_index": 2, "process_count": 2}, "process 2 is not one of 2"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"max_frames": 0}, "at least 1"),
+        ({"seed": -1}, "must be from 0 to"),
+        ({"start_step": -1}, "must be from 0 to"),
         ({"indices": np.array([0, CLIPS])}, "must lie from 0 to 22"),
         ({"indices": np.array([], np.int32)}, "no clips of .* were chosen"),
     ],

@@ -146,13 +146,21 @@ def _describe_records(file: Path) -> dict[str, Any]:
     """The name of a TFRecord file, and bytes and CRC-32 of each record's data.
 
     TFRecords have a checksum of their own, a CRC-32C, which takes TensorFlow to look at.
+
+    Raises:
+        UserError: the last record does not end where the file does.
     """
-    sizes, checksums = [], []
+    sizes, checksums, position, end = [], [], 0, file.stat().st_size
     with open(file, "rb") as stream:
-        while header := stream.read(prepared.HEADER):
-            sizes.append(struct.unpack("<Q", header[:8])[0])
-            checksums.append(zlib.crc32(stream.read(sizes[-1])))
-            stream.seek(prepared.FOOTER, os.SEEK_CUR)
+        while position < end:
+            header = stream.read(prepared.HEADER)
+            size = struct.unpack("<Q", header[:8])[0] if len(header) == prepared.HEADER else end
+            position += prepared.HEADER + size + prepared.FOOTER
+            if position > end:
+                raise UserError(f"{file} is truncated at byte {end}: run prepare again")
+            sizes.append(size)
+            checksums.append(zlib.crc32(stream.read(size)))
+            stream.seek(position)
     return {"file": file.name, "records": sizes, "crc32": checksums}
 
 

@@ -58,17 +58,21 @@ def train_batches(
     Raises:
         UserError: fewer clips than a batch, or a batch that does not divide by the processes.
     """
-    clips = _check(dataset, indices)
+    clips = _check(dataset, indices, batch_size, max_frames)
     if len(clips) < batch_size:
         raise UserError(
             f"{len(clips)} clips of {dataset.path} are fewer than a batch of {batch_size}: choose a"
             " smaller batch or a larger split"
         )
-    if batch_size % process_count:
+    if process_count < 1 or batch_size % process_count:
         raise UserError(
             f"a batch of {batch_size} does not divide by {process_count} processes: choose a"
             f" multiple of {process_count}"
         )
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process {process_index} is not one of {process_count}, counted from 0")
+    if not 0 <= seed < 2**63 or start_step < 0:
+        raise UserError(f"seed {seed} and step {start_step} must be from 0 to 2**63 - 1")
     rows, steps_per_epoch = batch_size // process_count, len(clips) // batch_size
 
     @functools.lru_cache(maxsize=2)
@@ -95,7 +99,7 @@ def eval_batches(
     Raises:
         UserError: there are no clips, or one of them is not in the data set.
     """
-    clips = _check(dataset, indices)
+    clips = _check(dataset, indices, batch_size, max_frames)
 
     def choose(step: int) -> tuple[np.ndarray, np.ndarray]:
         position = step * batch_size + np.arange(batch_size)
@@ -160,9 +164,11 @@ def whole_epochs(
         yield {n: leaf[: batch_size - padding] for n, leaf in batch.items()} if last else batch
 
 
-def _check(dataset: Dataset, indices: np.ndarray) -> np.ndarray:
+def _check(dataset: Dataset, indices: np.ndarray, batch_size: int, max_frames: int) -> np.ndarray:
     clips = np.asarray(indices, np.int32)
-    if not len(clips):
+    if batch_size < 1 or max_frames < 1:
+        raise UserError(f"batch {batch_size} and max_frames {max_frames} must be at least 1")
+    if clips.ndim != 1 or not len(clips):
         raise UserError(f"no clips of {dataset.path} were chosen: choose a split that has some")
     if clips.min() < 0 or clips.max() >= len(dataset):
         raise UserError(f"clip numbers must lie from 0 to {len(dataset) - 1} for {dataset.path}")
