@@ -65,7 +65,7 @@ def make_ours(args, remat: bool):
     compiled = parallel.compile_step(step, num_devices=1)
 
     def run():
-        holder[0], metrics = compiled(holder[0], views)  # which are placed, too
+        holder[0], metrics = compiled(holder[0], views)  # moves the views to the device, too
         return metrics
 
     return run

@@ -8,7 +8,7 @@ sets of about a thousand clips in the default frame; behind a + halp. Evaluated 
 the released scripts do; the graph's, or both side by side, with --config.isc.feature=graph or both.
 
 Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`
-(docs/systems.md says what they guard against).
+(docs/systems.md says what for).
 """
 
 from halp_jax.configs import default, small
@@ -30,9 +30,8 @@ def get_config(variant: str = ""):
         small.set_bigru(config)
         config.encoder.agcn.width = 8
         config.views.num_frames = config.views.min_frames = 16  # as the ST-GCNs of that size
-        # Two encoders that know nothing of each other are told apart from the queue by age before they
-        # are by clip: keys drift, and the positive is the newest. A young queue and a rate that grows
-        # from 0 leave age little to tell.
+        # Two encoders that know nothing of each other find the newest key before they find the clip: keys
+        # drift, and the positive is the newest. A warm-up and a short queue leave little to go by age.
         config.moco.queue_size = 256
         config.optim.warmup_epochs = 6
         config.encoder.input_norm = True

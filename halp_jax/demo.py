@@ -57,7 +57,7 @@ def plot_pictures(workdir: Path, part: str) -> list[Path]:
         clips, names = anchors.read_clips(run, chosen), [run.names[c] for c in chosen]
         rate = float(run.dataset.metadata.get("fps") or 0)
         samples = plot.plot_grid(clips, names, run.dataset.layout, rate=rate)
-    scene = plots3d.project_sphere(run, chosen[:6], "geodesic")  # of twelve one sees walks alone
+    scene = plots3d.project_sphere(run, chosen[:6], "geodesic")  # twelve would be a tangle
     figures = {
         f"{run.unit}s": samples,
         "positives": plots3d.plot_scene_flat(scene),

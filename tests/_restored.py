@@ -16,17 +16,18 @@ QUICKLY = {"xla_backend_optimization_level": 0}
 GATES = torch_names.GRU
 
 
-MATRIX = torch_names.Form(*[lambda a: a.T if a.ndim == 2 else a] * 2)
+def turn_matrix(array):
+    return array.T if array.ndim == 2 else array
 
 
-def Place(name, path, row=None):
+def make_place(name, path, row=None):
     """Where one of torch's arrays is in our tree: row `row` of a leaf, if it has one."""
-    return torch_names.Place(name, path, MATRIX, row)
+    return torch_names.Place(name, path, torch_names.Form(turn_matrix, turn_matrix), row)
 
 
 def list_bigru(prefix, num_layers):
     return [
-        Place(f"{prefix}gru.{theirs}_l{i}{end}", (f"layer{i}", ours), row)
+        make_place(f"{prefix}gru.{theirs}_l{i}{end}", (f"layer{i}", ours), row)
         for i in range(num_layers)
         for row, end in enumerate(("", "_reverse"))
         for theirs, ours in GATES.items()

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from _released import clips, relative_error
-from _restored import Place, compare, is_step_of_adam, make_layout, read_tree, run_step, write_tree
+from _restored import (
+    compare,
+    is_step_of_adam,
+    make_layout,
+    make_place,
+    read_tree,
+    run_step,
+    write_tree,
+)
 
 from configs import gltransformer as configs
 from halp_jax.core import displace
@@ -21,19 +29,22 @@ LAYOUT = dataclasses.replace(make_layout(22, 2), parents=(ROOT,) * 22)
 
 def list_linear(theirs, *ours, row=None):
     return [
-        Place(f"{theirs}.weight", (*ours, "kernel"), row),
-        Place(f"{theirs}.bias", (*ours, "bias"), row),
+        make_place(f"{theirs}.weight", (*ours, "kernel"), row),
+        make_place(f"{theirs}.bias", (*ours, "bias"), row),
     ]
 
 
 def list_norm(theirs, *ours):
-    return [Place(f"{theirs}.weight", (*ours, "scale")), Place(f"{theirs}.bias", (*ours, "bias"))]
+    return [
+        make_place(f"{theirs}.weight", (*ours, "scale")),
+        make_place(f"{theirs}.bias", (*ours, "bias")),
+    ]
 
 
 def list_block(number):
     theirs, ours = f"transformer.encoder_blocks.{number}.", f"block{number}"
     return [
-        Place(f"{theirs}positional_emb", (ours, "place")),
+        make_place(f"{theirs}positional_emb", (ours, "place")),
         *list_norm(f"{theirs}norm1_sp", ours, "spatial_norm"),
         *list_norm(f"{theirs}norm1_tm", ours, "temporal_norm"),
         *list_norm(f"{theirs}norm2", ours, "mlp_norm"),

@@ -8,10 +8,10 @@ import pytest
 from _released import relative_error
 from _restored import (
     GATES,
-    Place,
     compare,
     list_bigru,
     make_layout,
+    make_place,
     read_tree,
     run_step,
     write_tree,
@@ -35,9 +35,9 @@ LAYERS = {
 }  # fmt: skip
 DECODER = {f"decoder.{t}_l{i}": f"{o}{i}" for t, o in GATES.items() for i in range(2)}
 DECODER |= {"reconstruction.weight": "w_out", "reconstruction.bias": "b_out"}
-HEADS = [Place(f"decoder/{t}", ("heads", "decoder", o)) for t, o in DECODER.items()]
+HEADS = [make_place(f"decoder/{t}", ("heads", "decoder", o)) for t, o in DECODER.items()]
 HEADS += [
-    Place(f"{head}/classifier.{t}", ("heads", head, *o))
+    make_place(f"{head}/classifier.{t}", ("heads", head, *o))
     for head in ("contrast", "jigsaw")
     for t, o in LAYERS.items()
 ]

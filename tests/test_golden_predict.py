@@ -10,11 +10,11 @@ import pytest
 from _released import relative_error
 from _restored import (
     GATES,
-    Place,
     compare,
     is_step_of_adam,
     list_bigru,
     make_layout,
+    make_place,
     read_tree,
     run_step,
     write_tree,
@@ -31,9 +31,9 @@ from halp_jax.skeletons.layout import NTU25
 
 LAYOUT = make_layout(10)
 DECODER = [
-    *(Place(f"decoder.gru.{t}_l0", ("heads", "decoder", o)) for t, o in GATES.items()),
-    Place("decoder.out.weight", ("heads", "decoder", "w_out")),
-    Place("decoder.out.bias", ("heads", "decoder", "b_out")),
+    *(make_place(f"decoder.gru.{t}_l0", ("heads", "decoder", o)) for t, o in GATES.items()),
+    make_place("decoder.out.weight", ("heads", "decoder", "w_out")),
+    make_place("decoder.out.bias", ("heads", "decoder", "b_out")),
 ]
 PLACES = [*list_bigru("encoder.", 3), *DECODER]
 MODES = {"plain": "plain", "fixed_weight": "fixed_weights", "fixed_state": "fixed_states"}

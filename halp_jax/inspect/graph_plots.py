@@ -27,9 +27,8 @@ def place_nodes(edges: Int[np.ndarray, "edges 2"], count: int) -> Float[np.ndarr
     linked = np.zeros((count, count))
     linked[tuple(edges.T)] = 1
     hops = shortest_path(linked, directed=False, unweighted=True)  # edges between any two nodes
-    hops[np.isinf(hops)] = (
-        hops[np.isfinite(hops)].max() + 1
-    )  # parts without an edge between: a step farther
+    # Between parts that no edge joins: one more than any path has.
+    hops[np.isinf(hops)] = hops[np.isfinite(hops)].max() + 1
     centre = np.eye(count) - 1 / count
     sizes, directions = np.linalg.eigh(-0.5 * centre @ hops**2 @ centre)
     start = np.zeros((count, 2))

@@ -192,8 +192,8 @@ def plot_matrix(
     size = max(4.6, 0.34 * count + 2.4)
     figure = page.make_figure(size + 0.6, size)
     axes = figure.add_subplot()
-    paper = sum(page.mute(1.0))  # red, green, blue: 3 of a white page
-    shades = "gray" if paper < 1.5 else "gray_r"
+    dark = sum(page.mute(1.0)) < 1.5  # red, green and blue of the page
+    shades = "gray" if dark else "gray_r"
     image = axes.imshow(100 * matrix, cmap=shades, vmin=0, vmax=100)
     short = [page.shorten(name) for name in names]
     axes.set(

@@ -34,7 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
     gltransformer.way_weight = 0.05  # of the losses of the root's way over the first interval
     config = ml_collections.ConfigDict({"gltransformer": gltransformer})
     config.update(relative_view.default_config())
-    config.update(optim.default_config())
+    config.update(optim.adam_config())
     return config
 
 
@@ -42,7 +42,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
     relative_view.check_config(config)
-    optim.check_config(config)
+    optim.check_adam(config)
     check.choices(config, {"encoder.name": ("transformer",)})
     check.milestones(config, "gltransformer.intervals")
     check.above_zero(config, "gltransformer.step")

@@ -42,7 +42,7 @@ def default_config() -> ml_collections.ConfigDict:
     ms2l.dim = 1024  # of the vectors that are contrasted
     config = ml_collections.ConfigDict({"ms2l": ms2l})
     config.update(whole_view.default_config("none"))
-    config.update(optim.default_config(clip=10.0))  # of the encoder and of each head
+    config.update(optim.adam_config(clip=10.0))  # of the encoder and of each head
     return config
 
 
@@ -50,7 +50,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
     whole_view.check_config(config)
-    optim.check_config(config)
+    optim.check_adam(config)
     check.choices(config, {"encoder.name": ("bigru",)})
     check.shares(config, "ms2l.hidden")
     check.above_zero(config, "ms2l.temperature")

@@ -65,7 +65,7 @@ def make_sgd(
     return optimizer, {"learning_rate": rate}
 
 
-def default_config(clip: float = 0.0, decay_steps: int = 0) -> ml_collections.ConfigDict:
+def adam_config(clip: float = 0.0, decay_steps: int = 0) -> ml_collections.ConfigDict:
     """The section `adam` of a config."""
     adam = ml_collections.ConfigDict()  # its rate and its decay of weights are optim's
     adam.clip = clip  # longer gradients are shortened to this; 0: none
@@ -74,8 +74,8 @@ def default_config(clip: float = 0.0, decay_steps: int = 0) -> ml_collections.Co
     return ml_collections.ConfigDict({"adam": adam})
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for settings that cannot work."""
+def check_adam(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for settings of `adam` that cannot work."""
     check.at_least(config, 0, "adam.clip", "adam.decay_steps")
 
 

@@ -34,7 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
     predict.form = "tensorflow"  # or "pytorch", with three quirks: halp_jax/methods/predict.py
     config = ml_collections.ConfigDict({"predict": predict})
     config.update(whole_view.default_config("minmax", "strided"))
-    config.update(optim.default_config(clip=25.0, decay_steps=1000))
+    config.update(optim.adam_config(clip=25.0, decay_steps=1000))
     return config
 
 
@@ -42,7 +42,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     """Raises UserError for settings that cannot work."""
     common.check_config(config, spec)
     whole_view.check_config(config)
-    optim.check_config(config)
+    optim.check_adam(config)
     check.choices(config, {"predict.decoder": DECODERS, "predict.form": FORMS})
     check.choices(config, {"encoder.name": ("bigru",)})
 
