@@ -24,7 +24,7 @@ RECORD = Path(__file__).with_name("systems.jsonl")
 STEPS, PROBES = 3600, 120  # and what both evaluations take, about, in seconds
 NARROW = [  # as AimCLR's
     "encoder.name=stgcn", "encoder.stgcn.width=4", "encoder.stgcn.last_width=64",
-    "encoder.stgcn.start_std=0.0", "views.num_frames=16", "views.min_frames=16",
+    "encoder.stgcn.start_std=0.0", "encoder.stgcn.dropout=0.0", "views.num_frames=16", "views.min_frames=16",
 ]  # fmt: skip
 # name: (config, variants, about how many seconds a step takes one core with two bodies of 25 joints,
 # settings)

@@ -64,4 +64,7 @@ def set_small(config):
     config.normal_view.up = "z"
     config.encoder.stgcn.width, config.encoder.stgcn.last_width = 4, 64
     config.encoder.stgcn.start_std = 0.0  # 0.02 is far too little for layers so narrow
+    config.encoder.stgcn.dropout = (
+        0.0  # of so few channels half are too many to lose: it hardly learns
+    )
     config.linear.num_crops = 1
