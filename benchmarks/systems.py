@@ -4,6 +4,7 @@
     python -m halp_jax.table runs/systems
     python benchmarks/systems.py --report        # of systems.jsonl, the figures behind docs/systems.md;
                                                  # --record adds those of --out that it lacks
+    taskset -c 0 python benchmarks/systems.py --time      # a step of each on clips of noise, and its size
 
 Each row is the `:small` of a config: 230,400 clips seen (64 in each of 3,600 steps; GL-Transformer takes
 24), its features by 1-NN and the linear probe of configs/small.py. The budget is printed first. What is done
@@ -12,12 +13,20 @@ is not done again; --rows=ascal,ms2l takes some of them. Raw coordinates and unt
 
 import argparse
 import json
+import statistics
+import time
 from pathlib import Path
 
+import _steps
+import jax
 import pandas as pd
 from scipy import stats
 
-from halp_jax import evaluate, sweep, table
+from halp_jax import evaluate, methods, sweep, table
+from halp_jax.methods.base import Spec
+from halp_jax.options import parse_config
+from halp_jax.skeletons.layout import NTU25
+from halp_jax.training import parallel
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECORD = Path(__file__).with_name("systems.jsonl")
@@ -59,12 +68,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--sets", help="FOLDER_OR_FILE:SPLIT, with commas between")
     parser.add_argument("--record", action="store_true", help="keep what lies in --out")
     parser.add_argument("--report", action="store_true", help="the table of what is recorded")
+    about = "train nothing; processor seconds of a step and parameters of each config"
+    parser.add_argument("--time", action="store_true", help=about)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--out", type=Path, default=Path("runs/systems"))
     args = parser.parse_args()
-    if not (args.sets or args.record or args.report):
-        parser.error("give --sets=FOLDER:SPLIT, --record or --report")
+    if not (args.sets or args.record or args.report or args.time):
+        parser.error("give --sets=FOLDER:SPLIT, --record, --report or --time")
     return args
 
 
@@ -115,8 +126,35 @@ def _tell(x: pd.Series) -> str:
     return f"{x.mean():.1f}" + (f" ± {x.std():.1f} ({len(x)})" if len(x) > 1 else "")
 
 
+def time_steps(names: list[str]) -> None:
+    """Prints a line a config: two bodies of 25 joints, HaLP not on yet, the middle of six steps."""
+    for name in names:
+        for variant in ROWS[name][1].split(","):
+            if variant.endswith("halp"):
+                continue
+            options = [f"--config={find_config(name)}:{variant}", *make_options(name)]
+            config, spec = parse_config(options), Spec(NTU25, 100)
+            state = methods.create_state(config, spec)
+            size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+            step = parallel.compile_step(methods.make_train_step(config, spec), num_devices=1)
+            batch = parallel.make_placer(num_devices=1)(_steps.make_batch(config))
+            state, seconds = parallel.replicate(state, 1), []
+            for _ in range(7):
+                begin = time.process_time()
+                state, metrics = jax.block_until_ready(step(state, batch))
+                seconds.append(time.process_time() - begin)
+            middle = statistics.median(seconds[1:])  # the first one compiles
+            print(
+                f"{name + ':' + variant:30}{config.train.batch_size:4} clips{size:10,} parameters "
+                f"{middle:.3f} s",
+                flush=True,
+            )
+
+
 def main() -> None:
     args = parse_args()
+    if args.time:
+        time_steps(args.rows.split(","))
     if args.sets:
         run(args)
     if args.record:
