@@ -12,6 +12,7 @@ is not done again; --rows=ascal,ms2l takes some of them. Raw coordinates and unt
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -31,6 +32,7 @@ from halp_jax.training import parallel
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECORD = Path(__file__).with_name("systems.jsonl")
 STEPS, PROBES = 3600, 120  # and what both evaluations take, about, in seconds
+SET_IN = 12  # the epoch, of 100 steps, in which HaLP does
 NARROW = [  # as AimCLR's
     "encoder.name=stgcn", "encoder.stgcn.width=4", "encoder.stgcn.last_width=64",
     "encoder.stgcn.start_std=0.0", "encoder.stgcn.dropout=0.0", "views.num_frames=16", "views.min_frames=16",
@@ -53,6 +55,11 @@ ROWS = {
 
 def find_config(name: str) -> str:
     return f"{CONFIGS / ROWS[name][0]}.py"
+
+
+def find_host(variant: str) -> str:
+    """What the variant is without HaLP."""
+    return "moco" if variant == "halp" else variant.removesuffix("+halp")
 
 
 def make_options(name: str) -> list[str]:
@@ -110,7 +117,8 @@ def report() -> str:
         index="row", columns=["cell", "seed"], values="top1"
     )
     for row in seeds.index:
-        host = row.split(", ")[0].replace("+halp", "").replace(":halp", ":moco")
+        name, variant = row.split(", ")[0].split(":")
+        host = f"{name}:{find_host(variant)}"
         if host == row or host not in seeds.index:
             continue
         for cell, gain in (seeds.loc[row] - seeds.loc[host]).dropna().groupby(level=0):
@@ -180,9 +188,14 @@ def run(args: argparse.Namespace) -> None:
             options = [f"--config.data.dir={data}", f"--config.data.split={split}"]
             options += make_options(name)
             file = find_config(name)
-            runs = [f"--variants={variants}", f"--seeds={args.seeds}", f"--workdir={out / name}"]
-            if status := sweep.main([f"--config={file}", *runs, *options]):
-                raise SystemExit(status)
+            for variant, seed in itertools.product(variants.split(","), seeds):
+                runs = [f"--variants={variant}", f"--seeds={seed}", f"--workdir={out / name}"]
+                start = [f"--config.checkpoint.keep_every_epochs={SET_IN}"]
+                if variant.endswith("halp"):
+                    host = out / name / f"{find_host(variant)}_{seed}"
+                    start = [f"--config.init_from={host}/checkpoints/{100 * SET_IN}"]
+                if status := sweep.main([f"--config={file}", *runs, *options, *start]):
+                    raise SystemExit(status)
             first = f"--config={file}:{variants.split(',')[0]}"
             for encoder in ("raw", "random") if name == "moco" else ("random",):
                 for protocol in ("knn", "linear"):
