@@ -1,6 +1,5 @@
 """Clips in memory: the same data set as the folder's, in the order of a pure function of the step."""
 
-import itertools
 import json
 import subprocess
 import sys
@@ -8,13 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _batches import (
+    CLIPS,
+    MAX_FRAMES,
+    REFUSED,
+    assert_refused,
+    assert_resumes,
+    assert_same,
+    assert_shared_out,
+    make_frames,
+    take,
+)
 
 from halp_jax import export
 from halp_jax.datasets import ArrayDataset, from_arrays, open_dataset, pack
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip
 from halp_jax.datasets.order import shuffle_epoch
-from halp_jax.datasets.pipeline import eval_batches, train_batches
+from halp_jax.datasets.pipeline import eval_batches
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20, NTU25
@@ -22,16 +32,7 @@ from halp_jax.skeletons.normalize import normalize_clip
 from halp_jax.training.checks import fingerprint
 
 ROOT = Path(__file__).parents[1]
-CLIPS, MAX_FRAMES = 23, 12
 SPLITS = {"mine": {"train": list(range(16)), "test": list(range(16, CLIPS))}}
-
-
-def make_frames(number, layout=KINECT20, bodies=1):
-    """1 to 23 frames; coordinate x of frame t is number + t / 100."""
-    shape = (1 + number, bodies, layout.num_joints, 3)
-    frames = np.random.default_rng(number).normal(size=shape).astype(np.float32)
-    frames[..., 0] = number + np.arange(1 + number, dtype=np.float32)[:, None, None] / 100
-    return frames
 
 
 def make_dataset(**options):
@@ -60,19 +61,6 @@ def prepared(tmp_path_factory):
     names = tuple(f"class {label}" for label in range(5))
     source = Source("fake", KINECT20, names, items, read, split, {})
     return prepare_source(source, tmp_path_factory.mktemp("data") / "set", normalize="none")
-
-
-def take(dataset, count, indices=None, **options):
-    indices = np.arange(CLIPS) if indices is None else indices
-    options = {"batch_size": 4, "seed": 7, "max_frames": MAX_FRAMES} | options
-    return list(itertools.islice(train_batches(dataset, indices, **options), count))
-
-
-def assert_same(batch, other):
-    assert batch.keys() == other.keys()
-    for name in batch:
-        assert batch[name].dtype == other[name].dtype, name
-        np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
 
 
 def assert_same_dataset(one, other):
@@ -126,21 +114,13 @@ def test_a_folder_and_its_packed_file_give_the_same_epochs(prepared, tmp_path):
 
 @pytest.mark.parametrize("start", [1, 5, 6, 13])
 def test_a_run_from_step_k_is_the_tail_of_a_run_from_0(dataset, start):
-    whole = take(dataset, 16)
-    for batch, other in zip(
-        whole[start:], take(dataset, 16 - start, start_step=start), strict=True
-    ):
-        assert_same(batch, other)
+    assert_resumes(dataset, start)
     assert len(take(dataset, 1, start_step=10**12)) == 1
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_out_the_batch_of_one(dataset, count):
-    whole = take(dataset, 7)
-    parts = [take(dataset, 7, process_index=p, process_count=count) for p in range(count)]
-    for step, batch in enumerate(whole):
-        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
-        assert_same(joined, batch)
+    assert_shared_out(dataset, count)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 7, 30])
@@ -164,20 +144,9 @@ def test_training_batches_hold_the_same_clips_and_belong_to_the_caller(dataset, 
     )
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"batch_size": 24}, "23 clips of .* are fewer than a batch of 24: choose a smaller"),
-        ({"process_count": 3}, "batch of 4 does not divide by 3 processes"),
-        ({"max_frames": 0}, "at least 1"),
-        ({"seed": -1}, "must be from 0 to"),
-        ({"indices": np.array([0, CLIPS])}, "must lie from 0 to 22"),
-    ],
-)
+@pytest.mark.parametrize("options, message", REFUSED)
 def test_bad_batches_are_refused_at_once(dataset, options, message):
-    options = {"indices": np.arange(CLIPS), "batch_size": 4, "seed": 7} | options
-    with pytest.raises(UserError, match=message):
-        train_batches(dataset, options.pop("indices"), **options)
+    assert_refused(dataset, options, message)
 
 
 def test_own_clips_are_normalised_and_filled_up_with_absent_bodies():

@@ -1,26 +1,29 @@
 """Batches are a pure function of the step: whatever the start, the processes and the threads."""
 
-import itertools
-
 import numpy as np
 import pytest
+from _batches import (
+    CLIPS,
+    MAX_FRAMES,
+    REFUSED,
+    assert_refused,
+    assert_resumes,
+    assert_shared_out,
+    make_frames,
+    take,
+)
 
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip
-from halp_jax.datasets.pipeline import describe_cut, eval_batches, train_batches
+from halp_jax.datasets.pipeline import describe_cut, eval_batches
 from halp_jax.datasets.prepared import open_dataset
 from halp_jax.datasets.source import Item, Source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import KINECT20
 
-CLIPS, MAX_FRAMES = 23, 12
-
 
 def make_clip(number: int) -> Clip:
-    """A clip of 1 to 23 frames; coordinate x of frame t is number + t / 100."""
-    frames = np.random.default_rng(number).normal(size=(1 + number, 1, 20, 3)).astype(np.float32)
-    frames[..., 0] = number + np.arange(1 + number, dtype=np.float32)[:, None, None] / 100
-    return Clip(frames, number % 5, f"clip{number}")
+    return Clip(make_frames(number), number % 5, f"clip{number}")
 
 
 def read_clip(item: Item) -> list[Clip]:
@@ -32,18 +35,6 @@ def dataset(tmp_path_factory):
     items = tuple(Item(str(number), number) for number in range(CLIPS))
     source = Source("fake", KINECT20, tuple("abcde"), items, read_clip, lambda _: {}, {})
     return prepare_source(source, tmp_path_factory.mktemp("data") / "set", normalize="none")
-
-
-def take(dataset, count, indices=None, **options):
-    indices = np.arange(CLIPS) if indices is None else indices
-    options = {"batch_size": 4, "seed": 7, "max_frames": MAX_FRAMES} | options
-    return list(itertools.islice(train_batches(dataset, indices, **options), count))
-
-
-def assert_same(batch, other):
-    assert batch.keys() == other.keys()
-    for name in batch:
-        np.testing.assert_array_equal(batch[name], other[name], err_msg=name)
 
 
 def assert_holds_its_clips(batch):
@@ -123,10 +114,7 @@ def test_order_follows_from_the_seed(dataset):
 
 @pytest.mark.parametrize("start", [1, 4, 5, 6, 13])
 def test_a_run_from_step_k_is_the_tail_of_a_run_from_0(dataset, start):
-    whole = take(dataset, 16)
-    tail = take(dataset, 16 - start, start_step=start)
-    for batch, other in zip(whole[start:], tail, strict=True):
-        assert_same(batch, other)
+    assert_resumes(dataset, start)
 
 
 def test_a_far_step_starts_at_once(dataset):
@@ -136,11 +124,7 @@ def test_a_far_step_starts_at_once(dataset):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_out_the_batch_of_one(dataset, count):
-    whole = take(dataset, 7)
-    parts = [take(dataset, 7, process_index=p, process_count=count) for p in range(count)]
-    for step, batch in enumerate(whole):
-        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
-        assert_same(joined, batch)
+    assert_shared_out(dataset, count)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 30])
@@ -157,24 +141,9 @@ def test_eval_gives_every_clip_once_in_order(dataset, batch_size):
         assert_holds_its_clips(batch)
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"batch_size": 24}, "23 clips of .* are fewer than a batch of 24: choose a smaller"),
-        ({"process_count": 3}, "batch of 4 does not divide by 3 processes"),
-        ({"process_index": 2, "process_count": 2}, "process 2 is not one of 2"),
-        ({"batch_size": 0}, "at least 1"),
-        ({"max_frames": 0}, "at least 1"),
-        ({"seed": -1}, "must be from 0 to"),
-        ({"start_step": -1}, "must be from 0 to"),
-        ({"indices": np.array([0, CLIPS])}, "must lie from 0 to 22"),
-        ({"indices": np.array([], np.int32)}, "no clips of .* were chosen"),
-    ],
-)
+@pytest.mark.parametrize("options, message", REFUSED)
 def test_bad_options_are_refused_at_once(dataset, options, message):
-    options = {"indices": np.arange(CLIPS), "batch_size": 4, "seed": 7} | options
-    with pytest.raises(UserError, match=message):
-        train_batches(dataset, options.pop("indices"), **options)
+    assert_refused(dataset, options, message)
 
 
 def test_damage_found_while_reading_ends_in_the_readers_own_line(dataset, tmp_path):
