@@ -113,8 +113,8 @@ def _to_clips(x):
 class Holder:
     """A state that several compiled steps pass on to one another; each of them uses up the last."""
 
-    def __init__(self, config: ml_collections.ConfigDict, num_devices: int = 1):
-        self.state = parallel.replicate(make_state(config), num_devices)
+    def __init__(self, state: TrainState, num_devices: int = 1):
+        self.state = parallel.replicate(state, num_devices)
         self.num_devices = num_devices
 
     def member(

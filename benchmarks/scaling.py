@@ -49,7 +49,7 @@ def serve(args) -> None:
     config = _steps.make_config(args, "halp")
     cluster.join(config)
     batch = {name: cluster.local_shard(rows) for name, rows in _steps.make_batch(config).items()}
-    holder = _steps.Holder(config, args.serve if jax.process_count() == 1 else 0)
+    holder = _steps.Holder(_steps.make_state(config), args.serve if jax.process_count() == 1 else 0)
     run = holder.member(_steps.step_from_clips(config), batch, args.drivers)
     _timing.wait(run())
     print("ready", flush=True)

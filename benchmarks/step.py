@@ -52,7 +52,7 @@ class OurMembers:
     def make(self, method: str, member: str):
         config = _steps.make_config(self.args, method)
         if config.streams not in self.holders:
-            self.holders[config.streams] = _steps.Holder(config)
+            self.holders[config.streams] = _steps.Holder(_steps.make_state(config))
         holder = self.holders[config.streams]
         if member == "clips":
             return holder.member(_steps.step_from_clips(config), _steps.make_batch(config))

@@ -4,7 +4,8 @@
     python -m halp_jax.table runs/systems
     python benchmarks/systems.py --report        # of systems.jsonl, the figures behind docs/systems.md;
                                                  # --record adds those of --out that it lacks
-    taskset -c 0 python benchmarks/systems.py --time      # a step of each on clips of noise, and its size
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 taskset -c 0 python benchmarks/systems.py --time
+                                                 # a step of each on clips of noise, and its size
 
 Each row is the `:small` of a config: 230,400 clips seen (64 in each of 3,600 steps; GL-Transformer takes
 24), its features by 1-NN and the linear probe of configs/small.py. The budget is printed first. What is done
@@ -14,29 +15,30 @@ is not done again; --rows=ascal,ms2l takes some of them. Raw coordinates and unt
 import argparse
 import itertools
 import json
-import statistics
-import time
 from pathlib import Path
 
 import _steps
-import jax
+import _timing
 import pandas as pd
 from scipy import stats
 
 from halp_jax import evaluate, methods, sweep, table
+from halp_jax.configs import aimclr
 from halp_jax.methods.base import Spec
 from halp_jax.options import parse_config
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import parallel
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECORD = Path(__file__).with_name("systems.jsonl")
 STEPS, PROBES = 3600, 120  # and what both evaluations take, about, in seconds
-SET_IN = 12  # the epoch, of 100 steps, in which HaLP does
-NARROW = [  # as AimCLR's
-    "encoder.name=stgcn", "encoder.stgcn.width=4", "encoder.stgcn.last_width=64",
-    "encoder.stgcn.start_std=0.0", "encoder.stgcn.dropout=0.0", "views.num_frames=16", "views.min_frames=16",
-]  # fmt: skip
+SMALL = aimclr.get_config("small")
+SET_IN = SMALL.halp.start_epoch  # HaLP does, in this epoch of every small config
+NARROW = ["encoder.name=stgcn"]
+NARROW += [
+    f"encoder.stgcn.{name}={SMALL.encoder.stgcn[name]}"
+    for name in ("width", "last_width", "start_std", "dropout")
+]
+NARROW += [f"views.{name}={SMALL.views[name]}" for name in ("num_frames", "min_frames")]
 # name: (config, variants, about how many seconds a step takes one core with two bodies of 25 joints,
 # settings)
 ROWS = {
@@ -142,19 +144,14 @@ def time_steps(names: list[str]) -> None:
                 continue
             options = [f"--config={find_config(name)}:{variant}", *make_options(name)]
             config, spec = parse_config(options), Spec(NTU25, 100)
-            state = methods.create_state(config, spec)
-            size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-            step = parallel.compile_step(methods.make_train_step(config, spec), num_devices=1)
-            batch = parallel.make_placer(num_devices=1)(_steps.make_batch(config))
-            state, seconds = parallel.replicate(state, 1), []
-            for _ in range(7):
-                begin = time.process_time()
-                state, metrics = jax.block_until_ready(step(state, batch))
-                seconds.append(time.process_time() - begin)
-            middle = statistics.median(seconds[1:])  # the first one compiles
+            holder = _steps.Holder(methods.create_state(config, spec))
+            step = methods.make_train_step(config, spec)
+            run = holder.member(step, _steps.make_batch(config))
+            seconds = _timing.time_in_turn({"step": run}, repeats=6)["step"].cpu
+            size = len(config.streams) * _steps.count_parameters(config)
             print(
                 f"{name + ':' + variant:30}{config.train.batch_size:4} clips{size:10,} parameters "
-                f"{middle:.3f} s",
+                f"{seconds:.3f} s",
                 flush=True,
             )
 
@@ -193,7 +190,9 @@ def run(args: argparse.Namespace) -> None:
                 start = [f"--config.checkpoint.keep_every_epochs={SET_IN}"]
                 if variant.endswith("halp"):
                     host = out / name / f"{find_host(variant)}_{seed}"
-                    start = [f"--config.init_from={host}/checkpoints/{100 * SET_IN}"]
+                    start = [
+                        f"--config.init_from={host}/checkpoints/{SET_IN * SMALL.train.epoch_steps}"
+                    ]
                 if status := sweep.main([f"--config={file}", *runs, *options, *start]):
                     raise SystemExit(status)
             first = f"--config={file}:{variants.split(',')[0]}"

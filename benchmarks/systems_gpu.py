@@ -68,7 +68,7 @@ class Row:
         options = [f"--config={systems.find_config(name)}:{variant}", *args.override]
         options += [f"--config.data.dir={args.file}", *systems.make_options(name)]
         self.name, self.config, self.data = f"{name}:{variant}", parse_config(options), data
-        self.base = self.name.replace("+halp", "").replace(":halp", ":moco")
+        self.base = f"{name}:{systems.find_host(variant)}"
         train, dataset = self.config.train, data.dataset
         epoch = train.epoch_steps
         self.steps = train.epochs * epoch

@@ -63,8 +63,6 @@ def set_small(config):
     config.views.num_frames = config.views.min_frames = 16
     config.normal_view.up = "z"
     config.encoder.stgcn.width, config.encoder.stgcn.last_width = 4, 64
-    config.encoder.stgcn.start_std = 0.0  # 0.02 is far too little for layers so narrow
-    config.encoder.stgcn.dropout = (
-        0.0  # of so few channels half are too many to lose: it hardly learns
-    )
+    # For layers so narrow a spread of 0.02 is far too little, and half of their values too much to drop.
+    config.encoder.stgcn.start_std = config.encoder.stgcn.dropout = 0.0
     config.linear.num_crops = 1
