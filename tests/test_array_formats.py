@@ -96,6 +96,7 @@ def test_aimclr_arrays_are_kept_and_can_be_normalised(tmp_path):
     )
     clips = read_all(source)
     assert prepare_source(source, tmp_path / "set").metadata["normalize"] == "aimclr"
+    assert {clip.fps for clip in clips} == {0.0}  # 50 frames of whatever there were
     assert source.normalized == "aimclr" and source.class_names == ACTIONS[:60]
     assert source.splits([clip.info for clip in clips])["xsub"]["test"] == [
         "S001C001P004R001A001", "S001C001P005R001A002",

@@ -134,6 +134,10 @@ def test_openpose_folders_are_clips_classes_or_hold_several_clips(tmp_path):
     assert set(clips) == {"walk 2", "run"} and source.class_names == ()
     source, clips = read_all("openpose", tmp_path / "mixed")
     assert set(clips) == {"x/walk 2", "x/run"} and source.class_names == ("x",)
+    for name in ("wave/a", "kick/b", "kick/c"):  # one clip alone in its class
+        write_openpose(tmp_path / "uneven" / name[:4], clip, name[5:])
+    source, clips = read_all("openpose", tmp_path / "uneven")
+    assert {n: c.label for n, c in clips.items()} == {"kick/b": 0, "kick/c": 0, "wave/a": 1}
     (tmp_path / "classes" / "notes.json").write_text("{}")  # no number: no frame
     assert len(read_all("openpose", tmp_path / "classes")[1]) == 3
 
@@ -257,7 +261,7 @@ def test_results_of_several_clips_and_folders_of_alphapose(tmp_path):
         for n, name in enumerate(("walk/", "run_"))
     ]
     (tmp_path / "x" / "a.json").write_text(json.dumps(sum(both, [])))
-    assert set(read_all("coco", tmp_path / "x")[1]) == {"a/walk/", "a/run"}
+    assert set(read_all("coco", tmp_path / "x")[1]) == {"a/walk", "a/run"}
     for name in ("wave/0", "wave/1", "bow/0"):
         write_results(tmp_path / "y" / name / "alphapose-results.json", people(0, 2, 17))
     source, clips = read_all("coco", tmp_path / "y")
@@ -292,9 +296,9 @@ def test_annotated_videos_are_clips_and_unseen_joints_are_missing(tmp_path):
         ({"images": [], "annotations": []}, "nobody in it"),
         ({"images": [{}], "annotations": []}, "an image without id"),
         ({"images": [{"id": 1}], "annotations": []}, "an image has the name 'None'"),
-        ({"images": [], "annotations": [{"image_id": 3}]}, "of the image '3', which is none"),
+        ({"images": [], "annotations": [{"image_id": 3}]}, "of image '3', which it does not list"),
         ([1], "neither images and annotations nor a list of results"),
-        ([{"image_id": None}], "of the image 'None'"),
+        ([{"image_id": None}], "of image 'None'"),
         ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "no list of x, y, score"),
         ([{"image_id": "1.jpg", "keypoints": [1, 2, 3]}], "people of 1 joints; say which"),
         ([{"image_id": "1.jpg", "bbox": [1, 2, 3]}], "nobody in it"),
@@ -477,6 +481,14 @@ def test_landmark_files_that_are_refused_in_one_line(tmp_path, name, text, messa
     with pytest.raises(DamagedClip, match=message) as error:
         source.read(source.items[0])
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+def test_an_array_of_one_body_is_read(tmp_path):
+    frames = np.random.default_rng(0).normal(size=(4, 33, 3))
+    for name, array in {"a": frames, "b": frames[:, None]}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    _, clips = read_all("mediapipe", tmp_path)
+    np.testing.assert_array_equal(clips["a"].frames, clips["b"].frames)
 
 
 def test_arrays_of_other_shapes_are_refused(tmp_path):

@@ -520,6 +520,8 @@ def test_kinetics_arrays_and_own_2d_clips(tmp_path):
     clip = read_all(source)[0]
     assert source.layout is OPENPOSE18 and not clip.frames[1, 0, 7].any()
     np.testing.assert_array_equal(clip.frames[0, ..., 1], -flat[0][0, ..., 1])
+    wide = flat[0][0, ..., 0] * 340 / 256  # people keep their proportions
+    np.testing.assert_allclose(clip.frames[0, ..., 0], wide, rtol=1e-6)
     folder = write_folder(tmp_path / "b", [clip[..., :2] for clip in make_clips(3, 1, 17)])
     assert open_source("folder", folder).layout is COCO17
     dataset = from_arrays(flat, None, layout="openpose18", normalize="none")

@@ -88,6 +88,9 @@ def test_an_archive_is_read_where_it_is(tmp_path):
     dataset = tu.read(file, attributes=True)
     assert dataset.layout == graphs.GraphLayout((7,), 2) and len(dataset) == 5
     assert list(tmp_path.iterdir()) == [file]
+    with zipfile.ZipFile(file) as archive:  # unpacked, a folder within a folder
+        archive.extractall(tmp_path / "unpacked", [m for m in archive.namelist() if ".." not in m])
+    assert len(tu.read(tmp_path / "unpacked")) == 5
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,14 @@ def test_utd_mhad_goes_to_kinect20_and_names_tell_class_and_subject(tmp_path):
     )
     assert (last.label, source.class_names[26]) == (26, "squat (two arms stretch out)")
     np.testing.assert_allclose(first.frames[:, 0], walk(1)[:, PICK], atol=1e-6)
+    source, (last, first) = read("mat", tmp_path, layout="mocap15")
+    assert (first.label, first.subject, last.label) == (1, 3, 26)
+    write(
+        tmp_path, a2_s3_t1_skeleton__mat=mat_bytes(d_skel=frames[0])
+    )  # one frame has no third axis
+    source = open_source("mat", tmp_path)
+    with pytest.raises(DamagedClip, match=r"an array \[20, 3\], not"):
+        source.read(source.items[1])
 
 
 def test_shelf_s_people_are_absent_where_their_cell_is_empty(tmp_path):

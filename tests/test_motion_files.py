@@ -199,6 +199,23 @@ def test_trc_is_in_metres_and_people_are_joined_by_their_names(tmp_path, units):
     check_upright(run, KINECT20)
 
 
+def test_trc_participants_are_no_people_and_a_trial_is_read_once(tmp_path):
+    """Names as Pose2Sim writes them."""
+    for trial in ("S00_P01_T01_walk_0-99", "S00_P02_T01_walk_0-99", "S00_P01_T02_two_P1_0-99",
+                  "S00_P01_T02_two_P2_0-99"):  # fmt: skip
+        for seed, version in enumerate(("", "_filt_butterworth", "_filt_butterworth_LSTM")):
+            (tmp_path / f"{trial}{version}.trc").write_bytes(walk_trc(seed))
+    (tmp_path / "S00_P03_T01_run_0-99_filt_butterworth.trc").write_bytes(walk_trc(3))
+    source, clips = read("trc", tmp_path)
+    bodies = {clip.name: int(clip.frames.any((0, 2, 3)).sum()) for clip in clips}
+    assert bodies == {"S00_P01_T01_walk_0-99": 1, "S00_P01_T02_two_0-99": 2,
+                      "S00_P02_T01_walk_0-99": 1, "S00_P03_T01_run_0-99": 1}  # fmt: skip
+    for clip in clips:
+        wanted = walk(3 if "run" in clip.name else 0)[:, PICK]
+        np.testing.assert_allclose(clip.frames[:, 0], wanted, atol=1e-4)
+    assert source.notes == {"filtered twins left out": 8}
+
+
 def test_trc_middles_are_made_and_empty_cells_are_missing(tmp_path):
     names = [each for each in JOINTS if each not in ("hip centre", "spine") and "hand" not in each]
     data = walk_trc(1, 6, "m", names).decode().splitlines()

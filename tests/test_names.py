@@ -17,7 +17,7 @@ from halp_jax.skeletons.names import find_meanings, split_side
     [
         ("LeftArm", "left shoulder"), ("left_arm", "left shoulder"), ("L_Shoulder", "left shoulder"),
         ("mixamorig:LeftArm", "left shoulder"), ("LShoulder", "left shoulder"),
-        ("ShoulderLeft", "left shoulder"), ("UpperArm_L", "left shoulder"),
+        ("ShoulderLeft", "left shoulder"), ("UpperArm_L", "left shoulder"), ("lShldr", "left shoulder"),
         ("hip centre", "hip centre"), ("Hip Center", "hip centre"), ("Hips", "hip centre"),
         ("SpineBase", "spine base"), ("SpineMid", "spine middle"), ("RightUpLeg", "right hip"),
         ("Rwrist", "right wrist"), ("rhand", "right hand"), ("LeftLeg", "left knee"),

@@ -222,7 +222,7 @@ def test_missing_lists_are_found_and_given(tmp_path):
         source = ntu.open_source(data, missing=missing)
         assert [item.id for item in source.items] == names[3:]
         assert source.notes["missing_skipped"] == 3
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file; give --missing"):
         ntu.open_source(data, missing="nowhere.txt")
     given.write_bytes(b"\xff\xfe nothing\n")
     with pytest.raises(UserError, match="names no sample"):

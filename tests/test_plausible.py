@@ -183,7 +183,7 @@ def test_openpose_joints_that_pass_for_kinect_v2_are_refused(tmp_path):
         "folder: the skeleton is ntu25, guessed from 25 joints of 3 numbers, but their third number"
         " is no depth: they look like x, y and a score in a picture; give --layout="
     )
-    assert line.endswith("FILE.json that says axes 2, or --layout=ntu25 if it is that all the same")
+    assert line.endswith('FILE.json with "axes": 2, or --layout=ntu25 if it is that all the same')
     assert not (tmp_path / "set").exists() and "\n" not in line
 
 

@@ -179,6 +179,11 @@ def test_clips_without_labels_and_a_bare_list(tmp_path):
             {"xsub_train": "a", "xsub_val": "b", "xsub_test": "c"},
             {"xsub": {"train": "a", "val": "b", "test": "c"}},
         ),
+        (
+            {"xsub_training": "a", "xsub_validation": "b", "xsub_testing": "c"},
+            {"xsub": {"train": "a", "val": "b", "test": "c"}},
+        ),
+        ({"train": "ab", "valid": "c"}, {"given": {"train": "ab", "test": "c"}}),
         ({"xset_train": "abc"}, {"xset": {"train": "abc", "test": ""}}),
     ],
 )

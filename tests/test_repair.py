@@ -101,6 +101,8 @@ def test_a_clip_is_mended_and_says_how():
     sound = Clip(CLIP, 0, "a", fps=30.0)
     assert mend_clip(sound, Repair(fps=15.0, resample=30.0)) is sound  # the file knows better
     assert mend_clip(Clip(CLIP, 0, "a"), Repair(fps=15.0)).fps == 15
+    rounded = mend_clip(Clip(CLIP, 0, "a", fps=1 / 0.0333333), Repair(resample=30.0))
+    assert len(rounded.frames) == len(CLIP) and not rounded.remark
 
 
 def test_a_rate_must_be_known_and_a_clip_not_too_long():

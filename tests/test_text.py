@@ -200,12 +200,18 @@ def test_a_description_of_ones_own(tmp_path):
     assert source.class_names == ("class 0", "class 1")
     np.testing.assert_allclose(clip.frames[:, 0], walk(1)[:, PICK], atol=1e-5)
     check_upright(clip, KINECT20)
+    two = np.concatenate([walk(1), walk(2)], 1).reshape(6, -1) * 1000  # both in millimetres
+    (tmp_path / "k2_p5.csv").write_text("\n".join(",".join(map(str, row)) for row in two))
+    file.write_text(json.dumps({"joints": spelled, "files": "k*.csv", "bodies": 2}))
+    _, (clip,) = read("text", tmp_path, columns=str(file))
+    for body in range(2):
+        np.testing.assert_allclose(clip.frames[:, body], walk(body + 1)[:, PICK], atol=1e-5)
     for change, message in (
         ({"jonits": []}, "'jonits' is no field"), ({"width": "4"}, "width must be a whole number"),
         ({"joints": []}, "joints must be named"), ({"width": 2}, "width 3 or more"),
         ({"joints": ["a", "a"]}, "a name twice"), ({"bodies": 10**9}, "bodies 1 to 16"),
         ({"width": 10**9}, "more than 20000 numbers"), ({"kind": "irds"}, "numbers or header"),
-        ({"key": 7}, "one of the columns before"), ({"scale": [1, 2]}, "one number or three"),
+        ({"key": 0}, "one of the columns before"), ({"scale": [1, 2]}, "one number or three"),
         ({"scale": ["1"]}, "scale must be a list"), ({"cut": "sbu"}, "cut is for"),
     ):  # fmt: skip
         file.write_text(json.dumps(fields | change))
@@ -228,7 +234,7 @@ def test_names_tell_numbers_by_a_template():
 
 
 def test_a_body_of_unknown_unit_is_measured_along_its_bones():
-    frames = walk(1)[:, PICK]
+    frames = np.stack([walk(1)[:, PICK], walk(2)[:, PICK]], 1)  # two people
     for factor in (1.0, 100.0, 1000.0):
         scaled, remark = scale_to_metres(frames * factor, KINECT20)
         np.testing.assert_allclose(scaled, frames, atol=1e-9)
@@ -236,10 +242,10 @@ def test_a_body_of_unknown_unit_is_measured_along_its_bones():
     small, remark = scale_to_metres(frames * 14, KINECT20)
     assert remark == SCALED and small.max() == pytest.approx(frames.max(), rel=0.15)
     crouched = frames.copy()
-    crouched[:, KINECT20.joints.index("head")] = (0, 1.6, 0)
+    crouched[:, :, KINECT20.joints.index("head")] = (0, 1.6, 0)
     np.testing.assert_array_equal(scale_to_metres(crouched, KINECT20)[0], crouched)
     layout = get_layout("coco17")
-    assert scale_to_metres(np.ones((2, 17, 3)), layout)[1] == ""
+    assert scale_to_metres(np.ones((2, 1, 17, 3)), layout)[1] == ""
 
 
 @real

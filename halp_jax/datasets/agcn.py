@@ -38,7 +38,8 @@ from halp_jax.skeletons.repair import trim_end
 _PARTS = {"train": "train", "val": "test"}
 _DATA_NAMES = ("data_joint.npy", "data.npy")
 _AIMCLR = (
-    "by AimCLR's preparation, each body around a joint of its own; kept unless --normalize says"
+    "by AimCLR's preparation, each body around a joint of its own; kept as they are unless --normalize"
+    " is given"
 )
 # A joint at exactly (0, 0, 0) is a missing one. The joint at the origin is there: a micrometre off.
 _THERE = np.float32(1e-6)
@@ -56,7 +57,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
     if not length:
         frames = trim_end(frames)
     if layout.axes == 2:
-        frames = to_float32(lift_points(frames * (1, -1, 1)))
+        frames = to_float32(lift_points(frames * (340 / 256, -1, 1)))  # Kinetics' pictures
     return [
         Clip(np.ascontiguousarray(frames), item.label, item.id, **labels.parse_name_fields(item.id))
     ]
@@ -67,7 +68,9 @@ def read_aimclr(item: Item, layout: Layout) -> list[Clip]:
     (clip,) = read_item(item, layout)
     seen = clip.frames.any((2, 3), keepdims=True)
     missing = ~clip.frames.any(-1, keepdims=True)
-    return [dataclasses.replace(clip, frames=np.where(seen & missing, _THERE, clip.frames))]
+    return [
+        dataclasses.replace(clip, frames=np.where(seen & missing, _THERE, clip.frames), fps=0.0)
+    ]
 
 
 def open_source(path: str | Path, *, layout: str | None = None) -> Source:
@@ -124,7 +127,7 @@ def _open(format: str, path: str | Path, layout: str | None, data_names: Sequenc
             length, reason = 0, None
             if lengths is not None:
                 length = lengths[row]
-                reason = None if length else "its num_frame is no number of frames"
+                reason = None if length else "its num_frame is not a whole number above 0"
             if label < labels.UNLABELLED:
                 reason = "its label is no class number"
             if name in seen:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
-from halp_jax.datasets.files import ALL, list_files, one_line, parse_numbers, read_bytes
+from halp_jax.datasets.files import list_files, one_line, parse_numbers, read_bytes
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
@@ -137,8 +137,8 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
     path = item.payload
     skeleton, positions, fps = parse_bvh(read_bytes(path, motion_files.MAX_FILE_BYTES), path)
     frames = motion_files.select_joints(positions, skeleton.names, layout, path)
-    frames, remark = motion_files.scale_to_metres(frames, layout)
-    return [Clip(frames[:, None], item.label, item.id, remark=remark, fps=fps)]
+    frames, remark = motion_files.scale_to_metres(frames[:, None], layout)
+    return [Clip(frames, item.label, item.id, remark=remark, fps=fps)]
 
 
 def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -> Source:
@@ -151,7 +151,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     Raises:
         UserError: no file, or no layout whose joints the first sound file has.
     """
-    _, files = list_files(path, r".*\.bvh", "a .bvh file, or the folder with .bvh files", ALL)
+    _, files = list_files(path, r".*\.bvh", "a .bvh file, or the folder with .bvh files")
     items, classes = label_by_folder([Item(name, str(file)) for name, file in files])
 
     def read_names(file: Path) -> list[str]:

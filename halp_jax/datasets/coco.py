@@ -63,7 +63,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
         points, remark = tracking.track_clip(people, layout, path)
         sizes = {image.size for image in images.values()}
         frames = lift_points(points, size=sizes.pop() if len(sizes) == 1 else None)
-        name = f"{item.id}/{group}" if group and len(groups) > 1 else item.id
+        name = f"{item.id}/{group.rstrip('/')}" if group and len(groups) > 1 else item.id
         clips.append(Clip(frames, item.label, name, remark=remark))
     if not clips:
         raise DamagedClip(f"{path}: nobody in it; leave it out")
@@ -104,7 +104,9 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
     for entry in _check_list(entries, path):
         image = entry.get("image_id")
         if not isinstance(image, int | str) or (isinstance(content, dict) and image not in images):
-            raise DamagedClip(f"{path}: key points of the image {str(image)[:40]!r}, which is none")
+            raise DamagedClip(
+                f"{path}: key points of image {str(image)[:40]!r}, which it does not list"
+            )
         if image not in images:
             images[image] = Image(_check_name(str(image), path), None, [])
         if "keypoints" in entry:

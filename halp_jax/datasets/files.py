@@ -8,7 +8,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,8 +20,6 @@ from halp_jax.errors import UserError
 
 # Larger than any file of one clip or video in the supported data sets; read no further.
 MAX_FILE_BYTES = 512 * 2**20
-NEAR = ("*", "*/*", "*/*/*")  # files in a folder, else those a folder deeper, else two
-ALL = ("**/*",)
 
 
 def one_line(error: Exception, most: int = 100) -> str:
@@ -182,17 +180,14 @@ def find_single(path: str | Path, suffix: str, what: str) -> Path:
     return path
 
 
-def list_files(
-    path: str | Path, names: str, what: str, where: Sequence[str] = NEAR
-) -> tuple[Path, list[tuple[str, Path]]]:
-    """The folder and its files of such names, each with its path in it without the ending.
+def list_files(path: str | Path, names: str, what: str) -> tuple[Path, list[tuple[str, Path]]]:
+    """The folder and all files of such names in and below it, each with its path without the ending.
 
     A single file is its own folder's only one.
 
     Args:
         names: a regular expression for the whole name, in small letters.
         what: what to give, for the line that refuses.
-        where: the places to look in, the first that holds some: NEAR or ALL.
 
     Raises:
         UserError: there is none.
@@ -202,12 +197,11 @@ def list_files(
         return folder.parent, [(folder.stem, folder)]
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; give {what}")
-    for pattern in where:
-        found = {file: file.relative_to(folder) for file in folder.glob(pattern)}
-        matching = sorted(
-            file for file, inside in found.items()
-            if re.fullmatch(f"(?:.*/)?(?:{names})", inside.as_posix().lower()) and file.is_file()
-        )  # fmt: skip
-        if matching:
-            return folder, [(found[file].with_suffix("").as_posix(), file) for file in matching]
-    raise UserError(f"{folder} holds nothing of this kind; give {what}")
+    inside = {file: file.relative_to(folder) for file in sorted(folder.rglob("*"))}
+    found = [
+        (name.with_suffix("").as_posix(), file) for file, name in inside.items()
+        if re.fullmatch(f"(?:.*/)?(?:{names})", name.as_posix().lower()) and file.is_file()
+    ]  # fmt: skip
+    if not found:
+        raise UserError(f"{folder} holds nothing of this kind; give {what}")
+    return folder, found

@@ -7,8 +7,9 @@
 Only `file` is needed. A clip without a label (empty, or -1) is trained on, and left out where classes
 are compared. A file holds [time, joints, axes] or [time, bodies, joints, axes]
 of any real type: metres for 3-D layouts; for layouts in a picture (x, y) or (x, y, score), y down.
-If every label is a whole number they are classes (from 0, or from 1 where none is 0), else names of
-classes, in the order of the alphabet. The layout is `layout`, or what 25, 20 (3-D), 17 and 18 joints (2-D) tell.
+If every label is a whole number they are classes (from 0, or from 1 if every number from 1 up has a
+clip), else names of classes, in the order of the alphabet. The layout is `layout`, or what 20, 25 or 33
+joints (3-D), 17, 18, 25 or 26 (2-D) tell.
 
 Splits: "own" from the column `split` (train, test, val, or empty for none). Without it "xsub" if there
 are subjects, every fifth of whom tests; without those "random", where a fifth of the clips tests,
@@ -123,7 +124,10 @@ def open_arrays(path: str | Path, *, layout: Layout | str | None = None, seed: i
     )
     chosen = _choose_layout(layout, (file for _, file in files))
     read = functools.partial(read_item, folder=str(folder), layout=chosen)
-    return find_normalized(make_source("npy", read, items, chosen, class_names, seed=seed))
+    return find_normalized(make_source(
+            "npy", read, items, chosen, class_names, seed=seed, guessed=not layout
+        )
+    )  # fmt: skip
 
 
 def split_by_column(infos: Sequence[ClipInfo], parts: dict[str, str]) -> Splits:

@@ -16,7 +16,9 @@ UNLABELLED = -1
 MAX_CLASSES = 1000
 # Setup, camera, performer (subject), replication, action; all counted from 1.
 _NTU_NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})", re.ASCII)
-_PKU_NAME = re.compile(r"(\d{4})-([LMR])(?:_\d+)?", re.ASCII)
+# v1: performance and camera. v2: group of actions and number of the performance, camera.
+PKU_VIDEO = re.compile(r"(?:(\d{4})|A(\d{2})N(\d{2}))-([LMR])", re.ASCII)
+_PKU_CLIP = re.compile(rf"{PKU_VIDEO.pattern}(?:_\d+b*)?", re.ASCII)  # as `pku` names clips
 _UCLA_NAME = re.compile(r"a(\d{2})_s(\d{2})_e(\d{2})_v(\d{2})", re.ASCII)
 # NTU RGB+D 120 in the official order; NTU RGB+D 60 is the first 60.
 ACTIONS = tuple(
@@ -132,13 +134,15 @@ def _relabel(items: Sequence[Item], classes: Sequence[int]) -> list[Item]:
 def parse_name_fields(name: str) -> dict[str, Any]:
     """What NTU, PKU-MMD and NW-UCLA names say: subject, camera, setup, performance, fps; else {}.
 
-    PKU-MMD's cameras L, M, R are 0, 1, 2. The trial number of NW-UCLA starts anew for every
-    subject and action, so it is no performance of its own.
+    PKU-MMD's cameras L, M, R are 0, 1, 2; videos of one performance show the same movements from
+    several sides, so that a split of one's own must keep them together. The trial number of NW-UCLA
+    starts anew for every subject and action, so it is no performance of its own.
     """
     if numbers := parse_name(name):
         return {"setup": numbers[0], "camera": numbers[1], "subject": numbers[2], "fps": 30.0}
-    if match := _PKU_NAME.fullmatch(name):
-        return {"performance": int(match[1]), "camera": "LMR".index(match[2]), "fps": 30.0}
+    if match := _PKU_CLIP.fullmatch(name):
+        performance = int(match[1]) if match[1] else 100 * int(match[2]) + int(match[3])
+        return {"performance": performance, "camera": "LMR".index(match[4]), "fps": 30.0}
     if match := _UCLA_NAME.fullmatch(name):
         return {"subject": int(match[2]), "camera": int(match[4])}
     return {}

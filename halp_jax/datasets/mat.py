@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
-from halp_jax.datasets.files import ALL, list_files, one_line, read_bytes, read_first
+from halp_jax.datasets.files import list_files, one_line, read_bytes, read_first
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import clean_numbers
 from halp_jax.datasets.source import Item, Source, make_source
@@ -87,15 +87,12 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
             for body in _open_cells(value, path)
         ]
         frames = np.stack(bodies, 1)
-    elif name == "d_skel" and value.shape[:2] == (len(UTD_JOINTS), 3):
-        frames = motion_files.select_joints(value.transpose(2, 0, 1), UTD_JOINTS, layout, path)[
-            :, None
-        ]
-    else:
-        frames, remark = motion_files.scale_to_metres(
-            np.nan_to_num(clean_numbers(_order_axes(value, layout, path))), layout
-        )
+    elif name == "d_skel" and value.ndim == 3 and value.shape[:2] == (len(UTD_JOINTS), 3):
+        frames = motion_files.select_joints(value.transpose(2, 0, 1), UTD_JOINTS, layout, path)
         frames = frames[:, None]
+    else:
+        frames = np.nan_to_num(clean_numbers(_order_axes(value, layout, path)))[:, None]
+        frames, remark = motion_files.scale_to_metres(frames, layout)
     return [Clip(frames, item.label, item.id, remark=remark, **fields)]
 
 
@@ -145,11 +142,11 @@ def _order_axes(
     array: np.ndarray, layout: Layout, where: str
 ) -> Float[np.ndarray, "time joints xyz"]:
     shape, joints = array.shape, layout.num_joints
-    if shape[1:] == (joints, 3):
+    if array.ndim == 3 and shape[1:] == (joints, 3):
         return array
-    if shape[:2] == (joints, 3):
+    if array.ndim == 3 and shape[:2] == (joints, 3):
         return array.transpose(2, 0, 1)
-    if shape[:2] == (3, joints):
+    if array.ndim == 3 and shape[:2] == (3, joints):
         return array.transpose(2, 1, 0)
     raise DamagedClip(
         f"{where}: an array {list(shape)}, not [time, {joints}, 3], [{joints}, 3, time] or"
@@ -167,16 +164,16 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     Raises:
         UserError: no file, or a skeleton that is not known.
     """
-    _, files = list_files(path, r".*\.mat", "a .mat file, or the folder with .mat files", ALL)
+    _, files = list_files(path, r".*\.mat", "a .mat file, or the folder with .mat files")
     told = [motion_files.match_name(UTD_NAME, name) for name, _ in files]
-    if all(told) and not layout:
+    paths = [file for _, file in files]
+    if all(told) and read_first(paths, lambda file: _read_variable(str(file))[0]) == "d_skel":
         classes = UTD_ACTIONS
         numbers = [fields.pop("label") - 1 for fields in told]
         given = zip(files, told, numbers, strict=True)
         items = [Item(name, (str(file), fields), n) for (name, file), fields, n in given]
     else:
         items, classes = label_by_folder([Item(name, (str(file), {})) for name, file in files])
-    paths = [file for _, file in files]
     chosen = find_layout(layout) if layout else read_first(paths, _tell_layout)
     read = functools.partial(read_item, layout=chosen)
     return make_source("mat", read, items, chosen, classes, seed=seed)

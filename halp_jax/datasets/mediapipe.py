@@ -14,7 +14,7 @@ x_24 if the numbers run from 1. Tables that only number their columns, or have n
 hold 33 x (x, y, z) or (x, y, z, visibility), perhaps with the frame's number before.
 
 Frames without a person, rows that are missing, empty or zero, are empty frames. The layout is
-mediapipe33, whose mid hip and mid shoulder are made. Coordinates are half turned about z, from x to the
+mediapipe33, whose mid hip and mid shoulder are made. Coordinates are turned by 180 degrees about z, from x to the
 right and y down to the sensor's y up: a rotation, so that left stays left.
 
 Give world landmarks if you have them: metres around the hips. Those of the picture are shares of its
@@ -116,6 +116,8 @@ def _read_landmarks(frame: Any, where: str) -> Float[np.ndarray, "33 3"]:
 def read_npy(path: Path) -> Float[np.ndarray, "time 33 3"]:
     """[time, 33, 3 or 4], or the same with a frame's numbers in a row. Raises DamagedClip."""
     array = map_array(path)
+    if array.ndim == 4 and array.shape[1] == 1:  # one body
+        array = array[:, 0]
     if array.ndim == 2 and array.shape[1] in (GIVEN * 3, GIVEN * 4):
         array = array.reshape(len(array), GIVEN, -1)
     if array.ndim != 3 or array.shape[1] != GIVEN or array.shape[2] not in (3, 4):

@@ -86,17 +86,17 @@ def select_joints(
 
 
 def scale_to_metres(
-    frames: Float[np.ndarray, "time joints xyz"], layout: Layout
-) -> tuple[Float[np.ndarray, "time joints xyz"], str]:
+    frames: Float[np.ndarray, "time bodies joints xyz"], layout: Layout
+) -> tuple[Float[np.ndarray, "time bodies joints xyz"], str]:
     """The frames in metres, and a remark if they were not: for files that do not tell their unit.
 
     Measured along the bones, so that the pose does not matter. What is in centimetres or millimetres
-    keeps its size; other units are scaled until the person is 1.7 m tall. Left as it is without a body.
+    keeps its size; other units are scaled until a person is 1.7 m tall. Left as it is without a body.
     """
     chain = [layout.joints.index(joint) for joint in _CHAIN if joint in layout.joints]
     # What is beyond any unit is damage, which the check of the clip names.
     sane = not np.abs(frames).max(initial=0) > MAX_COORDINATE**2
-    body = frames[frames[:, chain].any(-1).all(-1) & sane]
+    body = frames[frames[:, :, chain].any(-1).all(-1) & sane]  # [poses, joints, xyz]
     if len(chain) < len(_CHAIN) or not len(body):
         return frames, ""
     length = float(np.median(np.linalg.norm(np.diff(body[:, chain], axis=1), axis=-1).sum(-1)))

@@ -62,7 +62,7 @@ def read_item(item: Item, by: str = "denoised", any_name: bool = False) -> list[
         raise DamagedClip(f"{path}: its action is 0, they run from 1; rename or remove it")
     recording = parse_skeleton(read_bytes(path, _MAX_FILE_BYTES), str(path))
     people = drop_ghosts(recording) if by == "denoised" else recording
-    frames, _ = select_bodies(people, by)
+    frames, _ = select_bodies(people, "id" if by == "denoised" else by)
     frames, remark = frames.astype(np.float32), "" if people is recording else GHOSTS
     return [Clip(frames, action - 1, path.stem, subject, camera, setup, remark=remark, fps=_FPS)]
 
@@ -82,7 +82,9 @@ def read_missing_list(path: str | Path) -> set[str]:
     """The sample names of an official list; its header lines are no names. Raises UserError."""
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"{path} is no file; give missing= the official list of damaged samples")
+        raise UserError(
+            f"{path} is not a file; give --missing the official list of damaged samples"
+        )
     names = {line.strip().removesuffix(".skeleton") for line in read_lines(path)}
     names = set(filter(parse_name, names))
     if not names:
@@ -115,9 +117,9 @@ def open_source(
     single = path.is_file()
     folder = path.parent if single else check_folder(path, "the .skeleton files of NTU RGB+D")
     if str(classes) not in ("auto", "60", "120"):
-        raise UserError(f"classes={classes} is not known; use 60, 120 or auto")
+        raise UserError(f"--classes={classes} is not known; use 60, 120 or auto")
     if bodies not in BODIES:
-        raise UserError(f"bodies={bodies} is not known; use {', '.join(BODIES)}")
+        raise UserError(f"--bodies={bodies} is not known; use {', '.join(BODIES)}")
 
     files: dict[str, Path] = {}
     found = [path] if single else sorted(folder.rglob("*.skeleton"))
@@ -145,8 +147,8 @@ def open_source(
     items = [Item(name, str(file)) for name, file in files.items() if name not in left_out]
     if not items:
         raise UserError(
-            f"{folder}: every sample is left out, by classes= or the lists of damaged samples"
-            " (missing=none takes the official ones in)"
+            f"{folder}: every sample is left out, by --classes or the lists of damaged samples"
+            " (--missing=none keeps the official ones)"
         )
     return make_source(
         "ntu",
@@ -239,14 +241,9 @@ def motion_energy(
 
 
 def select_bodies(
-    recording: Recording, by: str = "denoised"
+    recording: Recording, by: str = "id"
 ) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, " bodies"]]:
-    """The two people of most motion energy, the first most: float64 metres, and which they are.
-
-    `by="denoised"` is "id" without ghosts.
-    """
-    if by == "denoised":
-        recording, by = drop_ghosts(recording), "id"
+    """The two people of most motion energy, the first most: float64 metres, and which they are."""
     tracks = track_bodies(recording, by)
     chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]
     frames = np.zeros((recording.num_frames, NTU25.bodies, NTU25.num_joints, 3))

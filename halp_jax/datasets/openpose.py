@@ -17,7 +17,6 @@ normalisation.
 
 import functools
 from collections import Counter
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -110,21 +109,18 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
 
 def _group(folder: Path, files: list[Path]) -> dict[str, list[tuple[int, str]]]:
     """{clip: [(frame number, file)] in the order of the numbers}."""
-    clips: dict[str, list[tuple[int, str]]] = {}
-    for parent, inside in groupby(files, lambda file: file.parent):
-        groups: dict[str, list[tuple[int, str]]] = {}
-        for file in inside:
-            group, number = tracking.split_name(
-                file.name[: -len(".json")].removesuffix("_keypoints")
-            )
-            groups.setdefault(group, []).append((number, str(file)))
-        inner = parent.relative_to(folder).as_posix()
+    parents: dict[str, dict[str, list[tuple[int, str]]]] = {}
+    for file in files:
+        group, number = tracking.split_name(file.name[: -len(".json")].removesuffix("_keypoints"))
+        groups = parents.setdefault(file.parent.relative_to(folder).as_posix(), {})
+        groups.setdefault(group, []).append((number, str(file)))
+    # Where no folder has several clips, folders are clips; else they are classes.
+    alone = "." not in parents and all(len(groups) == 1 for groups in parents.values())
+    clips = {}
+    for inner, groups in parents.items():
         for group, frames in groups.items():
-            # Its folder names a clip that lies in one by itself.
-            alone = len(groups) == 1 and inner != "."
-            parts = [inner] if alone else [inner, group or folder.name]
-            name = "/".join(part for part in parts if part != ".")
-            clips[name] = sorted(frames)
+            parts = [inner] if alone else [inner, group or Path(inner).name or folder.name]
+            clips["/".join(part for part in parts if part != ".")] = sorted(frames)
     return clips
 
 

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from halp_jax.datasets.clip import MAX_COORDINATE, Clip, ClipInfo, DamagedClip
+from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip
 from halp_jax.datasets.files import check_folder, parse_numbers, read_bytes, read_lines, remember
+from halp_jax.datasets.labels import PKU_VIDEO, parse_name_fields
+from halp_jax.datasets.npy import to_float32
 from halp_jax.datasets.source import Item, Source, Splits, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import NTU25
@@ -44,8 +46,6 @@ ACTIONS = tuple(
     ).split("; ")
 )
 
-# v1: performance and camera. v2: group of actions and number of the performance, camera.
-_VIDEO = re.compile(r"(?:(\d{4})|A(\d{2})N(\d{2}))-([LMR])", re.ASCII)
 _LABEL_ROW = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*(?:,[^,]*)?", re.ASCII)
 _FRAME_LABEL = re.compile(r"\s*(\d{1,4})\s*", re.ASCII)
 _SPLIT_FILES = {
@@ -55,24 +55,10 @@ _SPLIT_FILES = {
     "cross-view-v2": "xview",
 }
 _BODIES = 2
-_FPS = 30.0  # of a Kinect v2
 _ROW = _BODIES * NTU25.num_joints * 3
 # A minute has 1,800 frames and videos last three or four.
 _MAX_FILE_BYTES = 128 * 2**20
 _MAX_LABELS = 1000  # of a video, which has about twenty
-
-
-def parse_video_name(name: str) -> dict[str, int]:
-    """ "0105-M" -> performance 105, camera 1; "A01N02-L" -> performance 102, camera 0; else {}.
-
-    Videos of one performance show the same movements from several sides: a split of one's own
-    must keep them together.
-    """
-    match = _VIDEO.fullmatch(name)
-    if not match:
-        return {}
-    performance = int(match[1]) if match[1] else 100 * int(match[2]) + int(match[3])
-    return {"performance": performance, "camera": "LMR".index(match[4])}
 
 
 def parse_video(data: bytes, where: str) -> Float[np.ndarray, "time bodies joints xyz"]:
@@ -84,9 +70,7 @@ def parse_video(data: bytes, where: str) -> Float[np.ndarray, "time bodies joint
     wrong = next((n for n, line in enumerate(lines, 1) if len(line.split()) != _ROW), None)
     if wrong or len(values) != len(lines) * _ROW:
         raise DamagedClip(f"{where}: row {wrong or 1} has not {_ROW} numbers; fetch it again")
-    # Out of range (float32 might not hold it) damages only its clip; NaN is a joint not found.
-    values[np.abs(values) > MAX_COORDINATE] = np.inf
-    return values.astype(np.float32).reshape(len(lines), _BODIES, NTU25.num_joints, 3)
+    return to_float32(values).reshape(len(lines), _BODIES, NTU25.num_joints, 3)
 
 
 def parse_labels(data: bytes, where: str) -> list[tuple[int, int, int, int]]:
@@ -132,8 +116,7 @@ def read_item(item: Item) -> list[Clip]:
     """One label row -> one clip. Raises DamagedClip."""
     video_path, label_path, row = item.payload
     video = Path(video_path).stem
-    fields = parse_video_name(video)
-    if not fields:
+    if not PKU_VIDEO.fullmatch(video):
         raise DamagedClip(f"{video_path}: its name is not like 0105-M or A01N02-L; rename it")
     frames = _load_video(video_path)
     action, start, end, labelled = row
@@ -148,7 +131,7 @@ def read_item(item: Item) -> list[Clip]:
             f"{label_path}: frames {start} to {end} of a video of {len(frames)}; correct it"
         )
     # A few labels of the data set end after the last frame.
-    return [Clip(frames[start:end].copy(), action - 1, item.id, fps=_FPS, **fields)]
+    return [Clip(frames[start:end].copy(), action - 1, item.id, **parse_name_fields(video))]
 
 
 def read_split_file(path: Path) -> dict[str, list[str]]:
@@ -162,7 +145,7 @@ def read_split_file(path: Path) -> dict[str, list[str]]:
         elif head.startswith(("valid", "test")):
             part = "test"
         elif part:
-            videos[part] += [match[0] for match in _VIDEO.finditer(line)]
+            videos[part] += [match[0] for match in PKU_VIDEO.finditer(line)]
     if not all(videos.values()):
         raise UserError(
             f'{path}: no lines "Training videos:" and "Validation videos:", each with names; '

@@ -46,7 +46,7 @@ def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
     another = is_picture(clips, layout) or is_person_sized(clips, layout)
     if faults and source.guessed and another:
         fitting = [f"--layout={name}" for name in find_fitting(clips, layout)]
-        own = "that says axes 2" if is_picture(clips, layout) else "with the order of the joints"
+        own = 'with "axes": 2' if is_picture(clips, layout) else "with the order of the joints"
         ways = " or ".join([*fitting, f"--layout=FILE.json {own}"])
         raise UserError(
             f"{source.format}: the skeleton is {_tell_guess(layout)}, but {faults[0]}; give {ways},"

@@ -35,7 +35,7 @@ from halp_jax.skeletons.layout_file import find_layout, restore_layout
 
 # xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
 _SPLIT_KEY = re.compile(
-    r"(?:(.+?)[_\- ]?)??(train|training|val|valid|validation|test|testing)(?:[_\- ]?(.+))?",
+    r"(?:(.+?)[_\- ]?)??(training|train|validation|valid|val|testing|test)(?:[_\- ]?(.+))?",
     re.IGNORECASE,
 )
 _PART_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}

@@ -1,7 +1,7 @@
 """Items of a source -> clips that are checked and normalised, in one process or in several.
 
 Results come in the order of the items, whatever the number of processes. A damaged item or clip is
-reported, not raised: whoever reads the results decides whether to resume.
+reported, not raised: whoever reads the results decides whether to go on.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from halp_jax.skeletons.repair import MAX_GAP, count_resampled, fill_gaps, resam
 MAX_ITEMS_PER_TASK = 8
 FEWER_BODIES = "clips with more bodies than wanted, those that move most kept"
 EMPTY_END = "clips whose empty frames at the end were left out"
-LOST_JOINTS = "clips with joints that are NaN, filled in over {} frames at most, else missing"
+LOST_JOINTS = "clips with NaN joints, gaps of up to {} frames filled in, longer ones left missing"
 RESAMPLED = "clips taken to {:g} frames a second"
 
 
@@ -203,7 +203,7 @@ def mend_clip(clip: Clip, repair: Repair) -> Clip:
     if (frames := fill_gaps(clip.frames, repair.max_gap)) is not clip.frames:
         clip = clip.add_remark(LOST_JOINTS.format(repair.max_gap), frames=frames)
     rate, wanted = clip.fps or repair.fps, repair.resample or clip.fps or repair.fps
-    if rate == wanted:
+    if round(rate, 2) == round(wanted, 2):  # a file may say .0333333 s a frame
         return clip if clip.fps == rate else dataclasses.replace(clip, fps=rate)
     if not rate:
         raise UserError(

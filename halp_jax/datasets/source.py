@@ -132,7 +132,7 @@ def find_normalized(source: Source, count: int = 16) -> Source:
     del verdicts[""]
     found = verdicts.most_common(1)[0][0]
     notes = source.notes | {
-        "normalised": f"by whoever wrote the files ({found}); kept unless --normalize says"
+        "normalised": f"by whoever wrote the files ({found}); kept as they are unless --normalize is given"
     }
     return dataclasses.replace(source, normalized=found, notes=notes)
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
-from halp_jax.datasets.files import ALL, list_files, parse_numbers, read_bytes, remember
+from halp_jax.datasets.files import list_files, parse_numbers, read_bytes, remember
 from halp_jax.datasets.labels import label_by_folder, name_classes
 from halp_jax.datasets.npy import clean_numbers
 from halp_jax.datasets.source import Item, Source, make_source
@@ -144,7 +144,7 @@ def read_item(item: Item, columns: Columns, layout: Layout) -> list[Clip]:
         bodies.append(motion_files.select_joints(positions, table.names, layout, path))
     frames = np.stack(bodies, 1)
     if not columns.scale:
-        frames[:, 0], remark = motion_files.scale_to_metres(frames[:, 0], layout)
+        frames, remark = motion_files.scale_to_metres(frames, layout)
         remarks += [remark] if remark else []
     present = np.flatnonzero(frames.any((1, 2, 3)))  # MSRC-12 begins without a body
     frames = frames[present[0] : present[-1] + 1] if len(present) else frames
@@ -167,7 +167,7 @@ def open_source(
     """
     described = find_columns(columns)
     names = fnmatch.translate(described.files.lower())
-    _, files = list_files(path, names, f"{described.files}, the files of {columns}", ALL)
+    _, files = list_files(path, names, f"{described.files}, the files of {columns}")
     items = []
     for name, file in files:
         fields = motion_files.match_name(described.name, name) if described.name else {}

@@ -205,9 +205,7 @@ def _check_together(columns: Columns, where: str) -> Columns:
             and 1 <= columns.bodies <= MAX_BODIES
         ),
         f"a frame has more than {MAX_NUMBERS} numbers": frame <= MAX_NUMBERS,
-        "key must be one of the columns before the joints": -1
-        <= columns.key
-        < max(columns.before, 1),
+        "key must be one of the columns before the joints": -1 <= columns.key < columns.before,
         "scale and shift must be one number or three": (
             len(columns.scale) in (0, 1, 3) and len(columns.shift) in (1, 3)
         ),

@@ -25,7 +25,7 @@ MAX_GAP = 30  # frames; after them the nearest person may well be another
 LASTING = 0.2  # a track of a smaller share of the longest one's frames is a chance find
 MAX_PEOPLE = 100  # in one frame: comparing all with all must stay cheap
 MORE_PEOPLE = (
-    "clips with more people than the layout has bodies, those that last and move most kept"
+    "clips with more people than the layout has bodies, those seen longest and moving most kept"
 )
 _FRAME = re.compile(r"(.*?)[-_. ]?(\d{1,12})", re.DOTALL | re.ASCII)
 
@@ -179,7 +179,7 @@ def _match(
     apart = np.linalg.norm(before[:, None, :, :2] - people[None, :, :, :2], axis=-1)
     apart /= np.maximum(measure(before)[:, None], measure(people))[..., None]
     near = (apart * both).sum(-1) < FARTHEST * both.sum(-1)
-    # A joint that one of them lacks counts as far off: of two halves the larger resumes.
+    # A joint that one of them lacks counts as far off: of two halves the larger one continues the track.
     cost = np.where(both, apart, FARTHEST * either).sum(-1) / np.maximum(either.sum(-1), 1)
     places, persons = np.nonzero(near)
     pairs: dict[int, int] = {}

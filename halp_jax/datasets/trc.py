@@ -1,11 +1,12 @@
 """TRC, the marker files of OpenSim and Pose2Sim: positions in every frame, a file a person.
 
-Files that differ only in `_P1`, `_P2`, ... in their names are the people of one clip, as Pose2Sim
-writes them. A clip's class is the subfolder it lies in. Columns are taken by the names of the markers,
-three numbers each; an empty cell is a missing marker. `Units` may be m, cm or mm, `DataRate` is the
-frame rate. Markers become joints by meaning: those of `layout`, or of kinect20, mocap18, mocap17 or
-mocap15 if the first file has them. Markers on the skin (R.ASIS) are no joints; a .json layout may use
-them by their names.
+Files that differ only in `_P1`, `_P2`, ... at the end of their names are the people of one clip, as
+Pose2Sim writes them. Of a trial that it has written raw, filtered (`_filt_butterworth`) and augmented
+(`_LSTM`), the first that is there is read. A clip's class is the subfolder it lies in. Columns are taken
+by the names of the markers, three numbers each; an empty cell is a missing marker. `Units` may be m, cm
+or mm, `DataRate` is the frame rate. Markers become joints by meaning: those of `layout`, or of kinect20,
+mocap18, mocap17 or mocap15 if the first file has them. Markers on the skin (R.ASIS) are no joints; a
+.json layout may use them by their names.
 """
 
 import functools
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
-from halp_jax.datasets.files import ALL, list_files, one_line, read_bytes
+from halp_jax.datasets.files import list_files, one_line, read_bytes
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.motion_files import MAX_FILE_BYTES, choose_layout, select_joints
 from halp_jax.datasets.source import Item, Source, make_source
@@ -24,7 +25,9 @@ from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import MAX_BODIES, Layout, with_bodies
 
 _UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-_PERSON = re.compile(r"_P(\d{1,3})(?![A-Za-z0-9])", re.ASCII)
+_VERSION = re.compile(r"_filt_[A-Za-z]+|_LSTM")
+# S00_P01_T02_P1_0-100: of participant 01's trial the first person. The range of frames may follow.
+_PERSON = re.compile(r"_P([1-9]\d{0,2})(?=(_\d+-\d+)?$)", re.ASCII)
 
 
 def parse_trc(
@@ -83,12 +86,15 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         UserError: no file, too many people in a clip, or no layout whose joints the first file has.
     """
     clips: dict[str, list[tuple[int, str]]] = {}
-    _, found = list_files(path, r".*\.trc", "a .trc file, or the folder with .trc files", ALL)
-    for name, file in found:
-        folder, slash, last = name.rpartition("/")
-        person = _PERSON.search(last)
-        clip = folder + slash + _PERSON.sub("", last, count=1)
-        clips.setdefault(clip, []).append((int(person[1]) if person else 0, str(file)))
+    _, found = list_files(path, r".*\.trc", "a .trc file, or the folder with .trc files")
+    trials: dict[str, Path] = {}
+    for name, file in found:  # raw ones come first
+        trials.setdefault(_VERSION.sub("", name), file)
+    for name, file in trials.items():
+        person = _PERSON.search(name)
+        clips.setdefault(_PERSON.sub("", name), []).append(
+            (int(person[1]) if person else 0, str(file))
+        )
     most = max(map(len, clips.values()))
     if most > MAX_BODIES:
         raise UserError(f"{path}: a clip of {most} people (files _P1, _P2, ...); join fewer")
@@ -96,10 +102,11 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     def read_names(file: Path) -> list[str]:
         return parse_trc(read_bytes(file, MAX_FILE_BYTES), str(file))[0]
 
-    chosen = choose_layout(layout, [file for _, file in found], read_names)
+    chosen = choose_layout(layout, list(trials.values()), read_names)
     chosen = with_bodies(chosen, max(most, chosen.bodies))
     items, classes = label_by_folder(
         [Item(name, [file for _, file in sorted(people)]) for name, people in clips.items()]
     )
     read = functools.partial(read_item, layout=chosen)
-    return make_source("trc", read, items, chosen, classes, seed=seed)
+    notes = {"filtered twins left out": len(found) - len(trials)}
+    return make_source("trc", read, items, chosen, classes, seed=seed, notes=notes)

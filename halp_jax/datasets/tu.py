@@ -80,7 +80,8 @@ def read(source: str | Path, *, attributes: bool = False) -> GraphDataset:
 def _find_files(path: Path) -> tuple[str, dict[str, tuple[str, bytes]]]:
     """(the data set's name, "A" -> (the file's name, its bytes) and so on)."""
     if path.is_dir():
-        members = {f"{path.name}/{p.name}": p.read_bytes for p in sorted(path.glob("*_*.txt"))}
+        found = sorted(path.rglob("*_*.txt"))
+        members = {p.relative_to(path.parent).as_posix(): p.read_bytes for p in found}
         return _choose(path, members)
     try:
         with zipfile.ZipFile(path) as archive:

@@ -17,7 +17,7 @@ _BREAKS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z]
 _MEANINGS = {
     meaning: words.split("; ")
     for meaning, words in {
-        "arm": "arm; upper arm; upperarm; up arm; uparm",  # the shoulder, where this bone begins
+        "arm": "arm; upper arm; upperarm; up arm; uparm; shldr",  # the shoulder, where this bone begins
         "collar": "collar; clavicle; collar bone",
         "elbow": "elbow; fore arm; forearm; lower arm; lowerarm; low arm",
         "hip": "hip; up leg; upleg; upper leg; upperleg; thigh",

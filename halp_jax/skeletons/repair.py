@@ -1,6 +1,6 @@
 """What is mended in the frames of a clip before they are normalised: empty end, lost joints, rate.
 
-A joint that was not found is (0, 0, 0) everywhere in this house. Readers may also give it as NaN where
+A joint that was not found is (0, 0, 0) throughout this package. Readers may also give it as NaN where
 the files do: such a joint is filled in if it was lost for a moment only, and else becomes (0, 0, 0).
 """
 
