@@ -1,7 +1,7 @@
 """The paper's table of graphs: GraphCL, HaLP on it, and two controls, with seeds and intervals.
 
-    python benchmarks/graph_table.py --data=../shared/data --sets=MUTAG,PROTEINS,NCI1 --seeds=20
-    python benchmarks/graph_table.py --data=../shared/data --sets=DD --seeds=5
+    python benchmarks/graph_table.py --data=FOLDER_OF_ZIPS --sets=MUTAG,PROTEINS,NCI1 --seeds=20
+    python benchmarks/graph_table.py --data=FOLDER_OF_ZIPS --sets=DD --seeds=5
     python benchmarks/graph_table.py --show     # only prints what is there
 
 Rows: an untrained encoder, GraphCL, GraphCL+HaLP, and the control that pulls toward the anchor alone (t = 0).

@@ -13,7 +13,7 @@ Nobody has released AS-CAL on unit vectors, nor HaLP on it: weight and start are
 of `small`.
 """
 
-from halp_jax.configs import default, small
+from halp_jax.configs import default, predict, small
 
 SPLITS = {
     "ntu60_xsub": "xsub", "ntu60_xview": "xview", "ntu120_xsub": "xsub", "ntu120_xset": "xset",
@@ -29,6 +29,7 @@ def get_config(variant: str = ""):
     config.encoder.name, config.encoder.lstm.head = "lstm", False
     config.encoder.dim = config.encoder.lstm.width
     set_small(config) if name == "small" else set_released(config)
+    predict.see_whole_clips(config)
     config.ascal.normalize = bool(options)
     if name == "small" and not options:
         # Raw vectors grow: at 0.1 NW-UCLA's run fell apart after 2,700 steps.
@@ -45,12 +46,9 @@ def set_released(config):
     config.train.batch_size = 32
     config.train.epochs = 60
     config.halp.start_epoch = 30
-    config.knn.crop = 1.0
     config.linear.update(
-        learning_rate=1.0, batch_size=32, epochs=90, milestones=(15, 35, 60, 75), factor=0.5,
-        crop=(1.0, 1.0), test_crop=1.0, num_crops=1,
-    )  # fmt: skip
-    config.finetune.crop, config.finetune.test_crop = (1.0, 1.0), 1.0
+        learning_rate=1.0, batch_size=32, epochs=90, milestones=(15, 35, 60, 75), factor=0.5
+    )
 
 
 def set_small(config):

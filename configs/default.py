@@ -49,8 +49,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     encoder.pooling = "last"  # feature: the last frame (released), or the "mean" over frames
     encoder.input_norm = True  # batch norm of the input
     encoder.bodies = 0  # it looks at the first so many of a clip; 0: at all
-    # What leaves out frames after the end of a clip: "none" where views have no such frames, else
-    # "pooling", or "everywhere": the backward stream, too.
+    # What leaves out the frames after a clip's end: "none" (views have no such frames), "pooling", or
+    # "everywhere" (the backward stream, too).
     encoder.padding = "none"
     encoder.dim = 128  # of the embedding that the contrastive loss sees; 0: no head
     encoder.stgcn = stgcn = ml_collections.ConfigDict()  # of the encoder stgcn alone
@@ -87,8 +87,8 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     train.batch_size = 64  # global: split over all devices
     train.epochs = 451
     train.epoch_steps = 0  # steps that all settings call an epoch; 0: a pass over the clips
-    # Of the recurrent layers' matrix products; states and sums stay float32. "tensorfloat32" and
-    # "bfloat16" are for accelerators.
+    # Of the matrix products of encoders and decoders. Sums stay float32, but for the convolution over time
+    # of ST-GCN and AGCN in bfloat16. "tensorfloat32" and "bfloat16" are for accelerators.
     train.precision = "float32"
     train.parallel = "pmap"  # or "shard_map": the same step, the other driver
     train.num_devices = 0  # 0: all of them

@@ -53,6 +53,10 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = parser.parse_known_args(argv)
     if bool(args.source) == bool(args.to):
         raise UserError("give either --from=FILE, to read a file, or --to=FILE, to write one")
+    for name in ("stream", "layout") if args.to else ("step",):
+        if getattr(args, name) not in (None, ""):
+            way = "to" if args.to else "from"
+            raise UserError(f"--{name} means nothing to --{way}; leave it out")
     return args, rest
 
 

@@ -1,9 +1,9 @@
 """Embeddings of one's own clips by a trained encoder, and their nearest neighbours among its data.
 
-    python -m halp_jax.embed --workdir=runs/halp --input=clip.npy S001C001P001R001A023.skeleton
+    python -m halp_jax.embed --workdir=runs/halp --input clip.npy S001C001P001R001A023.skeleton
     python -m halp_jax.embed --workdir=runs/halp --input=data/mine --out=mine.npz --neighbours=0
     python -m halp_jax.embed --workdir=runs/halp --input=clip.npy --classifier=finetune
-    python -m halp_jax.embed --workdir=runs/halp --input=walk.bvh openpose_frames/
+    python -m halp_jax.embed --workdir=runs/halp --input walk.bvh openpose_frames/
 
 An input is a file or folder of any format that `prepare` reads (told from it, or --format for all
 inputs), or a data set that `prepare` or `pack` wrote. A .npy array, [time, bodies, joints, 3] or [time,
@@ -14,9 +14,9 @@ features] of the last layer, embeddings [clips, dim] (points on the sphere of th
 with neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
 features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir
 (--classifier=linear, or the name of another of its files, as linear_1a2b3c), scores [clips, classes]
-(probabilities) and class_names. Of several streams --stream takes one (the first), their mean, or
-concat, or ensemble for a classifier of that kind, with the features of concat; it, --join, --step and
---config.field=value are those of `evaluate`.
+(probabilities) and class_names. Of several streams --stream takes one (by default the
+first), their mean or concat; ensemble goes with a classifier of that kind and keeps the features of
+concat. --stream, --join, --step and --config.field=value are those of `evaluate`.
 """
 
 import argparse
@@ -161,12 +161,15 @@ def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> li
 
 def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     """What the .npz file holds, see the head of this file."""
-    dataset = datasets.open_dataset(config.data.dir) if config.data.dir else None
+    wanted = args.neighbours and config.data.dir
+    dataset = datasets.open_dataset(config.data.dir) if wanted else None
     if args.neighbours and not dataset:
         raise UserError(
             "neighbours need the run's data set: give --config.data.dir=DIR, or --neighbours=0"
         )
     info = checkpoint.load_info(args.workdir, args.step)
+    if "graphs" in info["layout"]:
+        raise UserError(f"{args.workdir} is a run of graphs; embed takes clips")
     layout = dataset.layout if dataset else restore_layout(info["layout"])
     trained = normalization.of_run(args.workdir, info)
     own = normalization.of_dataset(dataset.metadata) if dataset else None

@@ -62,11 +62,11 @@ def evaluate(argv: Sequence[str]) -> None:
     """Evaluates, and prints the table of what it found."""
     args, config = parse_args(argv)
     cluster.join(config)
-    with cluster.fail_together():
-        found = protocols.run(
-            config, args.workdir, args.protocol, encoder=args.encoder, stream=args.stream,
-            join=args.join, step=args.step, part=args.part,
-        )  # fmt: skip
+    found = protocols.run(
+        config, args.workdir, args.protocol, encoder=args.encoder, stream=args.stream,
+        join=args.join, step=args.step, part=args.part,
+    )  # fmt: skip
+    cluster.exchange("")  # nobody leaves before the first has written
     if not cluster.is_first():
         return
     rows = {}

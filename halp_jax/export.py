@@ -67,6 +67,8 @@ def export(argv: Sequence[str]) -> None:
     """Writes the file and says what is in it."""
     args = parse_args(argv)
     dataset = open_dataset(args.data)
+    if dataset.unit == "graphs":
+        raise UserError(f"{args.data} holds graphs, which lie in one file already: {dataset.path}")
     if args.format == "picture":
         draw(dataset, args)
         return

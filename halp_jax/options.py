@@ -53,7 +53,8 @@ def _with_dashes(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if not name.startswith("--") or name == "--config" or name.startswith("--config."):
         return argument
-    return name.replace("_", "-") + equals + value
+    # A shell leaves the ~ of --workdir=~/runs as it is.
+    return name.replace("_", "-") + equals + os.path.expanduser(value)
 
 
 def run_command(
@@ -162,6 +163,10 @@ def parse_config(options: Sequence[str], default: ConfigDict | None = None) -> C
     """
     values = flags.FlagValues()
     about = "Config file, e.g. configs/halp.py:ntu60_xsub; override with --config.x=y"
+    options = list(options)
+    if "--config" in options[:-1]:  # --config FILE
+        place = options.index("--config")
+        options[place : place + 2] = [f"--config={options[place + 1]}"]
     options = [_complete(option) for option in options]
     arguments = ["halp_jax", *options]
     common = {"flag_values": values, "sys_argv": arguments, "lock_config": True}

@@ -141,6 +141,9 @@ def prepare(args: argparse.Namespace) -> Dataset:
         print(f"{args.source}: read as --format={args.format}", file=sys.stderr)
     given = reader_options(args)
     if args.format in datasets.GRAPH_READERS:
+        for name in ("normalize", "as_layout", "max_bodies", "fps", "resample", "strict", "beam"):
+            if getattr(args, name):
+                raise UserError(f"--{name.replace('_', '-')} is of clips; leave it out")
         if not args.source and args.format not in datasets.EMBEDDED:
             raise UserError(f"format {args.format} needs its files; give --source=PATH")
         found = datasets.GRAPH_READERS[args.format](args.source or "", **given)

@@ -35,6 +35,7 @@ RECORD, LOG = "sweep.json", "sweep.log"
 STOPPED = (129, 130, 143)  # exit statuses of a command that was asked to stop
 PROCESS = ("JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID")
 PROCESSES = ("JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+CLUSTER = (*PROCESS, *PROCESSES, "JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES")
 
 
 class Run(NamedTuple):
@@ -172,8 +173,13 @@ class Caller(contextlib.ExitStack):
                 f"cannot write {run.workdir} ({error.strerror}); make room, or choose another --workdir"
             ) from error
         environment = dict(os.environ)
-        if "," in environment.get("TPU_WORKER_HOSTNAMES", "") and command[0] == "evaluate":
-            environment["JAX_PLATFORMS"] = "cpu"  # a slice's TPUs open to all its hosts or to none
+        if command[0] == "evaluate":  # by this process alone: it must not wait for the others
+            if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+                environment["JAX_PLATFORMS"] = (
+                    "cpu"  # a slice's TPUs open to all its hosts or to none
+                )
+            for variable in CLUSTER:
+                environment.pop(variable, None)
         with open(log, "a") as stream:
             # A session of its own: Ctrl-C comes once, from here.
             self._child = subprocess.Popen(
@@ -227,7 +233,7 @@ def show(runs: Sequence[Run], failed: Sequence[tuple[Run, int]], with_table: boo
         log = run.workdir / LOG
         print(
             f"error: {run.workdir.name} failed with exit status {code}, see {log}; "
-            f"--run={run.number} runs it alone",
+            f"--member={run.number} runs it alone",
             file=sys.stderr,
         )
     return status
@@ -239,7 +245,7 @@ def sweep(argv: Sequence[str]) -> int:
     runs = chosen = plan(args, shared)
     if args.run is not None:
         if not 0 <= args.run < len(runs):
-            raise UserError(f"--run={args.run}; there are 0 to {len(runs) - 1}")
+            raise UserError(f"--member={args.run}; there are 0 to {len(runs) - 1}")
         chosen = [runs[args.run]]
     if args.list:
         return show(runs, [], with_table=False)

@@ -1,4 +1,4 @@
-r"""Pre-trains encoders on unlabelled clips: MoCo, and HaLP on top of it.
+r"""Pre-trains the encoder of a config, on clips or graphs: MoCo, HaLP on top of it, or another method.
 
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \
         --config.data.dir=data/ntu60 [--config.section.field=value ...]

@@ -32,9 +32,7 @@ from halp_jax.inspect import anchors, classes, history, plots, plots3d, strips
 workdir = small_run.make()
 run = anchors.open_run(workdir)
 clips = anchors.choose_clips(run, 20)
-print(
-    f"{len(run.anchors)} clips, {len(run.prototypes)} prototypes of {run.origin}, step {run.step}"
-)
+print(f"{len(run.anchors)} clips, {len(run.prototypes)} prototypes ({run.origin}), step {run.step}")
 
 # %% [markdown]
 # ## One walk

@@ -50,8 +50,9 @@ embed.main([f"--workdir={workdir}", "--neighbours=3", "--input", *files])
 # %% [markdown]
 # ## A data set of your own
 #
-# Clips, labels (or `None`: pre-training needs none), and who trains and who tests. A mistake is named: try a
-# clip with a NaN in it. `prepare --format=folder` does the same for a folder with a CSV file.
+# Clips, labels (or `None`: pre-training needs none), and who trains and who tests. A joint that is NaN
+# for a few frames is filled in; a wrong shape or label is named. `prepare --format=folder` does the same for a
+# folder with a CSV file.
 
 # %%
 count = 160

@@ -15,7 +15,7 @@
 # # Add HaLP to your learner
 #
 # `halp_jax.core` knows nothing of skeletons. Below, a plain contrastive learner of small images (the digits of
-# scikit-learn, somewhere in 12 x 12 pixels; an MLP, a momentum encoder, a queue) gets HaLP in four lines and
+# scikit-learn, somewhere in 12 x 12 pixels; an MLP, a momentum encoder, a queue) gets HaLP in three lines and
 # an import, and is compared with itself without them. A minute or two.
 
 # %%
@@ -95,15 +95,15 @@ def total_loss(weights, keys, queue, prototypes, x, rng, mu):
 
 def step(state, rng, mu):
     weights, momentum, speed, queue = state
-    rngs = jax.random.split(rng, 4)
+    rngs = jax.random.split(rng, 5)
     batch = images[learn][jax.random.randint(rngs[0], (128,), 0, len(learn))]
     x, x_key = (jax.vmap(view)(jax.random.split(r, 128), batch) for r in rngs[1:3])
     momentum = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, momentum, weights)
     keys, _ = encode(momentum, x_key)
-    pushed = push(queue, keys)  # HaLP
+    pushed = push(queue, keys)
     prototypes = spherical_kmeans(rngs[3], newest(pushed, 256), 20, max_iter=5).centroids  # HaLP
     gradient = jax.grad(total_loss, has_aux=True)
-    change, figures = gradient(weights, keys, queue, prototypes, x, rngs[3], mu)
+    change, figures = gradient(weights, keys, queue, prototypes, x, rngs[4], mu)
     speed = jax.tree.map(lambda s, g: 0.9 * s + g, speed, change)
     weights = jax.tree.map(lambda w, s: w - 0.05 * s, weights, speed)
     return (weights, momentum, speed, pushed), figures

@@ -18,7 +18,7 @@
 # as its key. HaLP makes them: points on the sphere between the clip and a prototype. Here one run does both,
 # and the two kinds stand side by side.
 #
-# AimCLR comes with the ST-GCN. Any encoder serves any method, and the BiGRU on motion has something to show
+# AimCLR comes with the ST-GCN, but takes any encoder of clips, and the BiGRU on motion has something to show
 # after two minutes, so `encoder.name` says so below.
 
 # %%

@@ -392,6 +392,8 @@ def test_nothing_is_overwritten(imported, tmp_path, capsys):
         (old, file, "--step=4"): "no checkpoint of step 4",
         (old, file, "--config.seed=1"): "--config.seed",
         (golden, new, "--unknown=1"): "'unknown'",
+        (old, file, "--stream=joint"): "--stream means nothing to --to",
+        (golden, new, "--step=3"): "--step means nothing to --from",
         (golden, new, "--layout=kinect20"): "kinect20 has 60",
     }
     for options, message in wrong.items():

@@ -93,7 +93,8 @@ def test_without_a_data_set_clips_are_normalised_as_usual(place, tmp_path):
     found = []
     for i, more in enumerate(((), ("--normalize=none",), ())):
         out = tmp_path / f"{i}.npz"
-        config = ("--config.data.dir=" + str(place / "data.npz"),) if i == 2 else ()
+        gone = ("--config.data.dir=nowhere",) if i == 0 else ()  # the data of the training
+        config = ("--config.data.dir=" + str(place / "data.npz"),) if i == 2 else gone
         assert run(place, *options, *more, *config, f"--out={out}") == 0
         with np.load(out) as arrays:
             found.append(arrays["features"])

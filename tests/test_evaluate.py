@@ -261,8 +261,31 @@ def test_results_of_other_settings_have_names_of_their_own(tmp_path):
     assert len(set(others)) == 2 and "linear.json" not in others
     assert name(protocol="transfer", dir="data/c") == "transfer.json"
     assert name(protocol="transfer", dir="data/d") != "transfer.json"
+    assert name(dir="data/a.v2") == "knn_a.v2.json"
+    config["semi"] = {"draw": "plain", "runs": 5}
+    semi = name(protocol="semi")
+    config["semi"] = {"draw": "balanced", "runs": 5}
+    assert name(protocol="semi") != semi
     history = (tmp_path / "eval/history.jsonl").read_text().splitlines()
     assert [json.loads(line)["config"]["knn"]["k"] for line in history[:5]] == [1, 1, 5, 5, 1]
+
+
+def test_results_of_runs_that_were_joined_stand_beside_one_another(tmp_path):
+    config = {
+        "knn": {"k": 1, "batch_size": 256},
+        "data": {"dir": "a", "split": "xsub"},
+        "streams": ["joint"],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def name(joined, batch_size=256):
+        own = config | {"knn": {"k": 1, "batch_size": batch_size}}
+        result = {"encoder": "trained", "stream": "concat", "protocol": "knn", "step": 3}
+        return result_files.write_result(tmp_path, result | {"config": own, "joined": joined}).name
+
+    first = name(["runs/motion"])
+    assert first == name(["elsewhere/motion"], batch_size=64) == "knn_concat.json"
+    assert name(["runs/bone"]) != first
 
 
 def test_classes_of_one_name_stay_apart():

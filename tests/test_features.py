@@ -66,6 +66,14 @@ def test_random_crops_depend_on_clip_and_crop_number_alone(dataset):
     assert np.all(np.any(reference.reshape(3, 11, 6, -1) != 0, axis=-1))
 
 
+def test_prepared_clips_are_cropped_by_the_frames_that_they_have_then(dataset):
+    """min_frames is of the clips before, which had more."""
+    options = {"crop": (0.3, 1.0), "num_frames": 6, "min_frames": 64, "num_crops": 4}
+    run = features.make_extractor(flat, prepare=lambda clip: clip[:6], **options)
+    found = run((), dataset.batches(np.arange(11), 11), 11).values
+    assert np.any(found[0] != found[1:], axis=(0, 2)).sum() >= 9
+
+
 def test_encoder_features_are_those_of_encode(dataset, two_streams):
     config, variables = two_streams
     clips = jax.vmap(lambda f, n: augment.centre_crop(f, n, 0.95, 6))(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from _graphs import SHARED, config
 
-from halp_jax import datasets, evaluate, methods, prepare
+from halp_jax import datasets, embed, evaluate, export, methods, prepare
 from halp_jax.datasets import graph_batches, graphs, synthetic_graphs, tu
 from halp_jax.errors import UserError
 from halp_jax.evaluation import svm
@@ -293,8 +293,28 @@ def test_what_does_not_fit_is_said(run, capsys, tmp_path):
     options = [f"--workdir={workdir}", "--protocol=knn", f"--config.data.dir={other}"]
     assert evaluate.main(options) == 1
     assert "evaluate it on the data set of its training" in capsys.readouterr().err
+    for options, line in (
+        (["knn", "--config.knn.k=0"], "knn.k is 0; choose it"),
+        (["svm", "--config.svm.draws=0"], "config.svm.draws=0: it must be at least 1"),
+        (["linear", "--config.linear.epochs=0"], "config.linear.epochs=0: it must be at least 1"),
+        (["knn", "--part=val"], "--part means nothing to graphs"),
+        (["knn", "--stream=bone"], "--stream means nothing to graphs"),
+    ):
+        options = [f"--workdir={workdir}", f"--protocol={options[0]}", *options[1:]]
+        assert evaluate.main(options) == 1 and line in capsys.readouterr().err
+    assert not (workdir / "eval" / "linear.json").exists()
+    assert embed.main([f"--workdir={workdir}", "--input=x.npy", "--neighbours=0"]) == 1
+    assert "is a run of graphs; embed takes clips" in capsys.readouterr().err
+    assert export.main([f"--data={other}", f"--out={tmp_path / 'x.npz'}"]) == 1
+    assert "holds graphs, which lie in one file already" in capsys.readouterr().err
+    options = ["--format=synthetic_graphs", f"--out={tmp_path / 'y'}", "--as-layout=kinect20"]
+    assert prepare.main(options) == 1
+    assert "--as-layout is of clips; leave it out" in capsys.readouterr().err
     c = c.copy_and_resolve_references()
-    c.graphcl.augmentation = "random5"
+    c.train.precision = "bfloat16"
+    with pytest.raises(UserError, match="config.train.precision='bfloat16': use one of float32"):
+        methods.find_method(c).check_config(c)
+    c.train.precision, c.graphcl.augmentation = "float32", "random5"
     with pytest.raises(UserError, match="random2"):
         loop.train(c, tmp_path / "run", dataset=rings(40))
 

@@ -336,6 +336,14 @@ def test_nothing_kept_gives_zero(solver):
     assert float(loss) == 0.0 and float(figures["kept"]) == 0.0
 
 
+@pytest.mark.parametrize("solver", ["pairwise", "geodesic"])
+def test_one_prototype_beside_padding_is_one_prototype(solver):
+    z, p = points(0, 5, 4), jnp.concatenate([points(1, 1, 4), jnp.zeros((3, 4))])
+    options = {"temperature": 0.07, "solver": solver, "present": 1}
+    loss, figures = halp_loss(jax.random.key(0), z, z, p, **options)
+    assert float(loss) == 0.0 and float(figures["kept"]) == 0.0
+
+
 def test_no_array_of_batch_by_positives_by_dim():
     """The compiled loss holds nothing as large as the positives themselves."""
     z_q, z_k, p = points(0, 64, 128), points(1, 64, 128), points(2, 20, 128)

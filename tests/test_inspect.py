@@ -1,6 +1,8 @@
 """What is shown of a run is what the method computes, on a run whose geometry is known."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import jax
 import matplotlib.style
@@ -10,10 +12,13 @@ from _steps import change, create_state
 from matplotlib.collections import LineCollection
 
 from configs import default
+from configs import isc as configs_isc
 from halp_jax import datasets
 from halp_jax.errors import UserError
+from halp_jax.evaluation import features
 from halp_jax.inspect import __main__ as command
 from halp_jax.inspect import anchors, classes, history, maps, page, plots, plots3d, strips
+from halp_jax.methods import isc
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import KINECT20, NTU25
 from halp_jax.training import checkpoint
@@ -144,6 +149,9 @@ def test_refusals_say_what_there_is(run):
         anchors.walk(run, 0, selected=anchors.walk(run, 0).nearest)
     with pytest.raises(UserError, match="one of pairwise, geodesic, sphere"):
         anchors.walk(run, 0, solver="straight")
+    with pytest.raises(UserError, match="solver sphere walks toward the anchor's own prototype"):
+        own = anchors.walk(run, 0).nearest
+        anchors.walk(run, 0, selected=(own + 1) % 8, solver="sphere")
 
 
 def test_choose_clips_goes_round_the_classes(run):
@@ -226,6 +234,34 @@ def test_the_command_draws_a_run_of_clips(trained, capsys):
     assert "6 clips, 4 prototypes of the run" in shown and "clip 2 (" in shown
     names = sorted(path.name for path in (trained / "inspect").iterdir())
     assert names == ["map.png", "positives_2.png", "sphere.png", "walk_2.png"]
+
+
+def test_a_run_brought_from_elsewhere_is_drawn_where_there_is_room(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "config.json").write_text(
+        (run / "config.json").read_text().replace("clips.npz", "elsewhere.npz")
+    )
+    (tmp_path / "file").write_text("in the way")
+    options = [f"--workdir={run}", f"--out={tmp_path / 'file' / 'pictures'}"]
+    assert command.main(options) == 1 and "elsewhere.npz does not exist" in capsys.readouterr().err
+    assert command.main([*options, f"--data={trained.parent / 'clips.npz'}"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path / 'file'}")
+
+
+def test_of_two_encoders_the_one_that_is_evaluated_has_its_own_prototypes():
+    memory = {
+        side: {"prototypes": np.full((2, 4, 8), float(n), np.float32)}
+        for n, side in enumerate(isc.SIDES)
+    }
+    state = SimpleNamespace(extra={"memory": memory})
+    config = configs_isc.get_config("small")
+    for config.isc.feature in isc.SIDES:
+        side = history.find_side(config)
+        assert np.all(history.read_prototypes(state, 1, side) == isc.SIDES.index(side))
+    config.isc.feature = "both"
+    with pytest.raises(UserError, match="no embeddings on a sphere"):
+        features.make_embedding("trained", config, NTU25, points=True)
 
 
 @pytest.mark.parametrize("solver", anchors.SOLVERS)

@@ -7,8 +7,9 @@ import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
 from sklearn.neighbors import KNeighborsClassifier
 
+from halp_jax import train
 from halp_jax.errors import UserError
-from halp_jax.evaluation import knn
+from halp_jax.evaluation import features, knn
 from halp_jax.options import parse_config
 
 
@@ -135,6 +136,17 @@ def test_several_streams_are_written_with_or_without_brackets():
             ["--config=demo", f"--config.streams={text}", "--config.knn.k=1,5,20"]
         )
         assert config.streams == ("joint", "bone") and config.knn.k == (1, 5, 20)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_a_config_may_stand_behind_a_blank_and_a_path_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/her")
+    assert parse_config(["--config", "demo:halp_cmd", "--config.seed=3"]).seed == 3
+    args, config = train.parse_args(["--config", "demo", "--workdir=~/runs/x"])
+    assert args.workdir == "/home/her/runs/x"
+    for fusion in ("ensemble", "together"):  # of classifiers, which neighbours are none
+        with pytest.raises(UserError, match=f"--stream=mean or concat, not {fusion}"):
+            knn.evaluate(config, None, features.Encoder(None, (), ("joint",)), (fusion,))
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections

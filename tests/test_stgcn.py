@@ -129,6 +129,11 @@ def test_dropout_has_its_rate_and_a_clip_its_own_draws():
     assert np.array_equal(kept[2:], stgcn.draw_kept(keys[2:], (2, 25, 13, 7), 0.3))
     x = jnp.ones((25, 8, 13, 7))
     np.testing.assert_allclose(stgcn.drop_out(x, keys, 0.3).mean(), 1, atol=0.02)
+    x = jnp.ones((25, 128, 13, 7))
+    for rate in (0.99, 0.999):  # to 1/256, and never all of it
+        dropped = stgcn.drop_out(x, jax.random.split(jax.random.key(1), 64), rate)
+        assert 0 < (dropped != 0).mean() < 0.02
+        np.testing.assert_allclose(dropped.mean(), 1, atol=0.1)
 
 
 def fill_full_width(reference):

@@ -117,7 +117,7 @@ def test_a_failed_member_is_named_and_run_alone(tmp_path, capsys, typed):
     assert [line[0] for line in typed].count("small_2") == 2  # the others are run all the same
     captured = capsys.readouterr()
     assert f"error: small_1 failed with exit status 7, see {tmp_path}/small_1" in captured.err
-    assert "--run=1 runs it alone" in captured.err
+    assert "--member=1 runs it alone" in captured.err
     assert "1  small_1: failed, exit status 7" in captured.out
     typed.clear()
     assert call(tmp_path, *options, "--run=1") == 7
@@ -179,11 +179,24 @@ def test_a_process_knows_its_place(environment, place):
     assert sweep.find_place(environment) == place
 
 
-def test_commands_are_typed_logged_and_stopped(tmp_path):
+def test_commands_are_typed_logged_and_stopped(tmp_path, monkeypatch):
     """Real processes: a command that fails by itself, and SIGTERM to the sweep, passed on."""
     run = sweep.Run(0, tmp_path / "m", [["train"]])
     with sweep.Caller(0, show=False) as caller:
         assert caller.run(run, ["train", "--config=none.py", f"--workdir={tmp_path}"]) == 1
+    shown = tmp_path / "shown"
+    shown.write_text("#!/bin/sh\nenv | grep -E 'JAX_|TPU_|SLURM_' | sort\n")
+    shown.chmod(0o755)
+    for name in ("JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS", "SLURM_PROCID"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(sweep.sys, "executable", str(shown))
+    with sweep.Caller(0, show=False) as caller:  # an evaluation waits for no other process
+        for command in ("train", "evaluate"):
+            assert caller.run(sweep.Run(0, tmp_path / command, []), [command]) == 0
+    told = [(tmp_path / c / sweep.LOG).read_text() for c in ("train", "evaluate")]
+    assert "JAX_NUM_PROCESSES=2" in told[0] and "_NUM_PROCESSES" not in told[1]
+    assert "COORDINATOR" not in told[1] and "SLURM_PROCID" not in told[1]
+    monkeypatch.undo()
     log = (tmp_path / "m" / sweep.LOG).read_text()
     assert "$ python -m halp_jax.train --config=none.py" in log and "error: " in log
 

@@ -20,7 +20,7 @@ from halp_jax.encoders import agcn, stgcn
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, features, finetune, finetune_run
 from halp_jax.evaluation.knn import make_knn_evaluator
-from halp_jax.methods import common, isc
+from halp_jax.methods import ascal_view, common, isc
 from halp_jax.methods.base import AXIS, Spec
 from halp_jax.skeletons.layout import KINECT20, NTU25
 from halp_jax.training import checkpoint
@@ -271,6 +271,8 @@ def test_full_sizes_are_the_released_ones(name, encoder, heads):
         ("aimclr", "extreme_view.blur_probability", 1.5, "must lie in"),
         ("aimclr", "aimclr.halp_on", "key", "use one of query, all"),
         ("aimclr", "aimclr.mine_epoch", -1, "must be 0 or more"),
+        ("aimclr", "aimclr.neighbours", 10**6, "must not exceed moco.queue_size="),
+        ("gltransformer", "gltransformer.intervals", (), "give one or more"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(name, field, value, message):
@@ -278,6 +280,50 @@ def test_settings_that_cannot_work_are_refused(name, field, value, message):
     c.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=f"config.{field}=.*{message}"):
         methods.find_method(c).check_config(c)
+
+
+def test_extreme_views_are_made_of_one_kind_of_normal_views():
+    c = tiny("aimclr:small")
+    c.normal_view.kind, c.normal_view.prepare = "moco", "none"
+    with pytest.raises(UserError, match="config.normal_view.kind='moco': extreme views are made"):
+        methods.find_method(c).check_config(c)
+    c.aimclr.extreme_views = False
+    methods.find_method(c).check_config(c)
+
+
+def test_more_bodies_than_clips_have_are_refused():
+    c = tiny("ms2l:small")
+    c.encoder.bodies = 2
+    methods.find_method(c).check_config(c, Spec(NTU25))
+    with pytest.raises(UserError, match="config.encoder.bodies=2: kinect20 has 1"):
+        methods.find_method(c).check_config(c, Spec(KINECT20))
+
+
+def test_ascal_sees_the_same_frames_in_training_and_evaluation():
+    """A clip whose first person is gone for a while ends where it ends."""
+    c = tiny("ascal:small")
+    c.ascal_view.parts = ()
+    clip = jax.random.normal(jax.random.key(0), (40, 2, 25, 3)).at[3:19, 0].set(0.0)
+    batch = {
+        "frames": jnp.pad(clip, ((0, 8), (0, 0), (0, 0), (0, 0)))[None],
+        "length": jnp.array([40]),
+    }
+    view = jax.vmap(
+        lambda b: ascal_view.make_view(c)(jax.random.key(0), b), axis_name=AXIS
+    )(jax.tree.map(lambda x: x[None], batch))["frames"][0, 0]  # fmt: skip
+    np.testing.assert_array_equal(view, ascal_view.make_prepare(c, NTU25)(batch["frames"][0]))
+
+
+@pytest.mark.parametrize("name", ["bigru", "lstm", "stgcn", "agcn"])
+def test_without_a_head_an_embedding_is_the_feature(name):
+    c = tiny("isc:small")
+    c.encoder.name, c.encoder.dim = name, 0
+    encoder = common.make_encoder(c, NTU25)
+    clip = jax.ShapeDtypeStruct((2, 16, 2, 25, 3), "float32")
+    variables = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), clip)
+    assert "head" not in variables["params"]
+    z, feature = jax.eval_shape(lambda v, x: encoder.apply(v, x, train=False), variables, clip)
+    assert z.shape == feature.shape == (2, encoder.num_features)
 
 
 @pytest.mark.parametrize("name", (*RUNS, "aimclr:small+skeletonclr", "small:halp", "small:moco"))

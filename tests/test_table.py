@@ -276,6 +276,23 @@ def test_untrained_encoders_are_one_row_whichever_run_they_lie_beside(tmp_path):
         tabulate(tmp_path)
 
 
+def test_another_part_than_test_is_a_row_of_its_own(tmp_path):
+    config = make_config()
+    results = [make_result(config), make_result(config, top1=0.9, part="val")]
+    write_run(tmp_path / "a", config, *results)
+    found = tabulate(tmp_path)
+    assert names(found) == ["HaLP, ntu60 xsub, pre-trained", "HaLP, ntu60 xsub val, pre-trained"]
+    assert found["mean"].tolist() == [0.797, 0.9]
+
+
+def test_raw_coordinates_that_are_prepared_otherwise_are_rows_of_their_own(tmp_path):
+    for name in ("ascal", "aimclr"):
+        config = importlib.import_module(f"configs.{name}").get_config("small")
+        config = change(config, data__dir="data/mine", data__split="xsub")
+        write_run(tmp_path / name, config, make_result(config, encoder="raw", classes=8))
+    assert len(names(tabulate(tmp_path))) == 2
+
+
 def test_columns_streams_and_counts(tmp_path):
     config = make_config(streams=("motion", "joint"))
     looks = [make_result(config, stream=look, protocol="knn") for look in ("joint", "motion")]

@@ -307,8 +307,11 @@ def main() -> int:
     with ThreadPoolExecutor(args.threads) as pool:
         jobs = [(row, task) for row in args.rows.split(",") for task in tasks]
         lines = read_results(args.out)
-        done = {(line["task"], line["row"]) for line in lines if line["steps"] == args.steps}
-        jobs = [(row, task) for row, task in jobs if (task.name, row) not in done]
+        done = {(e["task"], e["row"], e["seed"]) for e in lines if e["steps"] == args.steps}
+        wanted = {
+            (row, task): {(task.name, row, seed) for seed in args.numbers} for row, task in jobs
+        }
+        jobs = [job for job in jobs if not wanted[job] <= done]
         compiled = [pool.submit(task.compile, row) for row, task in jobs]
         for (row, task), program in zip(jobs, compiled, strict=True):
             if time.monotonic() - begin > 60 * args.minutes:

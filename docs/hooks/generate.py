@@ -287,8 +287,9 @@ def make_notebook(path: Path) -> str:
             parts.append("\n".join(words))
             if len(parts) == 1:
                 parts.append(
-                    f'!!! note ""\n    `notebooks/{path.stem}.ipynb`. It opens after '
-                    "`pip install -e '.[notebooks]'`; what is shown here has not been run anew."
+                    f'!!! note ""\n    `notebooks/{path.stem}.ipynb`. To open it: '
+                    "`pip install -e '.[notebooks]' jupyterlab`, then `jupyter lab notebooks`; what is shown "
+                    "here has not been run anew."
                 )
             continue
         code = text.replace("# %matplotlib inline\n", "").strip()

@@ -26,6 +26,12 @@ PAGES = {
     "configs": "settings.md", "configs/default.py": "settings.md",
     "notebooks": "notebooks/index.md",
 }  # fmt: skip
+INCLUDED = {  # and these are nothing else
+    "guide.md": '# Guide\n\n<!-- include: GUIDE.md from "## What it runs on" -->\n',
+    **{PAGES[name]: f"<!-- include: {name} -->\n" for name in (
+        "RESULTS.md", "PERFORMANCE.md", "RELIABILITY.md", "launch/README.md",
+    )},
+}  # fmt: skip
 INCLUDE = re.compile(r'<!-- include: (\S+)(?: from "([^"]+)")?(?: to "([^"]+)")? -->')
 CODE = re.compile(r"<!-- code: (\S+) -->")
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
@@ -53,6 +59,7 @@ def on_config(config):
 def on_files(files, config):
     made = generate.make_api() | generate.make_notebooks()
     made |= {"commands.md": generate.make_commands(), "settings.md": generate.make_settings()}
+    made |= INCLUDED
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -60,6 +67,7 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     here = page.file.src_uri
+    markdown = LINK.sub(lambda m: leave_docs(m, here), markdown)
     markdown = INCLUDE.sub(lambda m: include(m, here), markdown)
     return CODE.sub(lambda m: FUNCTION.format(name=m[1]), markdown)
 
@@ -83,6 +91,14 @@ def include(match: re.Match, page: str) -> str:
     fenced = text.split("```")
     fenced[::2] = [LINK.sub(lambda m: move_link(m, name, page), part) for part in fenced[::2]]
     return "```".join(fenced)
+
+
+def leave_docs(match: re.Match, page: str) -> str:
+    """A link of a page in docs/ to a file outside of it, as it must be on the site."""
+    source = f"docs/{page}"
+    path = os.path.normpath(os.path.join(os.path.dirname(source), match[3]))
+    out = match[3].startswith("../") and not path.startswith("docs/")
+    return move_link(match, source, page) if out else match[0]
 
 
 def move_link(match: re.Match, source: str, page: str) -> str:

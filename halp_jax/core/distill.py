@@ -10,6 +10,8 @@ samples are the clip's neighbours, and the other streams' queries (the students)
 with N the queue and I the teacher's top-k samples of it; the mean over the batch.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -69,18 +71,13 @@ def cmd_loss(
     teachers = jax.vmap(similarities)(keys, negatives)
     students = jax.vmap(similarities)(queries, negatives)
     count = queries.shape[0]
-    terms = jnp.zeros((count, count))
+    terms, teacher = jnp.zeros((count, count)), jnp.arange(count)
+    distance = functools.partial(
+        neighbour_kl, topk=topk, teacher_temperature=teacher_temperature,
+        student_temperature=student_temperature,
+    )  # fmt: skip
     for shift in range(1, count):  # every teacher beside its shift-th neighbour
-        kl = jax.vmap(
-            lambda teacher, student: neighbour_kl(
-                teacher,
-                student,
-                topk=topk,
-                teacher_temperature=teacher_temperature,
-                student_temperature=student_temperature,
-            )
-        )(teachers, jnp.roll(students, -shift, axis=0))
-        teacher = jnp.arange(count)
+        kl = jax.vmap(distance)(teachers, jnp.roll(students, -shift, axis=0))
         terms = terms.at[teacher, (teacher + shift) % count].set(kl)
     return jnp.sum(terms), terms
 

@@ -122,8 +122,7 @@ def place_positives(
         kept = similarity[:, r.nearest] >= jnp.max(similarity, axis=1) - TIE
     else:
         kept = jnp.ones(t.shape, bool)
-    if solver != "sphere" and s.shape[0] == 1:  # no other prototype to walk to
-        kept = jnp.zeros(t.shape, bool)
+    kept = kept & (jnp.sum(r.chance) > 0)  # else there is no other prototype to walk to
     return Positives(selected, t, a, b, kept)
 
 

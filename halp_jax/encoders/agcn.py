@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from halp_jax.encoders.base import ClipEncoder
-from halp_jax.encoders.heads import MLPHead
+from halp_jax.encoders.heads import make_head
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
 from halp_jax.encoders.temporal import TAPS, compute_once, convolve_time
@@ -144,7 +144,7 @@ class AGCN(ClipEncoder):
                 width, stride, skip if i else "none", self.precision, self.axis_name, name=f"block{i}"
             )(x, adjacency, train)  # fmt: skip
             self.sow("intermediates", "maps", x)  # for tests and for looking inside
-        head = MLPHead(self.dim, last=_normal(self.dim), name="head")
+        head = make_head(self.dim, last=_normal(self.dim) if self.dim else None)
 
         def pool(x):
             return jnp.mean(jnp.mean(x, (1, 2)).reshape(batch, bodies, -1), 1)

@@ -1,8 +1,7 @@
 """EADM of AimCLR (Guo et al., AAAI 2022): the parts of a map that stand out most are dropped.
 
-Source: net/att_drop.py of Levigty/AimCLR. The encoder has
-to do without its strongest evidence; no random number is drawn. "Quirks" below are the released
-code's, and the defaults.
+Source: net/att_drop.py of Levigty/AimCLR. The encoder has to do without its strongest evidence; no random
+number is drawn. "Quirks" below are the released code's, and the defaults.
 """
 
 import jax

@@ -7,9 +7,9 @@ and the feature is the top layer's last frame. The paper's tables are of that ne
 backward, and the feature joins the final states of both. `pooling="mean"` (not the authors') takes
 the mean over all frames instead of the last one: every frame has a short way to the loss.
 
-`padding` says what knows of frames after the end of a clip. "none": there are none, `length` is not
-looked at. "pooling": features are of frames before the end alone. "everywhere": the backward stream
-starts at the end, too.
+`padding` says which parts of the network leave out the frames after a clip's end. "none": none does,
+`length` is not looked at. "pooling": features are of frames before the end alone. "everywhere": the
+backward stream starts at the end, too.
 """
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from halp_jax.encoders.base import ClipEncoder
 from halp_jax.encoders.gru import scan_gru
-from halp_jax.encoders.heads import MLPHead, torch_uniform
+from halp_jax.encoders.heads import make_head, torch_uniform
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
 
@@ -121,7 +121,7 @@ class BiGRU(ClipEncoder):
             first, second = layer(x, ends if self.padding == "everywhere" else None)
             x = jnp.concatenate([first, second], axis=-1)
         self.sow("intermediates", "frames", x)  # for decoders, tests and looking inside
-        head = MLPHead(self.dim, name="head") if self.dim else lambda feature: feature
+        head = make_head(self.dim)
 
         def pool(x):
             if self.pooling == "mean":

@@ -60,8 +60,10 @@ class CodeDecoder(nn.Module):
             decoded = matmul(hidden, w_out, self.precision) + b_out
         return jnp.swapaxes(decoded, 0, 1)
 
-    def count_flops(self, num_frames: int, width: int, features: int) -> float:
-        """Floating point operations of a clip with its state carried, matrix products alone."""
+    def count_flops(self, num_frames: int, width: int, features: int, fixed_states: bool) -> float:
+        """Floating point operations of a clip, matrix products alone."""
+        if fixed_states:
+            return 2.0 * width * (3 * width + num_frames * 4 * features)
         return 2.0 * num_frames * width * (3 * width + features)
 
 

@@ -46,6 +46,11 @@ class MLPHead(nn.Module):
         return nn.Dense(self.dim, kernel_init=last, name="out", **full)(nn.relu(hidden))
 
 
+def make_head(dim: int, **settings) -> Callable[[Array], Array]:
+    """An encoder's MLPHead; with dim 0 the embedding is the feature."""
+    return MLPHead(dim, name="head", **settings) if dim else lambda feature: feature
+
+
 class NormHead(nn.Module):
     """Linear, batch norm, ReLU, Linear: MS2L's (Lin et al., MM 2020) for contrast and for the jigsaw."""
 

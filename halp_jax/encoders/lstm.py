@@ -13,7 +13,7 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from halp_jax.encoders.base import ClipEncoder
-from halp_jax.encoders.heads import MLPHead, torch_uniform
+from halp_jax.encoders.heads import make_head, torch_uniform
 from halp_jax.encoders.matmul import Precision, matmul
 
 
@@ -31,7 +31,7 @@ class LSTM(ClipEncoder):
 
     def count_flops(self, num_frames: int, num_inputs: int) -> float:
         """Floating point operations of one forward pass of one clip: matrix products, the head's included."""
-        head = self.width * (self.width + self.dim) if self.head else 0
+        head = self.width * (self.width + self.dim) if self.head and self.dim else 0
         return 2.0 * (num_frames * 4 * self.width * (num_inputs + self.width) + head)
 
     def encode(self, clips, length, train, keys):
@@ -53,7 +53,7 @@ class LSTM(ClipEncoder):
 
         zeros = jnp.zeros((len(clips), self.width))
         _, states = jax.lax.scan(step, (zeros, zeros), projected)
-        embed = MLPHead(self.dim, name="head") if self.head else lambda feature: feature
+        embed = make_head(self.dim if self.head else 0)
         return states, lambda states: jnp.mean(states, axis=0), embed
 
     def apply_drop(self, drop, x):

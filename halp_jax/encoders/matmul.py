@@ -1,5 +1,7 @@
 """Matrix products at a chosen precision; what is added up and what comes out is always float32.
 
+(The convolution of temporal.py is no such product: in bfloat16 its sums are of bfloat16, too.)
+
     float32         the full product, which accelerators do not give unless asked
     tensorfloat32   10 bits of mantissa on NVIDIA's tensor cores (three bfloat16 passes on TPUs)
     bfloat16        both factors rounded to 7 bits of mantissa, forward and backward

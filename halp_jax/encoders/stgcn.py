@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from halp_jax.encoders.base import ClipEncoder
-from halp_jax.encoders.heads import MLPHead
+from halp_jax.encoders.heads import make_head
 from halp_jax.encoders.matmul import Precision, matmul
 from halp_jax.encoders.norm import BatchNorm
 from halp_jax.encoders.temporal import TAPS, compute_once, convolve_time
@@ -65,7 +65,12 @@ def draw_kept(
         words = jax.random.bits(key, (-(-size // 4),))
         return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)
 
-    return jax.vmap(draw)(keys) >= round(256 * rate)
+    return jax.vmap(draw)(keys) >= _round_rate(rate)
+
+
+def _round_rate(rate: float) -> int:
+    """In 256ths, fewer than all."""
+    return min(round(256 * rate), 255)
 
 
 def drop_out(x: Map, keys: Key[Array, " batch"], rate: float) -> Map:
@@ -73,7 +78,7 @@ def drop_out(x: Map, keys: Key[Array, " batch"], rate: float) -> Map:
     joints, rows, *rest = x.shape
     kept = draw_kept(keys, (rows // len(keys), joints, *rest), rate)
     kept = jnp.moveaxis(kept.reshape(rows, joints, *rest), 1, 0)
-    return jnp.where(kept, x / (1.0 - rate), 0.0)
+    return jnp.where(kept, x / (1.0 - _round_rate(rate) / 256), 0.0)
 
 
 def draw_weights(std: float) -> Callable[..., Array]:
@@ -207,7 +212,7 @@ class STGCN(ClipEncoder):
             if number and (inputs, stride) != (width, 1):
                 products += shorter * inputs * width
             time, inputs = shorter, width
-        head = self.last_width * (self.last_width + self.dim)
+        head = self.last_width * (self.last_width + self.dim) if self.dim else 0
         return 2.0 * (bodies * joints * products + head)
 
     def encode(self, clips, length, train, keys):
@@ -231,7 +236,7 @@ class STGCN(ClipEncoder):
             x = run_lean(block, x, adjacency, own) if lean else block(x, adjacency, own, train)
             self.sow("intermediates", "maps", x)  # for tests and for looking inside
 
-        head = MLPHead(self.dim, name="head", start=draw_weights(self.start_std))
+        head = make_head(self.dim, start=draw_weights(self.start_std))
 
         def pool(x):
             return jnp.mean(jnp.mean(x, (0, 2)).reshape(batch, bodies, -1), 1)

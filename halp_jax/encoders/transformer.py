@@ -1,8 +1,8 @@
 """The encoder of GL-Transformer (Kim et al., ECCV 2022): attention over joints, then over frames.
 
 A frame is a set of nodes, every joint of every body. A block attends over the nodes of each frame, joins their
-numbers to one vector a frame, attends over frames, and ends in an MLP on those vectors; what is learned of each
-place is added before either attention. The feature is the mean over valid frames. Source:
+numbers to one vector a frame, attends over frames, and ends in an MLP on those vectors; a learnt position
+embedding is added before each of the two attentions. The feature is the mean over valid frames. Source:
 model/transformer.py of Boeun-Kim/GL-Transformer; its `pred_token_emb`, which nothing reads, is left out.
 
 One joint, the root of the bones, is embedded by weights of its own: skeletons/turned.py puts there the way
@@ -19,7 +19,7 @@ import ml_collections
 from jaxtyping import Array, Bool, Float, Key
 
 from halp_jax.encoders.base import ClipEncoder
-from halp_jax.encoders.heads import MLPHead, torch_uniform
+from halp_jax.encoders.heads import make_head, torch_uniform
 from halp_jax.encoders.matmul import Precision, matmul
 
 
@@ -163,7 +163,7 @@ class MotionTransformer(ClipEncoder):
             x = Linear(self.num_features, self.precision, name=f"mlp{i}")(x)
             x = norm(f"mlp_norm{i}")(jax.nn.gelu(x, approximate=False))
         self.sow("intermediates", "frames", x)  # for pretext tasks, tests and looking inside
-        head = MLPHead(self.dim, name="head") if self.dim else lambda feature: feature
+        head = make_head(self.dim)
 
         def pool(x):
             return jnp.mean(x, axis=1, where=there[..., None])

@@ -123,14 +123,15 @@ def make_view(
     """-> view(seed, crop number, frames, length, data set index); the rest as `make_extractor` has it."""
 
     def view(seed, number, frames, length, index):
-        if prepare:
+        least = min_frames
+        if prepare:  # then a clip has num_frames, whatever it had
             frames = prepare(frames)
-            length = len(frames)
+            length, least = len(frames), 1
         if not isinstance(crop, tuple):
             return augment.centre_crop(frames, length, crop, num_frames)
         key = jax.random.fold_in(jax.random.key(seed), _CROP_KEY)
         clip_key = jax.random.fold_in(jax.random.fold_in(key, number), index)
-        return augment.random_crop(clip_key, frames, length, *crop, num_frames, min_frames)
+        return augment.random_crop(clip_key, frames, length, *crop, num_frames, least)
 
     return view
 

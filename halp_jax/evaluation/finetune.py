@@ -30,7 +30,7 @@ from jaxtyping import Int
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, finetune_run, linear, result_files
 from halp_jax.evaluation import features as feats
-from halp_jax.methods import check
+from halp_jax.methods import check, prepare
 from halp_jax.training import checks
 
 DRAWS = ("plain", "balanced")
@@ -124,7 +124,8 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """finetune and transfer: fusion -> the metrics of `linear.score`, clip counts and "classifier".
 
-    The last is a Classifier, or None without `finetune.keep_weights`. `store`: see `finetune_run.make_trainer`.
+    The last is a Classifier, or None without `finetune.keep_weights`. `store`: the folder of
+    `find_folder`, where runs that are stopped resume; None keeps nothing.
     """
     fusions = fusions or encoder.streams[:1]
     keep = config.finetune.keep_weights
@@ -209,7 +210,7 @@ def find_folder(
     not fit is never resumed.
     """
     given = json.loads(config.to_json())
-    settings = {name: given[name] for name in SECTIONS}
+    settings = {name: given[name] for name in (*SECTIONS, *prepare.SECTIONS) if name in given}
     settings["finetune"].pop("save_minutes", None)
     settings |= {"draw": given["semi"]["draw"], "precision": given["train"].get("precision")}
     settings |= {"batch": given["knn"]["batch_size"]}  # of the test clips: of other sums

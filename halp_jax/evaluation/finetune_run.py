@@ -91,6 +91,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     crop = config.finetune.test_crop
     extract = feats.make_centre_extractor(config, dataset.layout, embed, crop)
     epochs_seen = linear.eval_epochs(config.finetune)
+    programs = {}  # draws of one size share what is compiled
 
     def run(variables, indices, seed, title, folder: Path | None = None, *, keep=True):
         own = make_config(one, stream, len(indices), seed)
@@ -138,7 +139,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
                 return FinetuneResult(np.stack([seen[epoch] for epoch in epochs_seen]), None)
             state = train(
                 own, folder, dataset=dataset, evaluators=[evaluate], indices=np.asarray(indices),
-                prepare=start, title=title, local=True,
+                prepare=start, title=title, local=True, programs=programs,
             )  # fmt: skip
             if not keep and cluster.is_first():
                 shutil.rmtree(folder / CHECKPOINTS)

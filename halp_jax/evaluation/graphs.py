@@ -20,7 +20,7 @@ from halp_jax.datasets.graph_batches import make_batches
 from halp_jax.datasets.graphs import GraphDataset, GraphLayout
 from halp_jax.errors import UserError
 from halp_jax.evaluation import knn, linear, load, result_files, svm
-from halp_jax.methods import graph_views
+from halp_jax.methods import check, graph_views
 from halp_jax.methods.base import Method, Spec
 
 PROTOCOLS = ("svm", "knn", "linear")
@@ -45,12 +45,16 @@ def evaluate(
         raise UserError(f"--protocol={protocol} is not for graphs; use one of {known}")
     if protocol == "knn" and len(config.knn.k) > 1:
         raise UserError(f"knn.k={tuple(config.knn.k)}: of graphs give one at a time")
+    check.at_least(config, 1, "svm.draws")
+    check.at_least(config, 0, "knn.temperature")
+    linear.check_config(config)
     config, variables, step = load.load_encoder(encoder, config, dataset.layout, workdir, step=step)
     split = dataset.splits.get(config.data.split) or dataset.indices(config.data.split, "train")
     chosen = np.sort(np.concatenate([*split.values()]))
     labelled = chosen[dataset.labels[chosen] >= 0]
     if not len(labelled):
         raise UserError(f"{dataset.path} has no graphs with a label, so there is nothing to tell")
+    knn.check_k(config.knn.k, len(labelled))
     method = methods.make_method(config, Spec(dataset.layout))
     encode = make_encode(method, dataset.layout)
     values = extract(config, dataset, labelled, encode, variables)

@@ -104,7 +104,7 @@ def score(
     top5 is the share of test clips of which the right label is among the 5 with most votes; a label
     without a vote is not. So at k = 1 it is top1. Raises UserError when there are fewer than k neighbours.
     """
-    _check_k(ks, len(train))
+    check_k(ks, len(train))
     indices, similarity = nearest(train, test, max(ks))
     labels = train_labels.astype(np.int32)[np.asarray(indices)]
 
@@ -119,7 +119,8 @@ def score(
     return [judge(k) for k in ks]
 
 
-def _check_k(ks: Sequence[Any], count: int) -> None:
+def check_k(ks: Sequence[Any], count: int) -> None:
+    """Raises UserError for numbers of neighbours that are none, of `count` clips or graphs."""
     whole = all(isinstance(k, int) and 1 <= k <= count for k in ks)
     if not ks or not whole or len(set(ks)) < len(ks):
         raise UserError(
@@ -133,7 +134,7 @@ def _make_look(config, dataset, embed: feats.Embedding, encoded: Sequence[str], 
     check.share_above_zero(config, "knn.crop")
     check.at_least(config, 1, "knn.batch_size")
     check.at_least(config, 0, "knn.temperature")
-    _check_k(config.knn.k, len(dataset.labelled(config.data.split, "train")))
+    check_k(config.knn.k, len(dataset.labelled(config.data.split, "train")))
     extract = feats.make_centre_extractor(config, dataset.layout, embed)
     split = functools.partial(feats.extract_split, config, dataset, progress=progress)
 
@@ -163,9 +164,9 @@ def evaluate(
 
     `fusions`: streams of the encoder, "mean" or "concat"; the encoder's first stream if empty.
     """
-    if "ensemble" in fusions:
+    if odd := {"ensemble", "together"} & set(fusions):
         raise UserError(
-            "neighbours have no scores to add up: --stream=mean or concat, not ensemble"
+            f"neighbours have no scores to add up: --stream=mean or concat, not {min(odd)}"
         )
     look = _make_look(config, dataset, encoder.embed, encoder.streams, progress=True)
     return look(encoder.variables, fusions or encoder.streams[:1])

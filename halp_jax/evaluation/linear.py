@@ -35,9 +35,10 @@ def check_config(config: ml_collections.ConfigDict, section: str = "linear") -> 
     fields = [f"{section}.{name}" for name in ("learning_rate", "weight_decay", "factor")]
     check.at_least(config, 0, *fields)
     check.shares(config, f"{section}.momentum")
-    check.share_above_zero(config, f"{section}.test_crop")
-    check.crop(config, f"{section}.crop")
-    check.milestones(config, f"{section}.milestones")
+    if "crop" in config[section]:  # of clips
+        check.share_above_zero(config, f"{section}.test_crop")
+        check.crop(config, f"{section}.crop")
+    check.rising(config, f"{section}.milestones")
     if section == "linear":
         check.at_least(config, 1, "linear.num_crops")
         check.at_least(config, 0, "linear.start_std")

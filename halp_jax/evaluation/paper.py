@@ -1,9 +1,9 @@
 """The numbers of the paper (HaLP, CVPR 2023, pages 18846-18856), to stand beside one's own.
 
 All are top-1 in per cent of the joint stream, of the paper's own rows and of the systems beside them, as
-the authors' slides give them (in which of its tables they stand was not to be had). The authors report
-the best of 16 evaluations on the test set, so theirs is our `best_top1` rather than our `top1` of the
-last epoch; each of the other systems has a protocol of its own.
+the authors' slides give them (which of the paper's tables they stand in could not be found out). The
+authors report the best of 16 evaluations on the test set, so theirs is our `best_top1` rather than our
+`top1` of the last epoch; each of the other systems has a protocol of its own.
 
 `find_number` decides by what a result records. A data set is the paper's where split, number of
 classes and number of test clips (within TOLERANCE: readers leave out other damaged clips) are

@@ -67,7 +67,7 @@ def run(
 
     Raises:
         UserError: something does not fit; nothing is written then.
-        training.loop.Stopped: fine-tuning was asked to stop; the same call resumes.
+        errors.Stopped: fine-tuning was asked to stop; the same call resumes.
     """
     written = []
     if not config.data.dir:
@@ -80,6 +80,9 @@ def run(
     dataset = datasets.open_dataset(config.data.dir)
     config.data.split = dataset.choose_split(config.data.split)
     if dataset.unit == "graphs":
+        given = {"stream": stream, "join": join, "part": part != "test"}
+        for name in (name for name, value in given.items() if value):
+            raise UserError(f"--{name} means nothing to graphs; leave it out")
         found = [(graphs.evaluate(config, workdir, protocol, dataset, encoder, step), None)]
     elif protocol not in PROTOCOLS:
         raise UserError(f"--protocol={protocol} is for graphs; {config.data.dir} holds clips")

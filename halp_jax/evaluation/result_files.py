@@ -18,11 +18,9 @@ from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
 
 HISTORY = "history.jsonl"  # every result of a run, in the order of the commands
-# Of the evaluations' sections, what changes no result; k has a part of the name for itself.
-SECTIONS = {
-    "semi": "finetune",
-    "transfer": "finetune",
-}  # of a config, where not of the protocol's name
+# Sections of a config with the settings of a protocol, where they have not its name.
+SECTIONS = {"semi": "finetune", "transfer": "finetune"}
+# Settings that change no result; k has a part of the file's name for itself.
 NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights", "k")
 # Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
@@ -97,17 +95,30 @@ def _name_departures(config: Path, result: Mapping[str, Any]) -> str:
     if result["protocol"] == "knn" and here["knn"]["k"] != (ks[0] if isinstance(ks, list) else ks):
         named += f"_k{here['knn']['k']}"
     if result["protocol"] != "transfer":  # which is of another data set by its nature
-        names = [Path(each or "").stem for each in (here["data"]["dir"], data["dir"])]
+        names = [Path(each or "").name for each in (here["data"]["dir"], data["dir"])]
+        names = [name.removesuffix(".npz") for name in names]
         named += f"_{names[0]}" if names[0] != names[1] else ""
         named += f"_{here['data']['split']}" if here["data"]["split"] != data["split"] else ""
     return named
 
 
+def protocol_settings(protocol: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result of a protocol depends on, of the evaluations' sections: {"linear.epochs": 100, ...}."""
+    section = SECTIONS.get(protocol, protocol)
+    out = (*NO_EVALUATION, "batch_size") if protocol == "knn" else NO_EVALUATION
+    kept = {f"{section}.{f}": v for f, v in config.get(section, {}).items() if f not in out}
+    if protocol == "semi":
+        kept |= {f"semi.{field}": config.get("semi", {}).get(field) for field in ("draw", "runs")}
+    if "svm" in config and protocol in ("knn", "linear"):  # of graphs, in its folds
+        kept["svm.draws"] = config["svm"]["draws"]
+    return kept
+
+
 def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a result is of, besides those that its name tells."""
     protocol, config = result["protocol"], json.loads(json.dumps(result["config"]))
-    section = config.get(SECTIONS.get(protocol, protocol), {})
-    kept = {field: value for field, value in section.items() if field not in NO_EVALUATION}
+    kept = protocol_settings(protocol, config)
+    kept["joined"] = [Path(run).name for run in result.get("joined", [])]
     if protocol == "transfer":
         kept |= {"data": Path(config["data"]["dir"]).stem, "split": config["data"]["split"]}
     return kept

@@ -35,7 +35,9 @@ def make_folds(labels: Int[np.ndarray, " graphs"], seed: int, folds: int = FOLDS
         split = sklearn.model_selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
     least = int(np.bincount(labels).min())
     if least < folds:
-        raise UserError(f"a class has only {least} graphs; {folds} folds need as many of each")
+        raise UserError(
+            f"a class has only {least} graphs; {folds} folds need {folds} of each class or more"
+        )
     return list(split.split(np.zeros(len(labels)), labels))
 
 

@@ -19,15 +19,18 @@ import pandas as pd
 from halp_jax.errors import UserError
 from halp_jax.evaluation import paper, result_files
 from halp_jax.evaluation.streams import COMBINED
+from halp_jax.methods import prepare
 from halp_jax.methods.upgrade import upgrade_config
 
 PROTOCOLS = ("knn", "linear", "finetune", "semi", "transfer", "svm")
 NO_EXPERIMENT = (
     "seed", "method", "streams", "data.dir", "data.split", "train.log_every", "train.num_devices",
     "train.parallel", "train.tensorboard", "train.wandb", "checkpoint.",
-    "cluster.", "knn.", "linear.", "finetune.", "semi.",
+    "cluster.", "knn.", "linear.", "finetune.", "semi.", "svm.",
 )  # fmt: skip
-RAW = ("data.max_frames", "views.num_frames", "views.min_frames")
+RAW = (
+    "data.max_frames", "views.num_frames", "views.min_frames", *(f"{n}." for n in prepare.SECTIONS),
+)  # fmt: skip
 # Settings of the one encoder that are nothing to a run with another.
 OWN_TO = {
     "bigru": (
@@ -68,6 +71,8 @@ def read_results(runs: Iterable[Path], measure: str) -> tuple[list[dict[str, Any
     for path in (path for run in runs for path in _results(run)):
         try:
             records.append(read_result(path, measure))
+        except UserError as error:
+            skipped.append(f"{path}: {error}")
         except (OSError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:120]
             skipped.append(f"{path}: damaged, or not of halp_jax.evaluate ({reason})")
@@ -79,12 +84,15 @@ def read_results(runs: Iterable[Path], measure: str) -> tuple[list[dict[str, Any
 def read_result(path: Path, measure: str) -> dict[str, Any]:
     """What a table needs of one file of eval/. Raises what reading another file may raise."""
     result = json.loads(path.read_text(encoding="utf-8"))
+    if "protocol" in result and measure not in result:
+        raise UserError(f"it has no {measure}")
     config = upgrade_config(ml_collections.ConfigDict(result["config"])).to_dict()
     encoder, own = result["encoder"], config
     if encoder == "trained" and (run := path.parents[1] / "config.json").exists():
         own = json.loads(run.read_text(encoding="utf-8"))  # what it was trained on, its own seed
     method = name_method(config) if encoder == "trained" else ""
-    data = dict.fromkeys(data_name(each["data"]) for each in (own, config))
+    data = " to ".join(dict.fromkeys(data_name(each["data"]) for each in (own, config)))
+    part = result.get("part", "test")
     stream = f", {result['stream']}" if result["stream"] not in ("joint", "graph") else ""
     draws = result.get("top1_sd") is not None and measure == "top1"
     order = {"knn": result["config"]["knn"]["k"]}.get(result["protocol"], result.get("fraction", 0))
@@ -94,7 +102,7 @@ def read_result(path: Path, measure: str) -> dict[str, Any]:
         "path": path, "encoder": encoder,
         "workdir": str(path.parents[1]).encode(errors="backslashreplace").decode(),
         "method": method + name_streams(method, config["streams"]),
-        "data": " to ".join(data), "stream": result["stream"],
+        "data": data if part == "test" else f"{data} {part}", "stream": result["stream"],
         "kind": result_files.row_name(result).split(", ")[0] + stream,
         "protocol": result_files.column_name(result), "order": (PROTOCOLS.index(result["protocol"]), order),
         "seed": int(own["seed"] if encoder == "trained" else result["seed"]),
@@ -169,15 +177,9 @@ def experiment_settings(
 
 def evaluation_settings(config: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, str]:
     """What two results must have alike besides, to stand in one cell: how they were evaluated."""
-    protocol = result["protocol"]
-    section = result_files.SECTIONS.get(protocol, protocol)
-    out = result_files.NO_EVALUATION + (("batch_size",) if protocol == "knn" else ())
-    flat = {f: v for f, v in flatten(config[section]).items() if f not in out}
+    flat = flatten(result_files.protocol_settings(result["protocol"], config))
     if result["stream"] != "ensemble":
-        flat = {f: v for f, v in flat.items() if not f.startswith("weights.")}
-    flat = {f"{section}.{field}": value for field, value in flat.items()}
-    if protocol == "semi":
-        flat |= {f"semi.{f}": str(config["semi"].get(f)) for f in ("draw", "runs")}
+        flat = {field: value for field, value in flat.items() if ".weights." not in field}
     return flat | ({"step": str(result["step"])} if result["encoder"] == "trained" else {})
 
 

@@ -37,6 +37,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--stream", default="", help="of a run of several streams; default: its first")
     add("--part", default="train", choices=("train", "test"), help="of the run's split")
     add("--step", type=int, help="which checkpoint; default: the newest")
+    add("--data", default="", help="the data set; default: where it was in training")
     add("--out", type=Path, help="folder of the pictures; default: WORKDIR/inspect")
     return parser.parse_args(argv)
 
@@ -44,7 +45,9 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 def run(argv: Sequence[str]) -> None:
     """Opens the run, prints the walk, draws."""
     args = parse_args(argv)
-    opened = anchors.open_run(args.workdir, stream=args.stream, step=args.step, part=args.part)
+    opened = anchors.open_run(
+        args.workdir, stream=args.stream, step=args.step, part=args.part, data=args.data
+    )
     typical = anchors.choose_clips(opened, 6)
     anchor = typical[0] if args.anchor is None else args.anchor
     walk = anchors.walk(opened, anchor, args.toward, args.solver)

@@ -29,7 +29,7 @@ from halp_jax.core.sphere import similarities, slerp_weights
 from halp_jax.datasets import preview
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, graphs, load
-from halp_jax.inspect.history import read_prototypes
+from halp_jax.inspect.history import find_side, read_prototypes
 from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import default_config
 from halp_jax.training import checkpoint
@@ -107,6 +107,7 @@ def open_run(
     step: int | None = None,
     part: str = "train",
     max_clips: int | None = None,
+    data: str | os.PathLike[str] = "",
 ) -> Inspected:
     """Loads a run and embeds its clips, once.
 
@@ -115,11 +116,13 @@ def open_run(
         step: which checkpoint; the newest by default.
         part: "train" or "test" of the run's split.
         max_clips: at most so many, evenly spaced.
+        data: where the data set lies now, if not where it was in training.
 
     Prototypes are those of the checkpoint. A run that has none (MoCo alone, HaLP not yet on, GraphCL) gets
     as many as its config asks for, clustered from the clips themselves; `origin` says so.
     """
     config = checkpoint.load_config(workdir)
+    config.data.dir = str(data) or config.data.dir
     stream = stream or config.streams[0]
     if stream not in config.streams:
         raise UserError(f"{workdir} has no stream {stream!r}; use {', '.join(config.streams)}")
@@ -143,7 +146,7 @@ def open_run(
     run = Inspected(
         config, dataset, step, stream, numbers, dataset.labels[numbers],
         embed(config, stream, dataset, numbers, variables),
-        read_prototypes(state, tuple(config.streams).index(stream)), "the run",
+        read_prototypes(state, tuple(config.streams).index(stream), find_side(config)), "the run",
     )  # fmt: skip
     if run.prototypes.any():
         return run
@@ -212,7 +215,11 @@ def walk(
     low, high = halp.sample_range(h.draw, h.lam if lam is None else lam)
     nearest, m = int(reach.nearest), len(run.prototypes)
     far = np.where(reach.chance > 0, np.asarray(reach.t_star * reach.omega), -1.0)
-    if solver == "sphere" or selected is None:
+    if solver == "sphere" and selected not in (None, nearest):
+        raise UserError(
+            "solver sphere walks toward the anchor's own prototype: leave the other out"
+        )
+    if selected is None:
         selected = int(far.argmax())
     if not 0 <= selected < m:
         raise UserError(f"there is no prototype {selected}; give 0 to {m - 1}")

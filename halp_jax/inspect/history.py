@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from ml_collections import ConfigDict
 
+from halp_jax import methods
 from halp_jax.errors import UserError
 from halp_jax.training import checkpoint, report
 from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
@@ -52,11 +54,22 @@ def read_history(workdir: str | os.PathLike[str]) -> History:
     return History(steps, epochs, streams, figures, start)
 
 
-def read_prototypes(state: Any, stream: int) -> Float[np.ndarray, "m dim"]:
-    """Those of one stream of a state; none where its method keeps none. Graphs have one stream."""
-    if (prototypes := state.extra.get("prototypes")) is None:
+def read_prototypes(state: Any, stream: int, side: str = "") -> Float[np.ndarray, "m dim"]:
+    """Those of one stream of a state; none where its method keeps none. Graphs have one stream.
+
+    Args:
+        side: whose prototypes, of a method that keeps those of two encoders in extra["memory"].
+    """
+    kept = state.extra["memory"][side] if "memory" in state.extra else state.extra
+    if (prototypes := kept.get("prototypes")) is None:
         return np.zeros((0, 0), np.float32)
     return np.asarray(prototypes if prototypes.ndim == 2 else prototypes[stream])
+
+
+def find_side(config: ConfigDict) -> str:
+    """The encoder that is looked at, of a method that has two; "" of others."""
+    find = getattr(methods.find_method(config), "find_side", None)
+    return find(config)[0] if find else ""
 
 
 def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
@@ -70,7 +83,8 @@ def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
     """
     steps = sorted(list_steps(Path(workdir).expanduser() / CHECKPOINTS))
     states = (checkpoint.restore_state(workdir, step)[0] for step in steps)
-    found = [read_prototypes(state, stream) for state in states]
+    side = find_side(checkpoint.load_config(workdir))
+    found = [read_prototypes(state, stream, side) for state in states]
     if not any(map(len, found)):
         raise UserError(f"{workdir} keeps no prototypes from step to step, so none of them moves")
     pairs = [

@@ -37,16 +37,18 @@ def embed_2d(
 def plot_map(run: Inspected, method: str = "pca") -> Figure:
     """The clips of a run, a colour and marker for each class."""
     places, words = embed_2d(run.anchors, method)
-    figure = page.make_figure(8.0, 5.2)
+    styles = page.style_classes(run.labels)
+    columns = -(-len(styles) // 26)  # of the legend
+    figure = page.make_figure(6.3 + 1.7 * columns, 5.2)
     axes = figure.add_subplot()
-    for label, (colour, marker) in page.style_classes(run.labels).items():
+    for label, (colour, marker) in styles.items():
         own = places[run.labels == label]
         name = page.shorten(run.dataset.class_names[label], 28)
         axes.plot(*own.T, marker, ls="none", ms=4.5, mew=0, alpha=0.75, color=colour, label=name)
     axes.set(xticks=[], yticks=[], xlabel=words)
     stream = f" {run.stream} stream," if run.unit == "clip" else ""
     axes.set_title(f"{len(places)} {run.unit}s,{stream} step {run.step}", fontsize=10)
-    figure.legend(loc="outside right center", fontsize=7.5, frameon=False)
+    figure.legend(loc="outside right center", fontsize=7.5, frameon=False, ncols=columns)
     return figure
 
 

@@ -18,9 +18,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from halp_jax.errors import UserError
+
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, ORANGE = "#56B4E9", "#E69F00"
-MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X", "<", ">", "p", "*", "d", "H", "8")
 DASHES = ("-", "--", "-.", ":")
 INK = {"light": "#1a1a1a", "dark": "#e8e8e8"}
 PAPER = {"light": "white", "dark": "#16181c"}
@@ -36,9 +38,12 @@ def make_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> Path:
     """Writes the file, and its folder, in the format of its ending (.png, .pdf, .svg) -> its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, facecolor=figure.get_facecolor())
+    path = Path(path).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=dpi, facecolor=figure.get_facecolor())
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error
     return path
 
 
@@ -54,7 +59,7 @@ def mute(share: float = 0.6) -> tuple[float, float, float]:
 
 
 def style_classes(labels: Int[np.ndarray, " n"] | Sequence[int]) -> dict[int, tuple[str, str]]:
-    """A (colour, marker) for every class: seven colours, and another marker each."""
+    """A (colour, marker) for every class, another pair each up to 105 of them."""
     colours = (BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, ink())
     styles = {}
     for order, label in enumerate(np.unique(labels)):

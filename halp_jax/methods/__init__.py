@@ -5,7 +5,10 @@ Besides `make(config, spec)` a module has `default_config()` (its sections of a 
 where the loss is no longer finite, and those of DEFAULTS that are others: docs/adding_a_method.md.
 """
 
+import functools
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -56,11 +59,30 @@ def make_method(config: ml_collections.ConfigDict, spec: Spec) -> Method:
     return find_method(config).make(config, spec)
 
 
+class Program(NamedTuple):
+    """What a run computes; runs that differ in the seed alone share what is compiled of it."""
+
+    create: Callable[[int], base.TrainState]  # (seed) -> the state before the first step
+    step: Callable[..., Any]  # ((state, seed), batch) -> ((state, seed), metrics)
+
+
+def make_program(config: ml_collections.ConfigDict, spec: Spec) -> Program:
+    """The computations of a run; config.seed is not looked at."""
+    module = find_method(config)
+    method = module.make(config, spec)
+    optimizer, schedules = module.make_optimizer(config, spec.steps_per_epoch)
+
+    def step(carried, batch):
+        state, seed = carried
+        state, metrics = base.make_step(method, optimizer, seed, schedules)(state, batch)
+        return (state, seed), metrics
+
+    return Program(functools.partial(base.create_state, method, optimizer), step)
+
+
 def create_state(config: ml_collections.ConfigDict, spec: Spec) -> base.TrainState:
     """The state of a run before its first step."""
-    module = find_method(config)
-    optimizer, _ = module.make_optimizer(config, spec.steps_per_epoch)
-    return base.create_state(module.make(config, spec), optimizer, config.seed)
+    return make_program(config, spec).create(config.seed)
 
 
 def make_train_step(config: ml_collections.ConfigDict, spec: Spec):

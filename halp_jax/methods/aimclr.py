@@ -60,7 +60,13 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     choices = {"aimclr.drop_scale": attention_drop.SCALES, "aimclr.halp_on": ("query", "all")}
     check.choices(config, choices)
     check.at_least(config, 0, "aimclr.mine_epoch", "aimclr.neighbours")
+    keys.check_neighbours(config, "aimclr.neighbours")
     check.above_zero(config, "aimclr.drop_threshold")
+    if config.aimclr.extreme_views and config.normal_view.kind == "moco":
+        advice = (
+            "extreme views are made of skeletonclr's; or set --config.aimclr.extreme_views=False"
+        )
+        check.refuse(config, "normal_view.kind", advice)
 
 
 def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> Method:
@@ -109,11 +115,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
             "positives": jnp.mean(jnp.sum(positive, axis=1, dtype=jnp.float32)),
         }  # fmt: skip
         metrics |= {"loss_d3m": loss_d3m} if others else {}
-        extra = kept | {
-            "batch_stats": batch_stats,
-            "key_params": key_params,
-            "key_batch_stats": key_batch_stats,
-        }
+        extra = kept | keys.states(batch_stats, key_params, key_batch_stats)
         return loss_cl + loss_d3m + loss_halp, (extra, metrics)
 
     def mine(logits, step):

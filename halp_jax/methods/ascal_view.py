@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 from halp_jax.methods import check
 from halp_jax.methods.base import Batch, Spec
 from halp_jax.methods.common import map_clips
-from halp_jax.skeletons import extreme, turned
-from halp_jax.skeletons.augment import crop
+from halp_jax.skeletons import extreme
+from halp_jax.skeletons.augment import crop, find_length
 from halp_jax.skeletons.layout import Layout
 
 CHOICES = {"ascal_view.frames": ("first", "resampled")}
@@ -52,6 +52,11 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
             check.refuse(config, f"ascal_view.{name}", "give (least, most) with 0 <= least <= most")
     check.at_least(config, 0, *(f"ascal_view.{n}" for n in ("joint", "shear", "rotation", "noise")))
     check.shares(config, "ascal_view.reverse_probability", "ascal_view.blur_probability")
+    if view.frames == "first" and "motion" in config.streams:
+        advice = (
+            "motion would jump where a clip is padded; set --config.ascal_view.frames=resampled"
+        )
+        check.refuse(config, "streams", advice)
     if spec and view.joint >= spec.layout.num_joints:
         advice = f"{spec.layout.name} has the joints 0 to {spec.layout.num_joints - 1}"
         check.refuse(config, "ascal_view.joint", advice)
@@ -62,7 +67,7 @@ def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> Callable[
     fixed = [name for name in config.ascal_view.parts if name in FIXED_PARTS]
 
     def prepare(clip: Float[Array, "time bodies joints xyz"]) -> Array:
-        clip = take_frames(config, clip, turned.count_frames(clip))
+        clip = take_frames(config, clip, find_length(clip))
         return extreme.minus_joint(clip, config.ascal_view.joint) if fixed else clip
 
     return prepare

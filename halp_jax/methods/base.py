@@ -17,7 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, UInt32
 
 from halp_jax.methods.optim import Schedule
 
@@ -75,7 +75,7 @@ def create_state(method: Method, optimizer: optax.GradientTransformation, seed: 
 def make_step(
     method: Method,
     optimizer: optax.GradientTransformation,
-    seed: int,
+    seed: int | UInt32[Array, ""],
     schedules: Mapping[str, Schedule] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The training step; `schedules` are reported among its metrics."""

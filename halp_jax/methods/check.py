@@ -17,7 +17,7 @@ def choices(config: ml_collections.ConfigDict, known: Mapping[str, Sequence[str]
 
 
 def at_least(config: ml_collections.ConfigDict, least: int, *fields: str) -> None:
-    """Each field must be at least 0 or 1, and finite."""
+    """Each field must be finite and at least `least`, which is 0 or 1."""
     advice = "it must be at least 1" if least else "it must be 0 or more"
     for field in fields:
         if not get(config, field) >= least:
@@ -49,12 +49,12 @@ def share_above_zero(config: ml_collections.ConfigDict, *fields: str) -> None:
             refuse(config, field, "it must lie in (0, 1]")
 
 
-def milestones(config: ml_collections.ConfigDict, field: str) -> None:
-    """The field must be epochs in rising order."""
-    epochs = list(get(config, field))
-    whole = all(isinstance(epoch, int) and epoch >= 1 for epoch in epochs)
-    if not whole or epochs != sorted(set(epochs)):
-        refuse(config, field, "give epochs in rising order, each once")
+def rising(config: ml_collections.ConfigDict, field: str, what: str = "epochs") -> None:
+    """The field must be whole numbers of `what`, in rising order."""
+    numbers = list(get(config, field))
+    whole = all(isinstance(number, int) and number >= 1 for number in numbers)
+    if not whole or numbers != sorted(set(numbers)):
+        refuse(config, field, f"give {what} in rising order, each once")
 
 
 def shares(config: ml_collections.ConfigDict, *fields: str) -> None:

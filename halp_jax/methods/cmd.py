@@ -7,7 +7,7 @@ import ml_collections
 from jaxtyping import Array
 
 from halp_jax.core.distill import cmd_loss
-from halp_jax.methods import check
+from halp_jax.methods import check, keys
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -46,8 +46,8 @@ def name_pairs(name: str, streams: Sequence[str], terms: Array) -> dict[str, Arr
     }
 
 
-def check_config(config: ml_collections.ConfigDict, queue_size: int, field: str) -> None:
-    """Raises UserError for a section that cannot work with the queues of size config.`field`."""
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError for a section that cannot work."""
     check.at_least(config, 1, "cmd.topk")
     check.at_least(config, 0, "cmd.nu")
     if not config.cmd.nu:
@@ -57,6 +57,5 @@ def check_config(config: ml_collections.ConfigDict, queue_size: int, field: str)
             config, "cmd.nu",
             "CMD needs two streams or more; set --config.streams=\"('joint','motion','bone')\"",
         )  # fmt: skip
-    if config.cmd.topk > queue_size:
-        check.refuse(config, "cmd.topk", f"it must not exceed {field}={queue_size}")
+    keys.check_neighbours(config, "cmd.topk")
     check.above_zero(config, "cmd.teacher_temperature", "cmd.student_temperature")

@@ -56,7 +56,7 @@ def find_lengths(frames: Array) -> Array:
 def make_encoder(
     config: ml_collections.ConfigDict, layout: Layout, axis_name: str | None = None
 ) -> bigru.BiGRU | stgcn.STGCN | agcn.AGCN | lstm.LSTM | transformer.MotionTransformer:
-    """The encoder that config.encoder names; any serves any method.
+    """The encoder that config.encoder names; any serves any contrastive method.
 
     Args:
         axis_name: the mapped axis over which a batch is spread.
@@ -192,11 +192,13 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
         if config.encoder.dim != width:
             check.refuse(config, "encoder.dim", f"without a head it is encoder.lstm.width={width}")
     check.crop(config, "views.crop")
-    check.milestones(config, "optim.milestones")
+    check.rising(config, "optim.milestones")
     streams = tuple(config.streams)
     known = [each for each in STREAMS if each in streams]
     if not streams or len(known) < len(streams):
         check.refuse(config, "streams", f"give one or more of {', '.join(STREAMS)}, each once")
+    if spec and config.encoder.bodies > spec.layout.bodies:
+        check.refuse(config, "encoder.bodies", f"{spec.layout.name} has {spec.layout.bodies}")
     if spec and config.views.num_corrupted_joints > spec.layout.num_joints:
         advice = f"{spec.layout.name} has {spec.layout.num_joints} joints"
         check.refuse(config, "views.num_corrupted_joints", advice)

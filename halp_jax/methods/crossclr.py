@@ -57,10 +57,17 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     normal_view.check_config(config)
     check.at_least(config, 0, "crossclr.start_epoch")
     check.at_least(config, 1, "crossclr.neighbours")
+    keys.check_neighbours(config, "crossclr.neighbours")
     if len(config.streams) < 2:
         check.refuse(config, "streams", "CrosSCLR needs two streams or more")
     if config.crossclr.shared_heads and OWNER not in config.streams:
         check.refuse(config, "crossclr.shared_heads", f"it is the head of the stream {OWNER}")
+    if (
+        config.crossclr.shared_heads
+        and config.encoder.name == "lstm"
+        and not config.encoder.lstm.head
+    ):
+        check.refuse(config, "crossclr.shared_heads", "this encoder has no head to share")
 
 
 def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> Method:
@@ -78,11 +85,12 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
 
     def init_one(key):
         params, extra = init_alone(key)
-        if c.shared_heads:
-            layer = jax.tree.map(jnp.copy, params["head"]["hidden"])
-            params = params | {"own": layer}
-            extra |= {"key_params": extra["key_params"] | {"own": layer}}
-        return params, extra
+        if not c.shared_heads:
+            return params, extra
+        return with_own(params), extra | {"key_params": with_own(extra["key_params"])}
+
+    def with_own(params):
+        return params | {"own": params["head"]["hidden"]}
 
     def init(key):
         params, extra = method.init(key)
@@ -128,17 +136,13 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
         loss_cl, accuracy = info_nce(z_q, z_k, negatives, tau)
         loss_halp, kept, metrics = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
         metrics |= {"loss_cl": loss_cl, "contrast_accuracy": accuracy}
-        extra = kept | {
-            "batch_stats": batch_stats,
-            "key_params": key_params,
-            "key_batch_stats": key_batch_stats,
-        }
+        extra = kept | keys.states(batch_stats, key_params, key_batch_stats)
         alone = (step < start) * loss_cl
         return alone + loss_halp, (extra, metrics, z_q, z_k, negatives)
 
     def learn_from_others(step, queries, anchors, negatives):
         loss, terms = cross_loss(queries, anchors, negatives, tau, c.neighbours, c.context)
-        return (step >= start) * loss, {"loss_cross": loss, **name_pairs("cross", names, terms)}
+        return (step >= start) * loss, {"loss_cross": loss, **name_pairs("cross", names, terms.T)}
 
     def embed(params, extra, batch):
         features = method.encode(params, extra, batch)
@@ -148,7 +152,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     encode_features, embed_alone = common.make_inference(config, spec.layout)
     method = st.over_streams(
         Method(init_one, views, loss_one, encode_features, embed_alone), names, spec.layout,
-        between=[learn_from_others] if len(names) > 1 else [], common=("mu",),
+        between=[learn_from_others], common=("mu",),
     )  # fmt: skip
     return method._replace(init=init, embed=embed if c.shared_heads else method.embed)
 

@@ -44,7 +44,9 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     relative_view.check_config(config)
     optim.check_adam(config)
     check.choices(config, {"encoder.name": ("transformer",)})
-    check.milestones(config, "gltransformer.intervals")
+    check.rising(config, "gltransformer.intervals", "frames")
+    if not config.gltransformer.intervals:
+        check.refuse(config, "gltransformer.intervals", "give one or more")
     check.above_zero(config, "gltransformer.step")
     check.at_least(config, 0, "gltransformer.way_weight")
 

@@ -47,7 +47,7 @@ def default_config() -> ml_collections.ConfigDict:
     halp.ramp_epochs = 0  # mu grows linearly from 0 over so many epochs (released: 0)
     # "pairwise" is the paper's; "geodesic" keeps every positive; "sphere" is the full objective
     halp.solver = "pairwise"
-    # "sampled" is the paper's; "expected" integrates t and the prototype (geodesic solver)
+    # "sampled" is the paper's; "expected" integrates t and the prototype (solver geodesic or sphere)
     halp.estimator = "sampled"
     halp.draw = "released"  # t ~ U((1-lam) t*, t*); "slide": t ~ U(0, lam t*)
     halp.lam = 0.8  # lambda of either draw
@@ -164,7 +164,8 @@ def make_term(
 
         shape = num, dim
         if h.prototypes == "points":
-            return jax.random.choice(key, points, shape[:1], replace=False)
+            p = jnp.any(points != 0, axis=1) if last is None else None  # no padding
+            return jax.random.choice(key, points, shape[:1], replace=False, p=p)
         if h.prototypes == "random":
             return normalize(jax.random.normal(key, shape, jnp.float32))
         if last is None or not h.kmeans_warm_start:

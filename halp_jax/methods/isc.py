@@ -28,7 +28,6 @@ FIXED, ENCODER, ADVICE = keys.FIXED, keys.ENCODER, keys.ADVICE
 make_optimizer = optim.make_sgd
 warn_at_start, find_trouble = halp.warn_at_start, halp.find_collapse
 SIDES = ("sequence", "graph")
-STATES = ("batch_stats", "key_params", "key_batch_stats")  # what an encoder has besides its params
 CHOICES = {"isc.graph": common.ENCODERS, "isc.feature": (*SIDES, "both")}
 
 
@@ -69,7 +68,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     def loss(params, extra, views, key, step):
         queries, positives, after = {}, {}, {}
         for side, keys_drop in zip(SIDES, common.dropout_keys(key, 4).reshape(2, 2), strict=True):
-            encoder, old = encoders[side], {kind: extra[kind][side] for kind in STATES}
+            encoder, old = encoders[side], {kind: extra[kind][side] for kind in keys.STATES}
             z, _, stats = common.forward(
                 encoder, params[side], old["batch_stats"], views[0], keys_drop[0]
             )
@@ -78,7 +77,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
                 encoder, key_params, old["key_batch_stats"], views[1], keys_drop[1]
             )
             queries[side], positives[side] = normalize(z), normalize(z_k)
-            after[side] = dict(zip(STATES, (stats, key_params, key_stats), strict=True))
+            after[side] = keys.states(stats, key_params, key_stats)
 
         total, found = 0.0, {}
         for number, (side, other) in enumerate((SIDES, SIDES[::-1])):
@@ -109,7 +108,8 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     def embed(params, extra, batch):
         return normalize(infer(1, params, extra, batch))
 
-    one = Method(init, views, loss, encode, embed)
+    # Both sides' points are on two spheres, not on one.
+    one = Method(init, views, loss, encode, embed if len(chosen) == 1 else None)
     return st.over_streams(one, config.streams, spec.layout, common=("mu",))
 
 
@@ -132,7 +132,7 @@ def _configs(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Conf
 
 def _by_kind(extra: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """{side: {kind: ...}} -> {kind: {side: ...}}, with queues and prototypes together as "memory"."""
-    found = {kind: {side: extra[side].pop(kind) for side in SIDES} for kind in STATES}
+    found = {kind: {side: extra[side].pop(kind) for side in SIDES} for kind in keys.STATES}
     return found | {"memory": extra}
 
 

@@ -26,6 +26,7 @@ FIELD = "moco.queue_size"
 FIXED = (FIELD, *halp.FIXED)  # a run cannot resume when one of these changes
 # What a warm start of the encoder takes over.
 ENCODER = ("params", "extra/batch_stats", "extra/key_params", "extra/key_batch_stats")
+STATES = ("batch_stats", "key_params", "key_batch_stats")  # what an encoder has besides its params
 ADVICE = (  # where the loss is no longer finite
     "a lower --config.optim.learning_rate, --config.optim.warmup_epochs=5 or a higher "
     "--config.moco.temperature"
@@ -51,6 +52,13 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     halp.check_config(config, size, FIELD)
     if size % batch_size:
         check.refuse(config, FIELD, f"make it a multiple of train.batch_size={batch_size}")
+
+
+def check_neighbours(config: ml_collections.ConfigDict, field: str) -> None:
+    """Raises UserError where more of them are wanted than the queue holds."""
+    size = config.moco.queue_size
+    if check.get(config, field) > size:
+        check.refuse(config, field, f"it must not exceed {FIELD}={size}")
 
 
 def make_pull(
@@ -94,6 +102,11 @@ def make_init(
         }
 
     return init
+
+
+def states(*values: Any) -> dict[str, Any]:
+    """Those of STATES after a step."""
+    return dict(zip(STATES, values, strict=True))
 
 
 def follow(key_params: Any, params: Any, momentum: Any) -> Any:

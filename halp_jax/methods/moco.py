@@ -34,7 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
 def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) -> None:
     """Raises UserError for settings that cannot work."""
     keys.check_config(config, spec)
-    cmd.check_config(config, config.moco.queue_size, keys.FIELD)
+    cmd.check_config(config)
 
 
 def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> Method:
@@ -79,11 +79,7 @@ def make_one(
         loss_cl, accuracy = info_nce(z_q, z_k, negatives, tau)
         loss_halp, kept, metrics = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
         metrics |= {"loss_cl": loss_cl, "contrast_accuracy": accuracy}
-        extra = kept | {
-            "batch_stats": batch_stats,
-            "key_params": key_params,
-            "key_batch_stats": key_batch_stats,
-        }
+        extra = kept | keys.states(batch_stats, key_params, key_batch_stats)
         return loss_cl + loss_halp, (extra, metrics, z_q, z_k, negatives)
 
     init = keys.make_init(encoder, pull, config, spec)

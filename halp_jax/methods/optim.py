@@ -1,6 +1,6 @@
 """Optimisers as torch.optim has them, and what falls or rises with the step: learning rate, weight of HaLP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import ml_collections
@@ -13,24 +13,6 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 Optimizer = tuple[optax.GradientTransformation, dict[str, Schedule]]  # and the schedules to report
 
 
-def step_decay(
-    base: float,
-    milestones: Sequence[int],
-    factor: float,
-    steps_per_epoch: int,
-    warmup_epochs: int = 0,
-) -> Schedule:
-    """`base`, times `factor` from each milestone (epochs) on, after an optional linear warm-up."""
-    boundaries = jnp.array([m * steps_per_epoch for m in milestones], jnp.int32)
-
-    def schedule(step):
-        passed = jnp.sum(step >= boundaries)
-        warmup = jnp.minimum(1.0, (step + 1) / max(warmup_epochs * steps_per_epoch, 1))
-        return base * factor**passed * (warmup if warmup_epochs else 1.0)
-
-    return schedule
-
-
 def ramp(weight: float, start_epoch: int, ramp_epochs: int, steps_per_epoch: int) -> Schedule:
     """0 before `start_epoch`, then linearly up to `weight` over `ramp_epochs` (at once if 0)."""
     start, length = start_epoch * steps_per_epoch, ramp_epochs * steps_per_epoch
@@ -41,10 +23,19 @@ def ramp(weight: float, start_epoch: int, ramp_epochs: int, steps_per_epoch: int
     return schedule
 
 
-def make_rate(config: ml_collections.ConfigDict, steps_per_epoch: int) -> Schedule:
-    """The learning rate of config.optim."""
+def make_rate(config: ml_collections.ConfigDict, steps_per_epoch: int, every: int = 0) -> Schedule:
+    """optim.learning_rate, times optim.factor from each milestone on, or `every` so many steps, after a
+    linear warm-up."""
     o = config.optim
-    return step_decay(o.learning_rate, o.milestones, o.factor, steps_per_epoch, o.warmup_epochs)
+    boundaries = jnp.array([m * steps_per_epoch for m in o.milestones], jnp.int32)
+    warmup = o.warmup_epochs * steps_per_epoch
+
+    def schedule(step):
+        passed = step // every if every else jnp.sum(step >= boundaries)
+        rising = jnp.minimum(1.0, (step + 1) / warmup) if warmup else 1.0
+        return o.learning_rate * o.factor**passed * rising
+
+    return schedule
 
 
 def make_sgd(
@@ -85,11 +76,9 @@ def make_adam(
     clip_to: Callable[[float], optax.GradientTransformation] = optax.clip_by_global_norm,
 ) -> Optimizer:
     """Adam (Kingma & Ba 2015) with gradients clipped; with a weight decay AdamW (Loshchilov & Hutter 2019)."""
-    o, a, rate = config.optim, config.adam, make_rate(config, steps_per_epoch)
-    if a.decay_steps:
-        rate = optax.exponential_decay(o.learning_rate, a.decay_steps, o.factor, staircase=True)
-    clip = clip_to(a.clip) if a.clip else optax.identity()
-    optimizer = optax.adamw(rate, weight_decay=o.weight_decay)
+    rate = make_rate(config, steps_per_epoch, config.adam.decay_steps)
+    clip = clip_to(config.adam.clip) if config.adam.clip else optax.identity()
+    optimizer = optax.adamw(rate, weight_decay=config.optim.weight_decay)
     return optax.chain(clip, optimizer), {"learning_rate": rate}
 
 

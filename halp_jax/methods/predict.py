@@ -45,6 +45,11 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     optim.check_adam(config)
     check.choices(config, {"predict.decoder": DECODERS, "predict.form": FORMS})
     check.choices(config, {"encoder.name": ("bigru",)})
+    fixed = config.predict.decoder == "fixed_weights" and config.predict.form == "tensorflow"
+    if fixed and config.optim.weight_decay:
+        check.refuse(
+            config, "optim.weight_decay", "it would shrink weights that are to be fixed: set 0"
+        )
 
 
 def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
@@ -89,6 +94,7 @@ def step_flops(config: ml_collections.ConfigDict, spec: Spec) -> float:
     """Model FLOPs of one training step: encoder and decoder forward, and backward twice as much."""
     width = common.make_encoder(config, spec.layout).num_features
     clip = CodeDecoder().count_flops(
-        config.views.num_frames, width, common.count_inputs(config, spec)
-    )
+        config.views.num_frames, width, common.count_inputs(config, spec),
+        config.predict.decoder == "fixed_states",
+    )  # fmt: skip
     return 3.0 * (common.forward_flops(config, spec) + config.train.batch_size * clip)

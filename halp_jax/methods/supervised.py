@@ -23,7 +23,7 @@ check_config, make_optimizer = common.check_config, optim.make_sgd
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """It has no settings of its own: views.crop and optim are all it looks at."""
+    """No settings of its own: it looks at views.crop, its numbers of frames, and optim."""
     return ml_collections.ConfigDict()
 
 
@@ -41,10 +41,11 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
         return params, {"batch_stats": variables["batch_stats"]}
 
     def view(key, clip, length):
-        if prepare:
+        least = v.min_frames
+        if prepare:  # then a clip has views.num_frames, whatever it had
             clip = prepare(clip)
-            length = len(clip)
-        return random_crop(key, clip, length, *v.crop, v.num_frames, v.min_frames)
+            length, least = len(clip), 1
+        return random_crop(key, clip, length, *v.crop, v.num_frames, least)
 
     def views(keys, batch):
         return (common.map_clips(view, keys[0], batch),)

@@ -63,6 +63,16 @@ STATISTICS = (
 )
 
 
+HEAD = [
+    place
+    for theirs, ours in (("fc.0", "hidden"), ("fc.2", "out"))
+    for place in (
+        Place(f"{theirs}.weight", ("head", ours, "kernel"), DENSE),
+        Place(f"{theirs}.bias", ("head", ours, "bias")),
+    )
+]
+
+
 def list_parameters(num_layers: int) -> list[Place]:
     """The parameters of one encoder, in torch's order."""
     places = [
@@ -71,9 +81,7 @@ def list_parameters(num_layers: int) -> list[Place]:
         for direction, end in enumerate(("", "_reverse"))
         for theirs, ours in GRU.items()
     ]
-    for theirs, ours in (("fc.0", "hidden"), ("fc.2", "out")):
-        places.append(Place(f"{theirs}.weight", ("head", ours, "kernel"), DENSE))
-        places.append(Place(f"{theirs}.bias", ("head", ours, "bias")))
+    places += HEAD
     places.append(Place("input_norm.weight", ("input_norm", "scale")))
     places.append(Place("input_norm.bias", ("input_norm", "bias")))
     return places
@@ -102,7 +110,7 @@ def read_sizes(arrays: Arrays) -> Sizes:
     inputs = _shape(arrays, f"{gru}weight_ih_l0", 2)[1]
     width = _shape(arrays, f"{gru}weight_hh_l0", 2)[1]
     numbers = re.findall(
-        rf"^{re.escape(gru)}\w+_l(\d)(?:_reverse)?$", "\n".join(arrays), re.MULTILINE
+        rf"^{re.escape(gru)}\w+_l(\d+)(?:_reverse)?$", "\n".join(arrays), re.MULTILINE
     )
     num_layers = 1 + max(map(int, numbers))
     dim, queue_size = _shape(arrays, f"queue{endings[0]}", 2)

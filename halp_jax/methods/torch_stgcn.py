@@ -19,7 +19,16 @@ from halp_jax.encoders.stgcn import make_adjacency
 from halp_jax.errors import UserError
 from halp_jax.methods import torch_names
 from halp_jax.methods.base import Spec, TrainState
-from halp_jax.methods.torch_names import DENSE, ENDINGS, Arrays, Form, Place, read_tree, write_tree
+from halp_jax.methods.torch_names import (
+    DENSE,
+    ENDINGS,
+    HEAD,
+    Arrays,
+    Form,
+    Place,
+    read_tree,
+    write_tree,
+)
 from halp_jax.skeletons.layout import Layout
 
 PARTS, NUM_BLOCKS = 3, 10
@@ -62,10 +71,7 @@ def list_parameters() -> list[Place]:
             Place(f"{net}.residual.0.weight", (block, "w_skip"), POINTWISE),
             Place(f"{net}.residual.0.bias", (block, "b_skip")),
         ]
-    for theirs, ours in (("fc.0", "hidden"), ("fc.2", "out")):
-        places.append(Place(f"{theirs}.weight", ("head", ours, "kernel"), DENSE))
-        places.append(Place(f"{theirs}.bias", ("head", ours, "bias")))
-    return places
+    return places + HEAD
 
 
 def list_statistics() -> list[Place]:
@@ -78,7 +84,6 @@ def list_statistics() -> list[Place]:
 
 
 PARAMETERS, STATISTICS = list_parameters(), list_statistics()
-HEAD = [place for place in PARAMETERS if place.path[0] == "head"]
 # CrosSCLR's: the layer that a stream has of its own, and the joint stream's head behind it.
 OWN = [
     Place("fc.0.weight", ("own", "kernel"), DENSE), Place("fc.0.bias", ("own", "bias")),
@@ -110,6 +115,10 @@ def read_sizes(arrays: Arrays) -> Sizes:
         if name not in arrays:
             raise UserError(f"there is no {name}: it is no checkpoint of AimCLR or CrosSCLR")
     streams = tuple(s for s, end in ENDINGS.items() if f"encoder_q{end}.data_bn.weight" in arrays)
+    ends = [ENDINGS[s] for s in streams] if len(streams) > 1 else [""]
+    for name in (f"queue{kind}{end}" for end in ends for kind in ("", "_ptr")):
+        if name not in arrays:
+            raise UserError(f"there is no {name}: save the whole checkpoint again")
     dim, last_width = arrays[names[1]].shape
     return Sizes(
         streams, arrays[names[0]].shape[-1], len(arrays[names[3]]), last_width, dim,

@@ -1,4 +1,4 @@
-"""Runs of before: their configs and the names in their checkpoints, as a run of today has them."""
+"""Older runs: their configs, and the names in their checkpoints, brought to today's form."""
 
 import dataclasses
 

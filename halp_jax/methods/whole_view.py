@@ -1,7 +1,7 @@
 """Views of methods that see whole clips: no longer than views.num_frames, zeros behind their end.
 
-Whoever has the section `whole_view` has clips prepared in one way without chance, in training and evaluation
-alike. A clip's length is then that of the frames which show anybody.
+Whoever has the section `whole_view` has clips prepared deterministically, in training and evaluation alike.
+A clip's length is then the number of frames up to the last one that shows anybody.
 """
 
 import jax

@@ -43,7 +43,7 @@ def save_config(workdir: PathLike, config: ConfigDict) -> None:
 
 def load_config(workdir: PathLike) -> ConfigDict:
     """The config that `save_config` wrote."""
-    path = Path(workdir) / CONFIG
+    path = Path(workdir).expanduser() / CONFIG
     try:
         return parse_config(path.read_text())
     except OSError as error:

@@ -73,7 +73,7 @@ def check_dataset(config: ConfigDict, dataset: Any, indices: Int[np.ndarray, " c
     method.check_config(config, Spec(dataset.layout, steps_per_epoch, dataset.num_classes))
     if config.knn.every_epochs and not lacks_labels(dataset, config.data.split):
         if not len(dataset.indices(config.data.split, "test")):
-            raise UserError(f"{where} has no test clips: switch --config.knn.every_epochs=0")
+            raise UserError(f"{where} has no test clips for kNN: give --config.knn.every_epochs=0")
 
 
 def lacks_labels(dataset: Any, benchmark: str) -> bool:

@@ -47,6 +47,7 @@ def train(
     prepare: Callable[[Any], Any] | None = None,
     title: str = "train",
     local: bool = False,
+    programs: dict[int, methods.Program] | None = None,
 ) -> Any:
     """Trains until `train.epochs` and returns the final state.
 
@@ -61,6 +62,8 @@ def train(
         prepare: state -> state, puts weights of another run into a state that starts anew.
         title: of the progress line.
         local: of several processes each trains alone and alike, on its own devices.
+        programs: what is compiled, by the steps of an epoch; for runs that differ in seed, clips and
+            workdir alone.
 
     Raises:
         UserError: the config does not fit, or the loss is no longer finite.
@@ -81,8 +84,20 @@ def train(
     total = config.train.epochs * steps_per_epoch
     lengths = dataset.lengths[indices]
     spec = Spec(dataset.layout, steps_per_epoch, dataset.num_classes, float(lengths.mean()))
+    devices = {"num_devices": num_devices, "local": local}
+    programs = {} if programs is None else programs
+    if steps_per_epoch not in programs:
+        made = methods.make_program(config, spec)
+        run = parallel.compile_step(made.step, driver=config.train.parallel, **devices)
+        programs[steps_per_epoch] = made._replace(step=run)
+    program = programs[steps_per_epoch]
     main = cluster.is_first()  # the process that writes
     alone = jax.process_count() == 1 or local
+    if method.KEEPS_REST and dataset.unit == "clips" and not alone:
+        raise cluster.AgreedError(
+            f"config.method={config.method!r}: the last, smaller batch of an epoch, which it trains on, does "
+            "not divide over processes; start one"
+        )
     info = {
         "layout": dataset.describe(), "steps_per_epoch": steps_per_pass,
         "clips": len(indices), "data": checks.fingerprint(dataset, indices),
@@ -103,9 +118,9 @@ def train(
                 checkpoint.save_config(workdir, config)
                 opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
                 manager = stack.enter_context(opened)
-                state, averages = _begin(config, spec, dataset, info, manager, prepare)
+                state, averages = _begin(config, program, total, dataset, info, manager, prepare)
             else:
-                state = methods.create_state(config, spec)
+                state = program.create(config.seed)
             journal = report.Journal(
                 workdir, int(state.step),
                 tensorboard=config.train.tensorboard, wandb=config.train.wandb, enabled=main,
@@ -157,8 +172,7 @@ def train(
                 raise leave(step) from None
             return results
 
-        devices = {"num_devices": num_devices, "local": local}
-        state = parallel.replicate(state, **devices)
+        state, seed = parallel.replicate((state, np.uint32(config.seed)), **devices)
         missing = cluster.broadcast_scalar(not journal.has(step))
         if missing and (is_evaluated(step) or cluster.broadcast_scalar(bool(averages))):
             # The encoder before training, or a line that the last run did not come to write.
@@ -167,9 +181,7 @@ def train(
             progress.note(f"{workdir} is at step {step} of {total}: nothing left to do")
             return state
 
-        devices["driver"] = config.train.parallel
-        run = parallel.compile_step(methods.make_train_step(config, spec), **devices)
-        place = parallel.make_placer(**devices)
+        place = parallel.make_placer(driver=config.train.parallel, **devices)
         reading = dataset.training_batches(
             config, indices, start_step=step, keeps_rest=method.KEEPS_REST,
             process=(0, 1) if alone else (jax.process_index(), jax.process_count()),
@@ -183,7 +195,7 @@ def train(
         patience = 60 * config.checkpoint.every_minutes or math.inf
 
         while step < total:
-            state, metrics = run(state, meter.fetch(batches))
+            (state, seed), metrics = program.step((state, seed), meter.fetch(batches))
             step += 1
             meter.add(metrics)
             done = min(batch_size, clips - (step - 1) % steps_per_pass * batch_size)
@@ -226,16 +238,16 @@ def train(
 
 def _begin(
     config: ConfigDict,
-    spec: Spec,
+    program: methods.Program,
+    total: int,
     dataset: Any,
     info: dict[str, Any],
     manager: Any,
     prepare: Callable[[Any], Any] | None,
 ) -> tuple[Any, dict[str, float]]:
     """The state to start from, and the averages of its step where it was saved with some."""
-    template = make_template(lambda: methods.create_state(config, spec))
+    template = make_template(lambda: program.create(config.seed))
     found = checkpoint.restore_latest(manager, template)
-    total = config.train.epochs * spec.steps_per_epoch
     if found:
         state, step, saved = found
         workdir = Path(manager.directory).parent
@@ -246,7 +258,7 @@ def _begin(
             checks.check_order(config, saved, dataset, where)
         log.info("resuming from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
-    state, method = methods.create_state(config, spec), methods.find_method(config)
+    state, method = program.create(config.seed), methods.find_method(config)
     if prepare:
         state = prepare(state)
     elif config.init_from:

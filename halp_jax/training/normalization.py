@@ -1,7 +1,7 @@
 """What clips were normalised by, held against what an encoder was trained on.
 
-A run notes the normalisation of its data set beside each checkpoint. For runs of before that did, the
-fingerprint of their clips tells it, as long as their data set, or one prepared anew from the same
+A run notes the normalisation of its data set beside each checkpoint. For older runs the fingerprint
+of their clips tells it, as long as their data set, or one prepared anew from the same
 files, is there. Where one of the two is not known, nothing is refused.
 """
 
