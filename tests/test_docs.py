@@ -92,6 +92,7 @@ def test_settings_are_those_of_the_config():
 
     found = [row for each in (path, *generate.METHODS) for row in generate.read_settings(each)]
     assert sorted(name for name, _, _ in found) == sorted(fields(module.get_config()))
+    assert all(map(generate.read_settings, generate.OTHERS))  # of other methods
     table = {name: (value, comment) for name, value, comment in found}
     assert table["halp.num_positives"] == ("100", "G, a sample")
     assert table["train.precision"][1].startswith("Of the matrix products of encoders")

@@ -189,7 +189,7 @@ def read_settings(path: Path) -> list[tuple[str, str, str]]:
     Of a config's `get_config`, or of a method's `default_config`, whose sections are local names.
     """
     source = path.read_text()
-    functions = ("get_config", "default_config")
+    functions = ("get_config", "default_config", "adam_config")
     function = next(n for n in ast.parse(source).body if getattr(n, "name", "") in functions)
     behind, above = _read_comments(source)
     names, found = {"config": ""}, []
