@@ -193,6 +193,8 @@ def read_settings(path: Path) -> list[tuple[str, str, str]]:
     function = next(n for n in ast.parse(source).body if getattr(n, "name", "") in functions)
     behind, above = _read_comments(source)
     names, found = {"config": ""}, []
+    defaults = function.args.defaults
+    given = dict(zip((a.arg for a in function.args.args[-len(defaults) :]), defaults, strict=False))
     for node in function.body:
         if not isinstance(node, ast.Assign):
             continue
@@ -201,7 +203,7 @@ def read_settings(path: Path) -> list[tuple[str, str, str]]:
             if isinstance(target, ast.Attribute) and target.value.id in names:
                 field = f"{names[target.value.id]}.{target.attr}".lstrip(".")
         section = "ConfigDict" in ast.unparse(node.value)
-        if function.name == "default_config" and section:
+        if function.name != "get_config" and section:
             field = node.targets[0].id
         if field is None:
             continue
@@ -209,7 +211,8 @@ def read_settings(path: Path) -> list[tuple[str, str, str]]:
             if isinstance(target, ast.Name):
                 names[target.id] = field
         if not section:
-            value = _show(node.value)
+            name = getattr(node.value, "id", "")  # an argument's default stands for it
+            value = _show(given.get(name, node.value))
         elif node.value.args:  # a section with fields of its own
             value = ast.unparse(node.value.args[0])
         lines = range(node.lineno, node.end_lineno + 1)

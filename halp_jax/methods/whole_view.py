@@ -21,7 +21,7 @@ CHOICES = {"whole_view.prepare": PREPARE, "whole_view.downsample": turned.DOWNSA
 
 def default_config(prepare: str, downsample: str = "linear") -> ml_collections.ConfigDict:
     """The section `whole_view` of a config."""
-    whole_view = ml_collections.ConfigDict()  # a whole clip, prepared without chance
+    whole_view = ml_collections.ConfigDict()  # a whole clip, prepared deterministically
     # "minmax": as P&C's authors did. "none": clips are taken as `prepare` wrote them.
     whole_view.prepare = prepare
     # How a clip of more than views.num_frames becomes as short: resampled, "linear"; or, of minmax,
