@@ -245,7 +245,8 @@ def export_file(args: argparse.Namespace, options: list[str]) -> str:
 def make_content(state: Any, step: int, config: ConfigDict, info: dict[str, Any]) -> Content:
     """The file of a run of MoCo, HaLP or CMD: the released layout, and what it has no place for."""
     info.pop("checksums", None)
-    known, steps = info.get("released", {}), info.get("steps_per_epoch", 0)
+    known = info.get("released", {})
+    steps = config.train.epoch_steps or info.get("steps_per_epoch", 0)
     has_prototypes = bool(config.halp.mu or state.extra["prototypes"].any())
     arrays, momentum = torch_state.from_state(
         state,

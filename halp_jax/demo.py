@@ -76,7 +76,9 @@ def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
     start = config.halp.start_epoch * checks.count_steps(config, info["clips"])[1]
     kept = moco / "checkpoints" / str(start)
     options = ("--config=configs/demo.py", f"--workdir={workdir}", data, *overrides)
-    if kept.exists():  # not where epochs or saves were changed: HaLP then begins by itself
+    if (
+        kept.exists() and config.halp.start_epoch < config.train.epochs
+    ):  # not where epochs or saves were changed: HaLP then begins by itself
         options += (f"--config.init_from={kept}",)
     type_command("train", *options)
 
@@ -90,7 +92,8 @@ def run_clips(workdir: Path, variant: str, overrides: Sequence[str]) -> None:
         command = ("-m", "halp_jax.prepare", *options)
         type_out(*command)
         # A process of its own: its workers start from it, and need not import what the demo does.
-        subprocess.run([sys.executable, *command], check=True)
+        if status := subprocess.run([sys.executable, *command]).returncode:
+            sys.exit(status)
     where, data = f"--workdir={workdir}", f"--config.data.dir={clips}"
     if variant == "halp":
         train_pair(workdir, data, overrides)

@@ -67,6 +67,9 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
     about = "that evaluate has made; default: the linear one, if it is there and fits"
     parser.add_argument("--classifier", metavar="NAME", help=about)
     args, rest = parser.parse_known_args(argv)
+    for name in ("--protocol", "--part"):
+        if any(each.split("=")[0] == name for each in rest):
+            raise UserError(f"{name} means nothing to embed; --classifier chooses a classifier")
     # The rest is what `evaluate` knows; the protocol only has to be one that takes any stream.
     known, config = evaluate.parse_args([*rest, f"--workdir={args.workdir}", "--protocol=knn"])
     if known.encoder != "trained":
@@ -123,13 +126,16 @@ def read_clips(
     return clips
 
 
-def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> list[Any]:
+def read_inputs(
+    args: argparse.Namespace, layout: Layout, normalized: str, trained: str
+) -> list[Any]:
     """The inputs as data sets: the clips of all files, in their order, as one; then each data set.
 
     A name that is there twice gets its path in front.
 
-    `normalized`: as the encoder knows clips, see `training.normalization`, or as the user asks. Raises
-    UserError for one that cannot be read or is of another skeleton or normalisation.
+    `normalized`: as the encoder knows clips, see `training.normalization`, or as the user asks; `trained`:
+    as it knows them in any case, which data sets have to be. Raises UserError for an input that cannot be
+    read or is of another skeleton or normalisation.
     """
     options = {name: getattr(args, name) for name in READER_OPTIONS if getattr(args, name)}
     to_apply = normalization.to_apply(normalized)
@@ -145,11 +151,11 @@ def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> li
             continue
         dataset = datasets.open_dataset(path)
         own = normalization.of_dataset(dataset.metadata)
-        if dataset.layout.name != layout.name or not normalization.agree(own, normalized):
+        if dataset.layout.name != layout.name or not normalization.agree(own, trained):
             raise UserError(
                 f"{path} is of layout {dataset.layout.name}, normalised by {own}; the encoder takes "
-                f"{layout.name}, normalised by {normalized}: prepare it again with --normalize="
-                f"{to_apply}"
+                f"{layout.name}, normalised by {trained}: prepare it again with --normalize="
+                f"{normalization.to_apply(trained)}"
             )
         found.append(dataset)
     if clips:
@@ -175,7 +181,7 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     own = normalization.of_dataset(dataset.metadata) if dataset else None
     # Runs that do not tell are older than upright.
     normalized = normalization.choose(args.normalize, args.workdir, trained) or own or "view"
-    inputs = read_inputs(args, layout, normalized)
+    inputs = read_inputs(args, layout, normalized, trained or own or "view")
     config, variables, step = load.load_encoder(
         args.encoder, config, layout, args.workdir, step=args.step, joined=args.join,
         normalized=own if args.neighbours else trained,

@@ -53,6 +53,8 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
         raise UserError("a trained encoder has its run's config; give --config.field=value instead")
     if args.join and args.encoder != "trained":
         raise UserError(f"--join joins trained runs; --encoder={args.encoder} has none")
+    if args.step is not None and (args.join or args.encoder != "trained"):
+        raise UserError("--step is of one trained run; leave it out")
     if from_file:
         return args, parse_config(rest)
     return args, parse_config(rest, checkpoint.load_config(args.workdir))
@@ -77,7 +79,7 @@ def evaluate(argv: Sequence[str]) -> None:
     unit = "graphs" if result["stream"] == "graph" else "clips"
     clips = f"{result['num_test']} {args.part} {unit} of {result['split']}"
     if result["unlabelled"]:
-        clips += f", {result['unlabelled']} without a label left out"
+        clips += f", {result['unlabelled']} of train and {args.part} without a label left out"
     print(f"{clips}, {result['seconds']} s: {found[-1][1]}")
 
 

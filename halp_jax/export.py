@@ -84,6 +84,8 @@ def export(argv: Sequence[str]) -> None:
 
 def draw(dataset: Dataset, args: argparse.Namespace) -> None:
     """Draws clips, and says what is doubtful in these and some others."""
+    if Path(args.out).expanduser().exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists; choose another --out, or --overwrite to replace it")
     numbers = find_clips(dataset, args.clips) if args.clips else choose_clips(dataset)
     try:
         save_picture(dataset, numbers, Path(args.out).expanduser(), args.up)

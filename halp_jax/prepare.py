@@ -140,8 +140,21 @@ def prepare(args: argparse.Namespace) -> Dataset:
         args.format = datasets.guess_format(args.source)
         print(f"{args.source}: read as --format={args.format}", file=sys.stderr)
     given = reader_options(args)
+    if args.source and args.format in datasets.EMBEDDED:
+        raise UserError(f"--source means nothing to --format={args.format}; leave it out")
+    if args.beam_options and not args.beam:
+        raise UserError("--beam-options is of --beam; give both or neither")
     if args.format in datasets.GRAPH_READERS:
-        for name in ("normalize", "as_layout", "max_bodies", "fps", "resample", "strict", "beam"):
+        for name in (
+            "normalize",
+            "as_layout",
+            "max_bodies",
+            "fps",
+            "resample",
+            "strict",
+            "beam",
+            "beam_options",
+        ):
             if getattr(args, name):
                 raise UserError(f"--{name.replace('_', '-')} is of clips; leave it out")
         if not args.source and args.format not in datasets.EMBEDDED:

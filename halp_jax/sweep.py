@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 from halp_jax import table, train
 from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
-from halp_jax.evaluation.protocols import PROTOCOLS
+from halp_jax.evaluation import streams
+from halp_jax.evaluation.protocols import NAMES
 from halp_jax.options import make_parser, run_command
 from halp_jax.training.shutdown import handled
 
@@ -68,12 +69,15 @@ def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Run]:
     protocols = _split(args, "evaluate")
     if not seeds or not all(seed.isdecimal() for seed in seeds):
         raise UserError(f"--seeds={args.seeds}; give whole numbers, as in --seeds=0,1,2")
-    if unknown := [name for name in protocols if name not in PROTOCOLS]:
-        known = ", ".join(PROTOCOLS)
+    # transfer wants a data set of its own, which a sweep has not.
+    known = [name for name in NAMES if name != "transfer"]
+    if unknown := [name for name in protocols if name not in known]:
+        known = ", ".join(known)
         raise UserError(f"--evaluate: no protocol {unknown[0]!r}; there are {known}")
     if any(option.split("=")[0] == "--config.seed" for option in shared):
         raise UserError("--config.seed is set for each run; give --seeds=0,1,2")
-    runs, stem = [], Path(args.config.split(":")[0]).stem
+    file, _, own = args.config.partition(":")
+    runs, stem = [], own or Path(file).stem
     for variant in variants:
         for seed in seeds:
             workdir = Path(args.workdir) / f"{variant or stem}_{seed}"
@@ -84,7 +88,11 @@ def plan(args: argparse.Namespace, shared: Sequence[str]) -> list[Run]:
                 f"--config.seed={seed}",
                 *shared,
             ]
-            train.parse_args(options)  # what does not fit is said now, and not by every run
+            # What does not fit is said now, and not by every run after its training.
+            _, settings = train.parse_args(options)
+            fusions = streams.parse_fusions(args.stream, settings.streams)
+            for protocol in protocols:
+                streams.check_fusions(protocol, fusions)
             commands = [["train", *options]]
             for protocol in protocols:
                 command = ["evaluate", f"--workdir={workdir}", f"--protocol={protocol}"]
@@ -222,7 +230,9 @@ def run_all(
                     return
 
 
-def show(runs: Sequence[Run], failed: Sequence[tuple[Run, int]], with_table: bool) -> int:
+def show(
+    runs: Sequence[Run], failed: Sequence[tuple[Run, int]], with_table: bool, logged: bool = True
+) -> int:
     """Prints how far the runs are, their table, and who has failed -> the table's exit status."""
     for run in runs:
         state = describe(run)
@@ -230,9 +240,9 @@ def show(runs: Sequence[Run], failed: Sequence[tuple[Run, int]], with_table: boo
     results = [str(m.workdir) for m in runs if any((m.workdir / "eval").glob("*.json"))]
     status = table.main(results) if results and with_table else 0
     for run, code in failed:
-        log = run.workdir / LOG
+        see = f"see {run.workdir / LOG}; " if logged else ""
         print(
-            f"error: {run.workdir.name} failed with exit status {code}, see {log}; "
+            f"error: {run.workdir.name} failed with exit status {code}, {see}"
             f"--member={run.number} runs it alone",
             file=sys.stderr,
         )
@@ -255,7 +265,7 @@ def sweep(argv: Sequence[str]) -> int:
     if stopped := call.stopped or next((s for _, s in failed if s in STOPPED), 0):
         print("sweep: stopped; the same command resumes", file=sys.stderr)
         return stopped
-    status = show(runs, failed, with_table=True) if number == 0 else 0
+    status = show(runs, failed, True, logged=not args.show) if number == 0 else 0
     if failed:
         return failed[0][1] if args.run is not None else 1
     return status

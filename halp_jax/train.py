@@ -49,6 +49,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike[str]) -> None:
     with cluster.fail_together():
         checks.check_config(config)
         dataset = datasets.open_dataset(config.data.dir)
+        checks.check_unit(config, dataset)
         config.data.split = dataset.choose_split(config.data.split)
         evaluators = []
         if config.knn.every_epochs and checks.lacks_labels(dataset, config.data.split):

@@ -1,6 +1,5 @@
 """A small data set in memory, for tests of what comes after the pipeline."""
 
-import itertools
 from dataclasses import dataclass, field
 
 import jax
@@ -108,12 +107,4 @@ def patch_pipeline(monkeypatch):
         assert max_frames == dataset.max_frames
         return dataset.batches(indices, batch_size)
 
-    def train_batches(dataset, indices, *, batch_size, seed, max_frames):
-        assert max_frames == dataset.max_frames
-        for epoch in itertools.count():
-            order = np.random.default_rng((seed, epoch)).permutation(indices)
-            whole = len(order) // batch_size * batch_size
-            yield from dataset.batches(order[:whole], batch_size)
-
     monkeypatch.setattr(pipeline, "eval_batches", eval_batches)
-    monkeypatch.setattr(pipeline, "train_batches", train_batches)

@@ -29,7 +29,7 @@ from halp_jax.skeletons.layout import (
 )
 from halp_jax.skeletons.layout_file import parse_layout, restore_layout, to_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
-from halp_jax.training import checkpoint
+from halp_jax.training import checkpoint, normalization
 from tests._clips import tiny_config
 from tests._files import annotation, poses, skeleton_text, write_pyskl
 from tests._formats import HAND, write_layout
@@ -410,7 +410,7 @@ def test_an_encoder_refuses_clips_of_another_layout(monkeypatch, clips, trained,
 
 
 def test_an_encoder_takes_clips_whose_joints_have_other_names():
-    hand = own_layout()
-    load.check_layout(own_layout(joints=["w", "t", "i", "m", "r", "l"]), hand)
-    load.check_layout(own_layout(name="other"), hand)
-    load.check_layout(KINECT20X2, get_layout("kinect20x2"))
+    hand = {"layout": describe_layout(own_layout())}
+    normalization.check_layout(own_layout(joints=["w", "t", "i", "m", "r", "l"]), hand)
+    normalization.check_layout(own_layout(name="other"), hand)
+    normalization.check_layout(KINECT20X2, {"layout": describe_layout(get_layout("kinect20x2"))})

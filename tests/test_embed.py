@@ -148,7 +148,7 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
             "--classifier=../linear",
         ): "--classifier=../linear; give linear, finetune",
         ("--input", four, "--config.data.dir="): "--neighbours=0",
-        ("--input", place / "data.npz", "--normalize=none"): "normalised by upright",
+        ("--input", four, "--protocol=finetune"): "--protocol means nothing to embed",
         ("--input", four, "--encoder=raw"): "--encoder",
         ("--input", four, "--nothing=1"): "nothing",
         ("--input", four, "--step=4"): "step 4",

@@ -7,6 +7,7 @@ import pytest
 from _released import clips, config, from_torch, relative_error
 from _steps import encode
 
+from halp_jax.encoders import bigru
 from halp_jax.encoders.bigru import (
     BiGRU,
     flatten_clips,
@@ -108,6 +109,28 @@ def test_a_recurrence_from_the_middle_is_the_rest_of_the_whole_with_its_gradient
     wanted = jax.grad(whole, (0, 1, 2))(*inputs)
     for a, b in zip(jax.grad(loss, (0, 1, 2))(*inputs, 3), wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["none", "everywhere"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_streams_of_a_layer_may_share_a_scan(monkeypatch, direction, padding):
+    """As they do on accelerators."""
+    encoder = bigru.BiGRU(6, 2, direction, 5, "mean", padding=padding)
+    clips = jax.random.normal(jax.random.key(0), (3, 7, 1, 4, 3))
+    length = jnp.array([7, 4, 1])
+    variables = encoder.init(jax.random.key(1), clips, length, train=False)
+
+    def loss(params):
+        given = variables | {"params": params}
+        z, feature = encoder.apply(given, clips, length, train=False)
+        return jnp.sum(z**2) + jnp.sum(feature**3), feature
+
+    found = []
+    for together in (False, True):
+        monkeypatch.setattr(bigru, "streams_together", lambda together=together: together)
+        found.append(jax.value_and_grad(loss, has_aux=True)(variables["params"]))
+    for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
 
 
 def test_frames_are_reversed_and_averaged_up_to_the_end_of_a_clip():

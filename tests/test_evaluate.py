@@ -4,6 +4,7 @@ import json
 import os
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from _clips import FakeDataset, make_state, patch_pipeline, tiny_config
@@ -58,6 +59,24 @@ def read(workdir, name):
     return json.loads((workdir / "eval" / f"{name}.json").read_text())
 
 
+def test_the_weights_of_the_checkpoint_that_is_asked_for_are_evaluated(tmp_path):
+    config = tiny_config()
+    checkpoint.save_config(tmp_path, config)
+    start = make_state(config, NTU25)
+    with checkpoint.open_manager(tmp_path, config) as manager:
+        for step in (3, 7):
+            params = jax.tree.map(lambda x, step=step: x + step, start.params)
+            state = start.replace(step=start.step + step, params=params)
+            checkpoint.save(manager, step, state, {"layout": "ntu25"})
+    for asked, step in ((None, 7), (3, 3)):
+        _, (params, _), found = load.load_encoder("trained", config, NTU25, tmp_path, step=asked)
+        assert found == step
+        jax.tree.map(
+            lambda x, first, step=step: np.testing.assert_array_equal(x, first + step),
+            params, start.params,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_a_part_without_labels_is_refused_before_any_work(part, monkeypatch, tmp_path):
     dataset = FakeDataset()
@@ -95,7 +114,10 @@ def test_clips_without_a_label_are_left_out_with_their_count(workdir, capsys, mo
     assert run(workdir, "--protocol=knn") == 0
     result = read(workdir, "knn")
     assert (result["num_train"], result["num_test"], result["unlabelled"]) == (12, 7, 3)
-    assert "7 test clips of xsub, 3 without a label left out" in capsys.readouterr().out
+    assert (
+        "7 test clips of xsub, 3 of train and test without a label left out"
+        in capsys.readouterr().out
+    )
 
 
 def test_clips_that_are_in_both_parts_are_told(tmp_path, monkeypatch, caplog):
@@ -278,14 +300,16 @@ def test_results_of_runs_that_were_joined_stand_beside_one_another(tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
 
-    def name(joined, batch_size=256):
-        own = config | {"knn": {"k": 1, "batch_size": batch_size}}
+    def name(joined, batch_size=256, frames=16):
+        own = config | {"knn": {"k": 1, "batch_size": batch_size}, "views": {"num_frames": frames}}
         result = {"encoder": "trained", "stream": "concat", "protocol": "knn", "step": 3}
         return result_files.write_result(tmp_path, result | {"config": own, "joined": joined}).name
 
     first = name(["runs/motion"])
-    assert first == name(["elsewhere/motion"], batch_size=64) == "knn_concat.json"
-    assert name(["runs/bone"]) != first
+    assert first == name(["runs/motion"], batch_size=64) == "knn_concat.json"
+    assert len({first, name(["runs/bone"]), name(["../s1/motion"])}) == 3
+    first = name([], frames=32)
+    assert first == name([], frames=32) != name([], frames=64)
 
 
 def test_classes_of_one_name_stay_apart():

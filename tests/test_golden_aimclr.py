@@ -92,10 +92,11 @@ def test_losses(golden, name):
 def test_gradients_and_the_state_after_the_optimiser(golden, name):
     reference, after, _, grads = recorded_run(golden, name)
     names = STREAMS if "skeleton" in name else ("joint",)
-    compare(read_written(grads, "encoder_q", names), reference, "grad/", 1e-4)
-    compare(read_state(after, names), reference, "after/", 1e-5)
+    assert compare(read_written(grads, "encoder_q", names), reference, "grad/", 1e-4)
+    assert compare(read_state(after, names), reference, "after/", 1e-5)
     [trace] = [s.trace for s in after.opt_state if isinstance(s, optax.TraceState)]
-    compare(read_written(trace, "encoder_q", names), reference, "momentum_after/", 1e-4)
+    found = compare(read_written(trace, "encoder_q", names), reference, "momentum_after/", 1e-4)
+    assert found or name != "step_aimclr"  # which alone records them
     queue = after.extra["queue"]
     assert int(queue.head[0]) == reference["queue_ptr_after"][0]
     assert relative_error(queue.keys[0, 24:32].T, reference["queue_new_columns"]) < 1e-5

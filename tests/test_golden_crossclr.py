@@ -60,8 +60,8 @@ def test_losses(golden, name):
 def test_gradients_and_the_state_after(golden, name):
     reference, _, after, _, grads = recorded_run(golden, name)
     names = STEPS[name][0]
-    compare(read_written(grads, "encoder_q", names, shared=True), reference, "grad/", 1e-4)
-    compare(read_state(after, names, shared=True), reference, "after/", 1e-5)
+    assert compare(read_written(grads, "encoder_q", names, shared=True), reference, "grad/", 1e-4)
+    assert compare(read_state(after, names, shared=True), reference, "after/", 1e-5)
     if "before" in name:
         for i, stream in enumerate(names):
             keys = after.extra["queue"].keys[i, 40:48].T

@@ -1,6 +1,7 @@
 """HaLP's positives: the authors' numbers, the paper's properties, and the edges."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,7 @@ def test_deviation_arctan2_where_the_released_arctan_walks_backwards(golden):
 sizes = st.tuples(st.integers(0, 10_000), st.sampled_from((2, 3, 24)), st.sampled_from((2, 5, 12)))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(sizes)
 def test_pairwise_t_star_is_a_tie_and_positives_are_on_the_sphere(size):
     seed, dim, m = size
@@ -118,13 +119,13 @@ def test_pairwise_t_star_is_a_tie_and_positives_are_on_the_sphere(size):
     # Opposite the anchor there is no one geodesic, and the walk stays at the anchor.
     usual = r.omega < np.pi - 0.1
     np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1.0, atol=1e-4)
-    np.testing.assert_allclose(to_nearest[usual], to_selected[usual], atol=2e-4)
+    np.testing.assert_allclose(to_nearest[usual], to_selected[usual], atol=2e-5)
     assert np.all((r.t_star >= 0) & (r.t_star <= 1))
     np.testing.assert_allclose(np.sum(r.chance, axis=1), 1.0, atol=1e-5)
     assert not np.any(np.take_along_axis(r.chance, r.nearest[:, None], axis=1))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(sizes, st.floats(0.0, 1.0), st.booleans())
 def test_geodesic_keeps_the_rank_of_every_positive(size, share, crowded):
     seed, dim, m = size
@@ -369,11 +370,14 @@ def test_no_array_of_batch_by_positives_by_dim():
 
 def test_unknown_choices_are_refused():
     z, p = points(0, 2, 4), points(1, 3, 4)
-    for wrong, match in (
-        ({"solver": "magic"}, "(unknown solver|violates|Type-check)"),
-        ({"draw": "lots"}, "(unknown draw|Type-check)"),
-        ({"estimator": "guess"}, "(unknown estimator|Type-check)"),
-        ({"estimator": "expected"}, "needs solver"),
-    ):
-        with pytest.raises((ValueError, TypeError), match=match):
-            hal.halp_loss(jax.random.key(0), z, z, p, temperature=0.1, **wrong)
+    s, c = sphere.similarities(z, p)[0], sphere.similarities(p, p)
+    # As users have them, without the types that the tests check.
+    loss, reach, sample_range = map(inspect.unwrap, (hal.halp_loss, hal.reach, hal.sample_range))
+    with pytest.raises(ValueError, match="needs solver"):
+        loss(jax.random.key(0), z, z, p, temperature=0.1, estimator="expected")
+    with pytest.raises(ValueError, match="unknown estimator 'guess'"):
+        loss(jax.random.key(0), z, z, p, temperature=0.1, estimator="guess")
+    with pytest.raises(ValueError, match="unknown solver 'magic'"):
+        reach(s, s, c, "magic")
+    with pytest.raises(ValueError, match="unknown draw 'lots'"):
+        sample_range("lots", 0.8)

@@ -233,7 +233,8 @@ def test_the_command_draws_a_run_of_clips(trained, capsys):
     shown = capsys.readouterr().out
     assert "6 clips, 4 prototypes of the run" in shown and "clip 2 (" in shown
     names = sorted(path.name for path in (trained / "inspect").iterdir())
-    assert names == ["map.png", "positives_2.png", "sphere.png", "walk_2.png"]
+    shown = ("map", "positives_2", "sphere", "walk_2")  # what was asked for is in their names
+    assert names == [f"{name}_step3_test.png" for name in shown]
 
 
 def test_a_run_brought_from_elsewhere_is_drawn_where_there_is_room(trained, tmp_path, capsys):

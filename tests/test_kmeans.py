@@ -225,9 +225,9 @@ def test_plus_plus_draws_by_distance_or_its_square():
                 lambda key, weight=weight: _choose(key, jnp.asarray(points), 2, "kmeans++", weight)
             )(keys)
         )
-        broadcast_tree = draws[np.all(draws[:, 0] == points[0], axis=1), 1]
-        assert abs(len(broadcast_tree) / len(keys) - 1 / 3) < 0.03  # the first uniformly
-        assert abs(np.mean(np.all(broadcast_tree == points[2], axis=1)) - expected) < 0.03
+        second = draws[np.all(draws[:, 0] == points[0], axis=1), 1]
+        assert abs(len(second) / len(keys) - 1 / 3) < 0.03  # the first uniformly
+        assert abs(np.mean(np.all(second == points[2], axis=1)) - expected) < 0.03
 
 
 # Corners -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from _clips import FakeDataset, patch_pipeline, tiny_config
 
 from configs import default
 from halp_jax.errors import UserError
-from halp_jax.evaluation import classifier, features, linear
+from halp_jax.evaluation import classifier, features, knn, linear
 
 
 def settings(**changes):
@@ -63,7 +63,7 @@ def numpy_probe(s, key, train, labels, num_classes):
     for epoch in range(s.epochs):
         rate = s.learning_rate * s.factor ** sum(epoch >= m for m in s.milestones)
         order = jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), count)
-        for start in range(0, count, s.batch_size):
+        for start in range(0, count if s.keep_rest else count - s.batch_size + 1, s.batch_size):
             rows = np.asarray(order)[start : start + s.batch_size]
             x = train[epoch % crops, rows]
             logits = x @ weight + bias
@@ -75,6 +75,43 @@ def numpy_probe(s, key, train, labels, num_classes):
             velocity = s.momentum * velocity + gradient
             weight, bias = weight - rate * velocity[:-1], bias - rate * velocity[-1]
     return weight, bias
+
+
+def test_settings_of_the_crops_arrive(monkeypatch):
+    patch_pipeline(monkeypatch)
+    config = tiny_config(
+        linear__test_crop=0.5, linear__crop=(0.6, 0.7), knn__crop=0.9, seed=5,
+        knn__k=(1, 5), knn__temperature=0.1,
+    )  # fmt: skip
+    dataset, made, voted = FakeDataset(), [], []
+    make, vote = features.make_extractor, knn.vote
+
+    def note(embed, **options):
+        made.append((options["crop"], options.get("num_crops", 1), options.get("seed", 0)))
+        return make(embed, **options)
+
+    monkeypatch.setattr(features, "make_extractor", note)
+    monkeypatch.setattr(knn, "vote", lambda *args: voted.append(args[3]) or vote(*args))
+    embed = features.make_embedding("raw", config, dataset.layout)
+    encoder = features.Encoder(embed, (), ("joint",))
+    found = linear.evaluate(config, dataset, encoder)["joint"]
+    assert made == [((0.6, 0.7), config.linear.num_crops, 5), (0.5, 1, 0)]
+    assert found["classifier"].crop == 0.5
+    neighbours = knn.evaluate(config, dataset, encoder)["joint"]
+    assert made[2:] == [(0.9, 1, 0)] and voted == [0.1, 0.1]
+    assert [each["k"] for each in neighbours] == [1, 5]
+
+
+def test_the_short_batch_is_left_out_where_it_is_asked():
+    train, labels = toy_features()
+    s = settings(epochs=4, milestones=(3,), batch_size=8, learning_rate=0.1, keep_rest=False)
+    key, given = jax.random.key(3), jnp.asarray(labels, jnp.int32)
+    _, (probe, _, _) = linear.train_probe(
+        s, key, jnp.asarray(train), given, jnp.asarray(train[0]), 3
+    )
+    weight, bias = numpy_probe(s, key, np.float64(train), labels, 3)
+    np.testing.assert_allclose(probe.weight, weight, atol=2e-6)
+    np.testing.assert_allclose(probe.bias, bias, atol=2e-6)
 
 
 @pytest.mark.parametrize("batch_size", [8, 64])

@@ -1,5 +1,6 @@
 """The loop: a run that is stopped anywhere and started again is the run that was not stopped."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -15,6 +16,8 @@ from _runs import STEPS_PER_EPOCH, one_compiled_step, prepare, small_config
 
 from halp_jax.datasets import open_dataset, pipeline
 from halp_jax.errors import UserError
+from halp_jax.methods import moco
+from halp_jax.skeletons.layout import NTU25
 from halp_jax.training import checkpoint, checks, loop
 
 TOTAL = 6 * STEPS_PER_EPOCH
@@ -45,7 +48,9 @@ def toy_evaluator(state):
     return {"toy": float(jnp.sum(state.params["head"]["out"]["kernel"][0]))}
 
 
-def run(dataset, workdir, *, at=None, do=None, evaluator=toy_evaluator, **changes):
+def run(
+    dataset, workdir, *, at=None, do=None, evaluator=toy_evaluator, stream=None, **changes
+):  # fmt: skip
     """One call of `train` -> (final state, numbers of the clips that were read).
 
     `do(batch)` is called as batch `at` (counted from the start of the whole run) is read.
@@ -69,7 +74,11 @@ def run(dataset, workdir, *, at=None, do=None, evaluator=toy_evaluator, **change
         patch.setattr(pipeline, "train_batches", train_batches)
         try:
             state = loop.train(
-                config, workdir, dataset=dataset, evaluators=[evaluator], stream=io.StringIO()
+                config,
+                workdir,
+                dataset=dataset,
+                evaluators=[evaluator],
+                stream=stream or io.StringIO(),
             )
         except Exception as error:
             error.seen = seen
@@ -207,9 +216,20 @@ def test_longer_run_goes_on_and_says_so(unbroken, dataset, tmp_path, caplog):
         longer, then = run(dataset, tmp_path)
     assert then[0][0] == 12 and "train.epochs: 4 -> 6" in caplog.text
     assert_bitwise(longer, state)
-    again, then = run(dataset, tmp_path)  # nothing left to do
+    again, then = run(dataset, tmp_path, knn__k=(3,))  # nothing left to do
     assert not then
+    saved = (tmp_path / "config.json").read_text()
+    with pytest.raises(UserError, match="holds a finished run with another halp.mu: 1.0 -> 2.0"):
+        run(dataset, tmp_path, halp__mu=2.0)
+    assert (tmp_path / "config.json").read_text() == saved
     assert_bitwise(again, state)
+
+
+def test_trouble_is_told_once(dataset, tmp_path, monkeypatch):
+    said = io.StringIO()
+    monkeypatch.setattr(moco, "find_trouble", lambda records: "it learns nothing")
+    run(dataset, tmp_path, stream=said, train__epochs=2)
+    assert said.getvalue().count("warning: it learns nothing") == 1
 
 
 def test_another_run_in_the_same_workdir_is_refused(unbroken, dataset):
@@ -261,6 +281,9 @@ def test_encoder_alone_starts_a_new_run(unbroken, dataset, tmp_path):
     final, then = run(dataset, tmp_path, evaluator=evaluator, **options)
     assert then[0][0] == 0 and int(final.step) == STEPS_PER_EPOCH
     assert_bitwise(evaluated[0], state.params)
+    other = dataclasses.replace(NTU25, joints=NTU25.joints[::-1])  # as many, in another order
+    with pytest.raises(UserError, match="the encoder was trained on ntu25 and these clips are"):
+        run(dataclasses.replace(dataset, layout=other), tmp_path / "other", **options)
 
 
 def test_data_set_of_another_size_is_refused(dataset, tmp_path, monkeypatch):
@@ -272,6 +295,9 @@ def test_data_set_of_another_size_is_refused(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(dataset.splits, "xsub", {"train": np.arange(5), "test": np.arange(3)})
     with pytest.raises(UserError, match="5 training clips, fewer than train.batch_size=8"):
         run(dataset, tmp_path)
+    monkeypatch.setitem(dataset.splits, "xsub", smaller["xsub"])
+    with pytest.raises(UserError, match="has 25: use --config.init_what=encoder"):
+        run(dataset, tmp_path / "new", init_from=str(tmp_path))
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """The seam between methods and the house: a recorded run, a method of the docs, runs of before."""
 
+import dataclasses
 import io
 import json
 import re
@@ -10,21 +11,24 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from _runs import pack_clips, small_config
 from _steps import create_state, make_train_step
 
 from configs import default
 from halp_jax import datasets, methods
+from halp_jax.core.kmeans import spherical_kmeans
+from halp_jax.core.queue import create_queue
 from halp_jax.core.sphere import normalize
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features
 from halp_jax.evaluation.knn import make_knn_evaluator
-from halp_jax.methods import halp, upgrade
-from halp_jax.methods.base import AXIS
+from halp_jax.methods import halp, keys, optim, upgrade
+from halp_jax.methods.base import AXIS, Method, Spec
 from halp_jax.skeletons import synthetic
 from halp_jax.skeletons.layout import NTU25
-from halp_jax.training import checkpoint, parallel
+from halp_jax.training import checkpoint, checks, parallel
 from halp_jax.training.checkpoint_io import flatten
 from halp_jax.training.loop import train
 
@@ -226,6 +230,12 @@ def test_supervised_learning_from_scratch_is_a_run_like_any(tmp_path, quick_comp
     assert lines[-1]["loss"] < 0.8 * lines[1]["loss"]
     state, _ = checkpoint.restore_state(tmp_path / "run")
     assert state.params["probe"].weight.shape == (1, 16, 3)
+    labels = np.where(np.arange(20) % 2, dataset.labels, -1)  # what has none is left out
+    half = dataclasses.replace(dataset, labels=labels)
+    chosen = checks.find_clips(config, half)
+    assert len(chosen) == 7 and (labels[chosen] >= 0).all()
+    with pytest.raises(UserError, match="no training clips with a label, which config.method='sup"):
+        checks.find_clips(config, dataclasses.replace(dataset, labels=0 * labels - 1))
 
 
 @pytest.mark.parametrize("kind", ["points", "random"])
@@ -244,3 +254,102 @@ def test_walks_may_lead_to_points_or_to_random_directions_instead(kind):
     closest = jnp.max(found @ points.T, axis=1)
     assert bool(jnp.all(closest > 0.9999)) == (kind == "points")
     assert len({int(i) for i in jnp.argmax(found @ points.T, axis=1)}) == 4 or kind == "random"
+
+
+def test_schedules():
+    rise = optim.ramp(2.0, 3, 4, 5)
+    assert [float(rise(s)) for s in (14, 15, 24, 34, 99)] == pytest.approx([0, 0.1, 1, 2, 2])
+    config = default.get_config()
+    config.optim.update(learning_rate=0.8, factor=0.5, milestones=(3,), warmup_epochs=2)
+    rate = optim.make_rate(config, 5)
+    rates = [float(rate(s)) for s in (0, 4, 9, 14, 15)]
+    assert rates == pytest.approx([0.08, 0.4, 0.8, 0.8, 0.4])
+    rate = optim.make_rate(config, 5, every=20)
+    assert [float(rate(s)) for s in (3, 19, 20, 39, 40)] == pytest.approx(
+        [0.32, 0.8, 0.4, 0.4, 0.2]
+    )
+
+
+def test_what_a_step_draws_is_of_the_seed_of_the_run(monkeypatch):
+    toy = Method(
+        lambda key: (jnp.ones(()), {}), lambda keys, batch: jax.random.uniform(keys[0]),
+        lambda params, extra, views, key, step: (0.0 * params, (extra, {"drawn": views})), None,
+    )  # fmt: skip
+    module = types.SimpleNamespace(
+        make=lambda *_: toy, make_optimizer=lambda *_: (optax.sgd(0.1), {})
+    )
+    monkeypatch.setattr(methods, "find_method", lambda config: module)
+    program = methods.make_program(default.get_config(), Spec(NTU25))
+    step = jax.vmap(program.step, ((None, None), 0), axis_name=AXIS, axis_size=1)
+    drawn = []
+    for seed in (0, 1, 1):
+        carried = program.create(seed), jnp.uint32(seed)
+        drawn.append(float(step(carried, {"x": jnp.zeros(1)})[1]["drawn"][0]))
+    assert drawn[0] != drawn[1] == drawn[2]
+
+
+def test_alignment_and_uniformity_are_of_the_global_batch():
+    q, k = normalize(jax.random.normal(jax.random.key(0), (2, 6, 8)))
+    on_two = jax.vmap(lambda q, own: keys.spread(q, own, k), axis_name=AXIS)
+    found = on_two(q.reshape(2, 3, 8), k.reshape(2, 3, 8))
+    squares = np.sum((np.asarray(k)[:, None] - np.asarray(k)) ** 2, -1)
+    wanted = np.log(np.exp(-2 * squares[~np.eye(6, dtype=bool)]).mean())
+    np.testing.assert_allclose(found["uniformity"], wanted, rtol=1e-5)
+    wanted = np.sum((q - k) ** 2, -1).mean()
+    np.testing.assert_allclose(found["alignment"].mean(), wanted, rtol=1e-5)
+
+
+def test_of_several_queries_halp_pulls_the_mean():
+    config = default.get_config()
+    config.halp.update(
+        mu=1.0,
+        start_epoch=0,
+        solver="geodesic",
+        estimator="expected",
+        num_prototypes=4,
+        queue_entries=8,
+    )
+    config.moco.queue_size = 8
+    z = normalize(jax.random.normal(jax.random.key(0), (3, 1, 4, 16)))
+    kept = {
+        "queue": create_queue(jax.random.key(2), 8, 16),
+        "prototypes": normalize(jax.random.normal(jax.random.key(1), (4, 16))),
+    }
+    term = halp.make_term(config.halp, 16, 0.07, 1)
+
+    @jax.jit
+    def pull(*queries):
+        def one(q, k, *more):
+            return keys.push_and_pull(
+                term, config, kept, q, k, jax.random.key(3), jnp.int32(0), *more
+            )[0]
+
+        return jax.vmap(one, axis_name=AXIS)(queries[0], z[2], *queries[1:])[0]
+
+    alone = (pull(z[0]) + pull(z[1])) / 2
+    np.testing.assert_allclose(pull(z[0], z[1]), alone, rtol=1e-5)
+
+
+def test_k_means_may_start_from_the_last_prototypes():
+    config = halp.default_config()
+    config.update(
+        mu=1.0, start_epoch=0, num_prototypes=4, kmeans_warm_start=True, kmeans_max_iterations=1
+    )
+    term = halp.make_term(config, 8, 0.1, 1)
+    points, last = (
+        normalize(jax.random.normal(jax.random.key(n), (count, 8)))
+        for n, count in ((0, 16), (5, 4))
+    )
+    source, key = halp.Source(points, jnp.array(True)), jax.random.key(1)
+
+    @jax.jit
+    def renew(queries, anchors, start):
+        def one(q, k):
+            return term.loss(start, q, k, source, key, jnp.int32(9))[1]
+
+        return jax.vmap(one, axis_name=AXIS)(queries, anchors)[0]
+
+    for start, centroids in ((last, last), (jnp.zeros((4, 8)), None)):
+        wanted = spherical_kmeans(key, points, 4, centroids=centroids, mean="released", max_iter=1)
+        found = renew(points[None, :2], points[None, 2:4], start)
+        np.testing.assert_allclose(found, wanted.centroids, atol=1e-6)

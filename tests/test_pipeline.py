@@ -15,6 +15,7 @@ from _batches import (
 
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.datasets.clip import Clip
+from halp_jax.datasets.order import epoch_order
 from halp_jax.datasets.pipeline import describe_cut, eval_batches
 from halp_jax.datasets.prepared import open_dataset
 from halp_jax.datasets.source import Item, Source
@@ -159,3 +160,9 @@ def test_damage_found_while_reading_ends_in_the_readers_own_line(dataset, tmp_pa
     file.write_bytes(b"".join(n.to_bytes(8, "little") + b"\xff" * (n + 8) for n in sizes))
     with pytest.raises(UserError, match=rf"^{file} is damaged at byte 0: run prepare again"):
         list(eval_batches(open_dataset(tmp_path), np.arange(4), batch_size=2))
+
+
+def test_the_order_of_an_epoch_stays_what_it_was():
+    """A run that resumes under a newer version must meet the same clips."""
+    assert epoch_order(8, 3, 2).tolist() == [0, 6, 5, 3, 2, 7, 4, 1]
+    assert len({tuple(epoch_order(8, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4

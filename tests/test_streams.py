@@ -59,6 +59,20 @@ def test_neighbour_kl_is_that_over_the_gathered_neighbours():
     np.testing.assert_allclose(jax.jit(same)(teacher, teacher), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 3, 65, 200, 300])
+def test_neighbours_are_those_of_top_k(k):
+    """Among ties, zeros of either sign and numbers of every size."""
+    rng = np.random.default_rng(0)
+    x = np.float32(rng.normal(size=(5, 300)) * 10.0 ** rng.integers(-30, 30, (5, 300)))
+    x[1] = np.round(x[1] / np.abs(x[1]).max(), 1)
+    x[2, ::2], x[2, 1::2] = 0.0, -0.0
+    x[3] = 7.0
+    least = jax.lax.top_k(jnp.asarray(x), k)[0][:, -1:]
+    np.testing.assert_array_equal(distill.find_kth(jnp.asarray(x), k), least)
+    found = distill.find_neighbours(jnp.asarray(x), k)
+    np.testing.assert_array_equal(found, x >= np.asarray(least))
+
+
 def test_extreme_similarities_stay_finite():
     """A teacher that is sure, a student that is sure of another, temperatures near nothing."""
     teacher = jnp.array([[1.0, -1.0, -1.0, 0.0]])
@@ -189,7 +203,7 @@ def test_joined_runs_must_fit_together(runs, capsys):
     assert evaluate.main(twice) == 1
     assert "joint, joint: each may be there only once" in capsys.readouterr().err
     other = tiny_config(streams=("bone",), encoder__pooling="mean")
-    with pytest.raises(UserError, match="run of bone has an encoder of other settings"):
+    with pytest.raises(UserError, match="run of bone is of another method or encoder"):
         streams.join([(tiny_config(), {}), (other, {})])
 
 

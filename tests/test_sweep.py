@@ -80,6 +80,10 @@ def test_members_are_variants_times_seeds(tmp_path):
         (["--config.train.epoch=4"], "bad option"),
         (["--variants=none"], "unknown variant"),
         (["--run=2"], "there are 0 to 0"),
+        (["--evaluate=transfer"], "no protocol 'transfer'"),
+        (["--stream=conact"], "no stream 'conact'"),
+        (["--stream=ensemble"], "--stream=mean or concat, not ensemble"),
+        (["--evaluate=finetune", "--stream=mean"], "fine-tune streams or ensemble"),
     ],
 )
 def test_what_cannot_be_run_is_refused_at_once(tmp_path, capsys, typed, options, said):

@@ -177,13 +177,14 @@ def test_its_encoder_can_be_fine_tuned(name):
 def test_features_of_isc_are_those_of_the_side_that_is_asked_for():
     """Traced, not compiled; both are side by side."""
     c, sizes = tiny("isc:small"), {}
+    c.encoder.agcn.width = 8
     for c.isc.feature in ("sequence", "graph", "both"):
         method = methods.make_method(c, Spec(NTU25, 1))
         params, extra = jax.eval_shape(method.init, jax.random.key(0))
         sizes[c.isc.feature] = jax.eval_shape(
             method.encode, params, extra, make_batch(NTU25)
         ).shape[-1]
-    assert sizes == {"sequence": 16, "graph": 16, "both": 32}
+    assert sizes == {"sequence": 16, "graph": 32, "both": 48}
 
 
 @pytest.mark.parametrize("side", ["sequence", "graph"])

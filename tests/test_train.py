@@ -246,10 +246,10 @@ def test_meter_averages_and_times_training_alone():
     measure.pause()
     for step in range(4):
         now[0] += 0.5
-        measure.add({"loss": np.float32(step), "mu": np.float32(step)})
+        measure.add({"loss": np.float32(step), "mu": np.float32(step)}, 0.5 if step == 3 else 1.0)
     figures, bad = measure.flush()
     assert figures == {
-        "loss": 1.5, "mu": 3.0, "clips_per_s": 16.0, "model_tflops_per_s": 2.0, "input_wait": 0.0,
+        "loss": 1.5, "mu": 3.0, "clips_per_s": 14.0, "model_tflops_per_s": 1.75, "input_wait": 0.0,
     }  # fmt: skip
     assert bad is None
     for value in (1.0, np.inf, 1.0, 1.0):

@@ -138,11 +138,16 @@ def test_figures_of_halp_count_where_it_is_on(tmp_path):
 def test_the_newest_evaluation_counts(tmp_path):
     folder = write_run(tmp_path / "run", (10, 20), knn_top1=0.3)
     (folder / "eval").mkdir()
-    result = {"encoder": "trained", "stream": "joint", "top1": 0.7, "step": 20}
+    config = {"knn": {"k": 1}}
+    result = {"encoder": "trained", "stream": "joint", "top1": 0.7, "step": 20, "config": config}
     (folder / "eval" / "knn.json").write_text(json.dumps(result))
     random = result | {"encoder": "random", "top1": 0.1}
     (folder / "eval" / "knn_random.json").write_text(json.dumps(random))
     (folder / "eval" / "knn_bone.json").write_text('{"half')
+    for name, other in (("val", {"part": "val"}), ("k20", {"config": {"knn": {"k": 20}}})):
+        (folder / "eval" / f"knn_{name}.json").write_text(
+            json.dumps(result | other | {"top1": 0.9})
+        )
     run = look(folder)
     assert charts.summarize(run).knn == 0.7
     append(folder, json.dumps(make_line(30, knn_top1=0.4)) + "\n")

@@ -118,10 +118,13 @@ def write_npz(
             known = ", ".join(sorted(dataset.splits)) or "none"
             raise UserError(f"{dataset.path} has the splits {known}; give one as --split")
         (benchmark,) = dataset.splits
-    parts = {part: dataset.indices(benchmark, part) for part in ("train", "test")}
+    # Readers of this form take a row of zeros for no clip at all, and count the rest wrong.
+    parts = {part: dataset.labelled(benchmark, part) for part in ("train", "test")}
     chosen = np.concatenate(list(parts.values()))
     if not len(chosen):
-        raise UserError(f"split {benchmark} of {dataset.path} has no clips; choose another")
+        raise UserError(
+            f"split {benchmark} of {dataset.path} has no clips with a label; choose another"
+        )
     longest = int(dataset.lengths[chosen].max())
     width = dataset.layout.bodies * dataset.layout.num_joints * 3
     eye = np.eye(dataset.num_classes, dtype=np.float32)
@@ -136,8 +139,7 @@ def write_npz(
                     row[: len(frames)] = frames.reshape(len(frames), width)
                     member.write(row.tobytes())
             with _member(archive, f"y_{part}", (len(numbers), dataset.num_classes)) as member:
-                for label in dataset.labels[numbers]:  # of a clip without one the row is zero
-                    member.write((eye[label] * (label >= 0)).tobytes())
+                member.write(eye[dataset.labels[numbers]].tobytes())
     return Path(file).expanduser()
 
 

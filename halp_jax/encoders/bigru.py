@@ -13,6 +13,7 @@ backward stream starts at the end, too.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float, Int
@@ -49,6 +50,16 @@ class GRULayer(nn.Module):
         b_ih = self.param("b_ih", default, (2, gates))
         b_hh = self.param("b_hh", default, (2, gates))
 
+        if streams_together():
+            frames = jnp.stack([x, reverse_frames(x, length)]) if self.backward else x
+
+            def run(frames, w_ih, w_hh, b_ih, b_hh):
+                projected = matmul(frames, w_ih, self.precision) + b_ih
+                return scan_gru(projected, w_hh, b_hh, self.precision)
+
+            each = jax.vmap(run, (0 if self.backward else None, 0, 0, 0, 0))
+            first, second = each(frames, w_ih, w_hh, b_ih, b_hh)
+            return [first, reverse_frames(second, length) if self.backward else second]
         streams = []
         # The gradient of a split is one concatenation; of two indices it is a padded sum.
         halves = [jnp.split(w, 2) for w in (w_ih, w_hh, b_ih, b_hh)]
@@ -61,6 +72,15 @@ class GRULayer(nn.Module):
             hidden = scan_gru(projected, w_hh, b_hh, self.precision)
             streams.append(reverse_frames(hidden, length) if reverse else hidden)
         return streams
+
+
+def streams_together() -> bool:
+    """Whether one scan takes both streams of a layer: half as many cells wait for one another.
+
+    A layer then takes 0.85 of the time on an H100, and a third more on a CPU at width 64
+    (PERFORMANCE.md).
+    """
+    return jax.default_backend() != "cpu"
 
 
 def reverse_frames(

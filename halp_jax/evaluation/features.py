@@ -292,8 +292,12 @@ def extract_split(
     if progress and cluster.is_first():
         batches = _report(batches, len(share), part)
     values, labels, index = extract(variables, batches, len(share))
-    values = [cluster.gather(crop, count) for crop in values]  # one by one, for they are large
-    return Features(np.stack(values), cluster.gather(labels, count), cluster.gather(index, count))
+    if jax.process_count() > 1:  # crop by crop, for they are large
+        whole = np.empty((len(values), count, values.shape[2]), values.dtype)
+        for crop, part in zip(whole, values, strict=True):
+            crop[:] = cluster.gather(part, count)
+        values = whole
+    return Features(values, cluster.gather(labels, count), cluster.gather(index, count))
 
 
 def _report(batches: Iterable[dict[str, np.ndarray]], count: int, part: str):

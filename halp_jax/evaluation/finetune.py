@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.errors import UserError
-from halp_jax.evaluation import classifier, finetune_run, linear, result_files
+from halp_jax.evaluation import classifier, finetune_run, linear, result_files, streams
 from halp_jax.evaluation import features as feats
 from halp_jax.methods import check, prepare
 from halp_jax.training import checks
@@ -69,11 +69,7 @@ def _make_runner(
         raise UserError("raw coordinates have no weights to fine-tune; use --encoder=random")
     linear.check_config(config, "finetune")
     check.at_least(config, 0, "finetune.save_minutes")
-    for fusion in fusions:
-        if fusion in ("mean", "concat", "together"):
-            raise UserError(
-                f"--stream={fusion} is of frozen features; fine-tune streams or ensemble"
-            )
+    streams.check_fusions("finetune", fusions)
     make = functools.cache(functools.partial(finetune_run.make_trainer, config, dataset))
 
     def run(fusion, indices, seed, title, name, keep):

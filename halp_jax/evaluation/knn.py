@@ -164,10 +164,7 @@ def evaluate(
 
     `fusions`: streams of the encoder, "mean" or "concat"; the encoder's first stream if empty.
     """
-    if odd := {"ensemble", "together"} & set(fusions):
-        raise UserError(
-            f"neighbours have no scores to add up: --stream=mean or concat, not {min(odd)}"
-        )
+    streams.check_fusions("knn", fusions)
     look = _make_look(config, dataset, encoder.embed, encoder.streams, progress=True)
     return look(encoder.variables, fusions or encoder.streams[:1])
 

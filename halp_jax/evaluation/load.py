@@ -11,9 +11,7 @@ from halp_jax.datasets.graphs import GraphLayout
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, streams
 from halp_jax.methods.base import Spec
-from halp_jax.skeletons.common import match_joints, name_option
 from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint, normalization
 
 
@@ -86,30 +84,10 @@ def check_input(
     """Raises UserError when clips or graphs of `where` are not of the kind that a run was trained on."""
     info = checkpoint.load_info(workdir, step)
     if isinstance(layout, Layout):
-        check_layout(layout, restore_layout(info["layout"]))
+        normalization.check_layout(layout, info)
         normalization.check(normalized, where, workdir, info)
     elif info["layout"] != layout.describe():
         raise UserError(
             f"the encoder of {workdir} was trained on nodes with {info['layout']}, those of {where} "
             f"have {layout.describe()}: evaluate it on the data set of its training"
-        )
-
-
-def check_layout(layout: Layout, trained: Layout) -> None:
-    """Raises UserError when clips of `layout` are not what an encoder of `trained` takes.
-
-    Joints of other names in the same number may well be the same; of the same names in another
-    order they are not, which shapes would not tell.
-    """
-    same_shape = (layout.bodies, layout.num_joints) == (trained.bodies, trained.num_joints)
-    try:
-        joints = match_joints(layout, trained)
-    except UserError as error:
-        if same_shape:
-            return
-        raise UserError(f"the encoder was trained on {trained.name}: {error}") from error
-    if not same_shape or joints != tuple(range(trained.num_joints)):
-        raise UserError(
-            f"the encoder was trained on {trained.name} and these clips are {layout.name}: prepare"
-            f" them again with {name_option(trained)}"
         )

@@ -30,7 +30,7 @@ from halp_jax.evaluation import (
     streams,
 )  # fmt: skip
 from halp_jax.methods import check, common
-from halp_jax.training import checkpoint, cluster, normalization
+from halp_jax.training import checkpoint, checks, cluster, normalization
 from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
 log = logging.getLogger("halp_jax")
@@ -78,6 +78,7 @@ def run(
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UserError(f"cannot write to {there}: make it writable, or choose another --workdir")
     dataset = datasets.open_dataset(config.data.dir)
+    checks.check_unit(config, dataset)
     config.data.split = dataset.choose_split(config.data.split)
     if dataset.unit == "graphs":
         given = {"stream": stream, "join": join, "part": part != "test"}
@@ -157,7 +158,8 @@ def _evaluate(
                 "protocol": protocol, "encoder": encoder, "stream": fusion,
                 "split": config.data.split, "part": part, "unlabelled": unlabelled,
                 **result_files.name_classes(metrics, dataset.class_names),
-                "step": step, "seed": config.seed, "joined": join,
+                "step": step, "seed": config.seed,
+                "joined": [os.path.relpath(os.path.expanduser(run), workdir) for run in join],
                 "seconds": round(time.perf_counter() - start, 3), "config": config.to_dict(),
             }  # fmt: skip
             if "k" in metrics:  # a result is of one

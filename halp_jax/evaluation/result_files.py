@@ -16,12 +16,17 @@ from jaxtyping import Int
 
 from halp_jax.datasets.atomic_write import atomic_write
 from halp_jax.errors import UserError
+from halp_jax.methods import prepare
 
 HISTORY = "history.jsonl"  # every result of a run, in the order of the commands
 # Sections of a config with the settings of a protocol, where they have not its name.
 SECTIONS = {"semi": "finetune", "transfer": "finetune"}
 # Settings that change no result; k has a part of the file's name for itself.
 NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights", "k")
+# Of the rest of a config, what changes what an encoder sees.
+SEEN = (
+    ("views", "num_frames"), ("views", "min_frames"), ("data", "max_frames"), ("isc", "feature"),
+)  # fmt: skip
 # Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
 
@@ -118,7 +123,9 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a result is of, besides those that its name tells."""
     protocol, config = result["protocol"], json.loads(json.dumps(result["config"]))
     kept = protocol_settings(protocol, config)
-    kept["joined"] = [Path(run).name for run in result.get("joined", [])]
+    kept |= {field: result.get(field) for field in ("seed", "joined")}
+    kept |= {f"{s}.{field}": (config.get(s) or {}).get(field) for s, field in SEEN}
+    kept |= {section: config.get(section) for section in prepare.SECTIONS}
     if protocol == "transfer":
         kept |= {"data": Path(config["data"]["dir"]).stem, "split": config["data"]["split"]}
     return kept

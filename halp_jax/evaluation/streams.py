@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from halp_jax.errors import UserError
+from halp_jax.methods import prepare
 
 COMBINED = ("mean", "concat", "together", "ensemble")
 
@@ -31,6 +32,23 @@ def parse_fusions(text: str, names: Sequence[str]) -> tuple[str, ...]:
             known = ", ".join((*names, *COMBINED))
             raise UserError(f"this encoder has no stream {fusion!r}; use one of {known}")
     return fusions or tuple(names[:1])
+
+
+def check_fusions(protocol: str, fusions: Sequence[str]) -> None:
+    """Raises UserError for a combination that a protocol cannot take."""
+    for fusion in fusions:
+        if protocol == "knn" and fusion in ("ensemble", "together"):
+            raise UserError(
+                f"neighbours have no scores to add up: --stream=mean or concat, not {fusion}"
+            )
+        if protocol in ("finetune", "semi", "transfer") and fusion in (
+            "mean",
+            "concat",
+            "together",
+        ):
+            raise UserError(
+                f"--stream={fusion} is of frozen features; fine-tune streams or ensemble"
+            )
 
 
 def find_needed(fusions: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
@@ -63,6 +81,14 @@ def with_streams(
     return config
 
 
+def _tell_sight(config: ml_collections.ConfigDict) -> list[Any]:
+    """What an encoder is and what it sees of a clip."""
+    own = config.to_dict()
+    frames = own["views"]["num_frames"], own["views"]["min_frames"], own["data"]["max_frames"]
+    sections = ("isc", *prepare.SECTIONS)
+    return [own["method"], own["encoder"], frames, *(own.get(name) for name in sections)]
+
+
 def join(
     runs: Sequence[tuple[ml_collections.ConfigDict, PyTree]],
 ) -> tuple[ml_collections.ConfigDict, Any]:
@@ -78,10 +104,10 @@ def join(
             f"the joined runs have streams {', '.join(names)}: each may be there only once"
         )
     for other, _ in runs[1:]:
-        if other.encoder.to_dict() != config.encoder.to_dict():
+        if _tell_sight(other) != _tell_sight(config):
             raise UserError(
-                f"the run of {', '.join(other.streams)} has an encoder of other settings: runs that "
-                "are joined need the same config.encoder"
+                f"the run of {', '.join(other.streams)} is of another method or encoder, or sees other frames: "
+                "runs that are joined need the same config.method, encoder, views and preparation"
             )
     variables = [variables for _, variables in runs]
     return with_streams(config, names), jax.tree.map(

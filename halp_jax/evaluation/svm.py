@@ -33,7 +33,10 @@ def make_folds(labels: Int[np.ndarray, " graphs"], seed: int, folds: int = FOLDS
     """
     with _sklearn() as sklearn:
         split = sklearn.model_selection.StratifiedKFold(folds, shuffle=True, random_state=seed)
-    least = int(np.bincount(labels).min())
+    counts = np.unique(labels, return_counts=True)[1]
+    if len(counts) < 2:
+        raise UserError("all graphs are of one class, so there is nothing to tell")
+    least = int(counts.min())
     if least < folds:
         raise UserError(
             f"a class has only {least} graphs; {folds} folds need {folds} of each class or more"

@@ -38,6 +38,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--part", default="train", choices=("train", "test"), help="of the run's split")
     add("--step", type=int, help="which checkpoint; default: the newest")
     add("--data", default="", help="the data set; default: where it was in training")
+    add("--split", default="", help="of the data set; default: that of the run")
     add("--out", type=Path, help="folder of the pictures; default: WORKDIR/inspect")
     return parser.parse_args(argv)
 
@@ -46,8 +47,9 @@ def run(argv: Sequence[str]) -> None:
     """Opens the run, prints the walk, draws."""
     args = parse_args(argv)
     opened = anchors.open_run(
-        args.workdir, stream=args.stream, step=args.step, part=args.part, data=args.data
-    )
+        args.workdir, stream=args.stream, step=args.step, part=args.part, data=args.data,
+        split=args.split,
+    )  # fmt: skip
     typical = anchors.choose_clips(opened, 6)
     anchor = typical[0] if args.anchor is None else args.anchor
     walk = anchors.walk(opened, anchor, args.toward, args.solver)
@@ -60,9 +62,21 @@ def run(argv: Sequence[str]) -> None:
         "map": maps.plot_map(opened),
     }
     out = args.out or args.workdir / "inspect"
+    asked = {
+        "stream": "",
+        "step": None,
+        "part": "train",
+        "solver": None,
+        "toward": None,
+        "split": "",
+    }
+    asked = {
+        name: getattr(args, name) for name, usual in asked.items() if getattr(args, name) != usual
+    }
+    end = "".join(f"_{name}{v}" if isinstance(v, int) else f"_{v}" for name, v in asked.items())
     for name, figure in figures.items():
-        page.save(figure, out / f"{name}.png")
-    print(f"{out}: " + ", ".join(f"{name}.png" for name in figures))
+        page.save(figure, out / f"{name}{end}.png")
+    print(f"{out}: " + ", ".join(f"{name}{end}.png" for name in figures))
 
 
 def tell_walk(opened: anchors.Inspected, walk: anchors.Walk) -> list[str]:

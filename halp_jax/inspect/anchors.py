@@ -108,6 +108,7 @@ def open_run(
     part: str = "train",
     max_clips: int | None = None,
     data: str | os.PathLike[str] = "",
+    split: str = "",
 ) -> Inspected:
     """Loads a run and embeds its clips, once.
 
@@ -117,12 +118,15 @@ def open_run(
         part: "train" or "test" of the run's split.
         max_clips: at most so many, evenly spaced.
         data: where the data set lies now, if not where it was in training.
+        split: of its splits, if not that of the run.
 
     Prototypes are those of the checkpoint. A run that has none (MoCo alone, HaLP not yet on, GraphCL) gets
     as many as its config asks for, clustered from the clips themselves; `origin` says so.
     """
     config = checkpoint.load_config(workdir)
-    config.data.dir = str(data) or config.data.dir
+    config.data.dir, config.data.split = str(data) or config.data.dir, split or config.data.split
+    if not config.data.dir:
+        raise UserError(f"{workdir} names no data set: give --data=DIR")
     stream = stream or config.streams[0]
     if stream not in config.streams:
         raise UserError(f"{workdir} has no stream {stream!r}; use {', '.join(config.streams)}")

@@ -40,6 +40,7 @@ DEFAULTS = {
     "FIXED": (),  # settings that a run cannot resume without
     "ENCODER": ("params", "extra/batch_stats"),  # what --config.init_what=encoder takes over
     "UNIT": "clips",  # what it learns from
+    "NEEDS_LABELS": False,  # clips without a label are left out
     # (config) -> what to say of a run that starts from random weights, or None.
     "warn_at_start": lambda config: None,
     # (lines of metrics.jsonl so far) -> what tells of a run that learns nothing, or None.

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from halp_jax.core.hallucinate import halp_loss
 from halp_jax.core.queue import create_queue, newest, push
+from halp_jax.core.sphere import similarities
 from halp_jax.methods import check, common, halp
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Spec
@@ -158,7 +159,7 @@ def spread(
     own = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
     others = jnp.arange(total) != own[:, None]
     squares = (jnp.sum(jnp.square(z), axis=-1) for z in (z_k, every))
-    near = jnp.exp(4.0 * z_k @ every.T - 2.0 * jnp.add.outer(*squares)) * others
+    near = jnp.exp(4.0 * similarities(z_k, every) - 2.0 * jnp.add.outer(*squares)) * others
     mean = jax.lax.pmean(jnp.sum(near) / (count * max(total - 1, 1)), AXIS)
     return jax.lax.stop_gradient(
         {"alignment": alignment, "uniformity": jnp.log(jnp.maximum(mean, 1e-30))}

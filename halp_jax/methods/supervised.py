@@ -16,6 +16,7 @@ from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import init_probe, probe_loss
 from halp_jax.skeletons.augment import random_crop
 
+NEEDS_LABELS = True
 KEEPS_REST = True  # the last batch of an epoch is trained on, though it may be smaller
 ENCODER = ("params/encoder", "extra/batch_stats")
 ADVICE = "a lower learning rate"

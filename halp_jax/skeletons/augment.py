@@ -85,7 +85,7 @@ def transform(frames: Clip, matrix: Float[Array, "3 3"]) -> Clip:
     (The released shear multiplies column vectors. Its matrix is drawn alike above and below the
     diagonal, so the views have the same distribution.)
     """
-    return jnp.einsum("tmvc,cd->tmvd", frames, matrix)
+    return jnp.einsum("tmvc,cd->tmvd", frames, matrix, precision="highest")
 
 
 def random_shear(key: Rng, size: float) -> Float[Array, "3 3"]:

@@ -131,7 +131,7 @@ def turn_by_first(clip: Clip, layout: Layout) -> Clip:
     right, left = [hips[hip] for hip in HIPS] if len(hips) == 2 else layout.shoulders
     up = _unit(first[top] - first[bottom])
     line = first[left] - first[right]
-    side = _unit(line - jnp.dot(up, line) * up)
+    side = _unit(line - jnp.dot(up, line, precision="highest") * up)
     axes = jnp.stack([side, _unit(jnp.cross(side, up)), up], axis=1)
     return jnp.einsum("tmvc,cd->tmvd", clip - first[bottom], axes, precision="highest")
 

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,27 @@ def check_config(config: ConfigDict) -> None:
         )
 
 
+def check_unit(config: ConfigDict, dataset: Any) -> None:
+    """Refuses graphs for a method of clips, and clips for one of graphs."""
+    unit = methods.find_method(config).UNIT
+    if dataset.unit != unit:
+        why = f"it learns from {unit}, {config.data.dir} holds {dataset.unit}"
+        check.refuse(config, "method", why)
+
+
+def find_clips(config: ConfigDict, dataset: Any) -> Int[np.ndarray, " clips"]:
+    """The clips to learn from; with a label, of a method that needs one."""
+    if not methods.find_method(config).NEEDS_LABELS:
+        return dataset.indices(config.data.split, "train")
+    found = dataset.labelled(config.data.split, "train")
+    if not len(found):
+        raise UserError(
+            f"{config.data.dir}, split {config.data.split} has no training clips with a label, which "
+            f"config.method={config.method!r} learns from"
+        )
+    return found
+
+
 def count_steps(config: ConfigDict, clips: int) -> tuple[int, int]:
     """Steps of a pass over so many clips, and of what all settings call an epoch."""
     rest = config.train.batch_size - 1 if methods.find_method(config).KEEPS_REST else 0
@@ -61,9 +82,7 @@ def check_dataset(config: ConfigDict, dataset: Any, indices: Int[np.ndarray, " c
     """Refuses a data set, or these clips of it, that this config cannot train on."""
     method = methods.find_method(config)
     where = f"{config.data.dir}, split {config.data.split}"
-    if dataset.unit != method.UNIT:
-        why = f"it learns from {method.UNIT}, {config.data.dir} holds {dataset.unit}"
-        check.refuse(config, "method", why)
+    check_unit(config, dataset)
     steps, steps_per_epoch = count_steps(config, len(indices))
     if not steps:
         raise UserError(
@@ -141,6 +160,27 @@ def check_same_run(old: ConfigDict, new: ConfigDict, workdir: str | os.PathLike[
             f"--workdir, or {options} to resume"
         )
     return [f"{name}: {was} -> {now}" for name, was, now in changes]
+
+
+# What a finished run may have otherwise when its command is typed again.
+FREE = (
+    "knn.", "linear.", "finetune.", "semi.", "svm.", "checkpoint.", "cluster.", "data.dir",
+    "train.log_every", "train.num_devices", "train.parallel", "train.tensorboard", "train.wandb",
+)  # fmt: skip
+
+
+def check_finished(changes: Sequence[str], workdir: str | os.PathLike[str]) -> None:
+    """Refuses to give weights that are trained to their end another config than theirs.
+
+    Args:
+        changes: of `check_same_run`. A field that an older config lacks is none.
+    """
+    real = [each for each in changes if not each.startswith(FREE) and ": None -> " not in each]
+    if real:
+        raise UserError(
+            f"{workdir} holds a finished run with another {real[0]}: use another --workdir, or leave "
+            "the change out"
+        )
 
 
 def _fields(config: ConfigDict) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from halp_jax.errors import Stopped, UserError
 from halp_jax.methods.base import Spec
 from halp_jax.progress import Progress
 from halp_jax.training import checkpoint, checks, cluster, normalization, parallel, report
-from halp_jax.training.checkpoint_io import PathLike, make_template
+from halp_jax.training.checkpoint_io import CHECKPOINTS, PathLike, list_steps, make_template
 from halp_jax.training.shutdown import Interrupted, StopRequest
 
 log = logging.getLogger("halp_jax")
@@ -73,7 +73,7 @@ def train(
     with cluster.fail_together():
         checks.check_config(config)
         if indices is None:
-            indices = dataset.indices(config.data.split, "train")
+            indices = checks.find_clips(config, dataset)
         checks.check_dataset(config, dataset, indices)
     cluster.assert_same_on_all("config", config.to_json())
     cluster.assert_same_on_all("version of jax", jax.__version__)
@@ -113,7 +113,10 @@ def train(
                 stack.enter_context(checks.lock_workdir(workdir))
                 if checkpoint.has_checkpoint(workdir):
                     before = checkpoint.load_config(workdir)
-                    for change in checks.check_same_run(before, config, workdir):
+                    changes = checks.check_same_run(before, config, workdir)
+                    if max(list_steps(workdir / CHECKPOINTS)) >= total:
+                        checks.check_finished(changes, workdir)
+                    for change in changes:
                         log.warning("resuming in %s with another %s", workdir, change)
                 checkpoint.save_config(workdir, config)
                 opened = checkpoint.open_manager(workdir, config, steps_per_epoch)
@@ -197,8 +200,8 @@ def train(
         while step < total:
             (state, seed), metrics = program.step((state, seed), meter.fetch(batches))
             step += 1
-            meter.add(metrics)
             done = min(batch_size, clips - (step - 1) % steps_per_pass * batch_size)
+            meter.add(metrics, done / batch_size)
             if step == first + 1:  # has compiled: that is no rate
                 jax.block_until_ready(metrics)
                 meter.pause()
@@ -224,7 +227,7 @@ def train(
                 saved_at = time.monotonic()
             results = evaluate(state, step, averages)
             journal.write(step, averages | results)
-            progress.metrics |= {n: averages[n] for n in shown if n in averages} | results
+            progress.update(0, **{n: averages[n] for n in shown if n in averages} | results)
             if not warned and (warning := method.find_trouble(journal.records)):
                 progress.note(f"warning: {warning}")
                 warned = True
@@ -266,6 +269,7 @@ def _begin(
         state, saved = checkpoint.warm_start(state, config.init_from, fields)
         source, _ = checkpoint.split_path(config.init_from)
         normalization.check(info["normalize"], config.data.dir, source, saved)
+        normalization.check_layout(dataset.layout, saved)
         if config.init_what == "all":
             checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
             checks.check_order(config, saved, dataset, config.init_from)

@@ -1,4 +1,4 @@
-"""What clips were normalised by, held against what an encoder was trained on.
+"""What clips were normalised by, and their skeleton, held against what an encoder was trained on.
 
 A run notes the normalisation of its data set beside each checkpoint. For older runs the fingerprint
 of their clips tells it, as long as their data set, or one prepared anew from the same
@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from halp_jax import datasets
+from halp_jax.datasets.graphs import GraphLayout
 from halp_jax.datasets.read_pool import NORMALIZERS
 from halp_jax.errors import UserError
+from halp_jax.skeletons.common import match_joints, name_option
+from halp_jax.skeletons.layout import Layout
+from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.training import checkpoint, checks
 from halp_jax.training.checkpoint_io import PathLike
 
@@ -95,4 +99,27 @@ def check(own: str | None, where: object, workdir: PathLike, info: Mapping[str, 
         raise UserError(
             f"{where} is normalised by {own}, but the encoder of {workdir} was trained on clips "
             f"normalised by {trained}: {advice}"
+        )
+
+
+def check_layout(layout: Layout | GraphLayout, info: Mapping[str, Any]) -> None:
+    """Raises UserError when clips of `layout` are not what the encoder of a checkpoint takes.
+
+    Joints of other names in the same number may well be the same; of the same names in another
+    order they are not, which shapes would not tell.
+    """
+    if not isinstance(layout, Layout):
+        return
+    trained = restore_layout(info["layout"])
+    same_shape = (layout.bodies, layout.num_joints) == (trained.bodies, trained.num_joints)
+    try:
+        joints = match_joints(layout, trained)
+    except UserError as error:
+        if same_shape:
+            return
+        raise UserError(f"the encoder was trained on {trained.name}: {error}") from error
+    if not same_shape or joints != tuple(range(trained.num_joints)):
+        raise UserError(
+            f"the encoder was trained on {trained.name} and these clips are {layout.name}: prepare"
+            f" them again with {name_option(trained)}"
         )

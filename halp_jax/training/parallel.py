@@ -70,7 +70,15 @@ def replicate(tree: Any, num_devices: int = 0, local: bool = False) -> Any:
     Leaves never share a buffer, neither with one another nor with `tree`: the step donates them.
     """
     sharding = NamedSharding(_mesh(get_devices(num_devices, local)), PartitionSpec())
-    return jax.tree.map(lambda leaf: jax.device_put(np.array(leaf), sharding), tree)
+
+    def put(leaf):
+        leaf = np.array(leaf)
+        if jax.process_count() == 1 or local:
+            return jax.device_put(leaf, sharding)
+        # device_put would gather every leaf from all processes, to compare them.
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)
 
 
 def local_view(tree: Any) -> Any:

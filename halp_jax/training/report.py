@@ -52,13 +52,13 @@ class Meter:
         self._newest = (*SCHEDULES, *newest)
         self._clips, self._flops, self._clock = clips_per_step, flops_per_step, clock
         self._pending: list[dict[str, Any]] = []
-        self._timed = 0  # steps since `_begin`, as far as they count for the rate
+        self._timed = 0.0  # whole batches since `_begin`, as far as they count for the rate
         self._begin = clock()
         self._waited = 0.0
 
     def pause(self) -> None:
         """What took place until now is not training: the clock starts anew."""
-        self._begin, self._timed, self._waited = self._clock(), 0, 0.0
+        self._begin, self._timed, self._waited = self._clock(), 0.0, 0.0
 
     def fetch(self, batches: Any) -> Any:
         """The next batch; the time until it is there counts as waiting for input."""
@@ -67,10 +67,13 @@ class Meter:
         self._waited += self._clock() - begin
         return batch
 
-    def add(self, metrics: dict[str, Any]) -> None:
-        """Notes a step that was just sent to the device; waits for one of a few steps ago."""
+    def add(self, metrics: dict[str, Any], share: float = 1.0) -> None:
+        """Notes a step that was just sent to the device; waits for one of a few steps ago.
+
+        `share`: of a whole batch, where the step had fewer clips.
+        """
         self._pending.append(metrics)
-        self._timed += 1
+        self._timed += share
         if len(self._pending) > IN_FLIGHT:
             jax.block_until_ready(self._pending[-1 - IN_FLIGHT])
 

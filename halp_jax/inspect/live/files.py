@@ -153,13 +153,22 @@ def measure_age(path: Path) -> float:
 def _read_knn(workdir: Path) -> dict[str, tuple[int, float]]:
     # The last of a stream counts: knn.json comes behind knn_k5.json.
     results = map(_read_json, sorted((workdir / "eval").glob("knn*.json"), reverse=True))
-    trained = [result for result in results if result.get("encoder") == "trained"]
+    trained = [result for result in results if _is_own_knn(result)]
     figures = (
         (str(r.get("stream")), number(r.get("step")), number(r.get("top1"))) for r in trained
     )
     return {
         stream: (int(step), top1) for stream, step, top1 in figures if step and top1 is not None
     }
+
+
+def _is_own_knn(result: Record) -> bool:
+    """Whether it is of this run alone, of its test part, by one neighbour."""
+    own = result.get("encoder") == "trained" and not result.get("joined")
+    config = result.get("config")
+    knn = config.get("knn") if isinstance(config, dict) else None
+    k = knn.get("k") if isinstance(knn, dict) else None
+    return own and result.get("part", "test") == "test" and k == 1
 
 
 def _read_config(path: Path) -> Record:
