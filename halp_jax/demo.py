@@ -76,9 +76,8 @@ def train_pair(workdir: Path, data: str, overrides: Sequence[str]) -> None:
     start = config.halp.start_epoch * checks.count_steps(config, info["clips"])[1]
     kept = moco / "checkpoints" / str(start)
     options = ("--config=configs/demo.py", f"--workdir={workdir}", data, *overrides)
-    if (
-        kept.exists() and config.halp.start_epoch < config.train.epochs
-    ):  # not where epochs or saves were changed: HaLP then begins by itself
+    # Where epochs or saves were changed HaLP begins by itself, or not at all.
+    if kept.exists() and config.halp.start_epoch < config.train.epochs:
         options += (f"--config.init_from={kept}",)
     type_command("train", *options)
 

@@ -63,6 +63,9 @@ READER_OPTIONS = (
     "missing", "classes", "bodies", "clips", "seed", "layout", "columns", "keypoints",
     "attributes",
 )  # fmt: skip
+OF_CLIPS = (
+    "normalize", "as_layout", "max_bodies", "fps", "resample", "strict", "beam", "beam_options",
+)  # fmt: skip
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -145,16 +148,7 @@ def prepare(args: argparse.Namespace) -> Dataset:
     if args.beam_options and not args.beam:
         raise UserError("--beam-options is of --beam; give both or neither")
     if args.format in datasets.GRAPH_READERS:
-        for name in (
-            "normalize",
-            "as_layout",
-            "max_bodies",
-            "fps",
-            "resample",
-            "strict",
-            "beam",
-            "beam_options",
-        ):
+        for name in OF_CLIPS:
             if getattr(args, name):
                 raise UserError(f"--{name.replace('_', '-')} is of clips; leave it out")
         if not args.source and args.format not in datasets.EMBEDDED:

@@ -183,9 +183,8 @@ class Caller(contextlib.ExitStack):
         environment = dict(os.environ)
         if command[0] == "evaluate":  # by this process alone: it must not wait for the others
             if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
-                environment["JAX_PLATFORMS"] = (
-                    "cpu"  # a slice's TPUs open to all its hosts or to none
-                )
+                # A slice's TPUs open to all its hosts or to none.
+                environment["JAX_PLATFORMS"] = "cpu"
             for variable in CLUSTER:
                 environment.pop(variable, None)
         with open(log, "a") as stream:

@@ -276,7 +276,9 @@ def test_command_draws_any_clips_and_says_what_is_wrong(tmp_path, capsys):
     out = tmp_path / "a.png"
     assert command.main([f"--data={tmp_path}/good.npz", f"--out={out}", "--clips=clip 2,0"]) == 0
     assert capsys.readouterr().out == f"{out}: 2 of 4 clips\n" and out.stat().st_size > 1000
-    assert command.main([f"--data={tmp_path}/bad.npz", f"--out={out}"]) == 0
+    assert command.main([f"--data={tmp_path}/bad.npz", f"--out={out}"]) == 1
+    assert "exists; choose another --out, or --overwrite" in capsys.readouterr().err
+    assert command.main([f"--data={tmp_path}/bad.npz", f"--out={out}", "--overwrite"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "not like kinect20: the head is nearer to the hips than to the shoulders"
     assert lines[-1] == f"{out}: 4 of 4 clips"

@@ -40,7 +40,6 @@ PROTOCOLS = {
     "transfer": finetune.evaluate, "semi": finetune.evaluate_semi,
 }  # fmt: skip
 NAMES = (*PROTOCOLS, *(name for name in graphs.PROTOCOLS if name not in PROTOCOLS))
-TUNING = ("finetune", "transfer", "semi")  # may take hours: their runs are kept until all are done
 
 
 def run(
@@ -142,7 +141,7 @@ def _evaluate(
                 f"the encoder was pre-trained on {source} itself: give another data set as "
                 "--config.data.dir=DIR, or use --protocol=finetune"
             )
-    if protocol in TUNING:
+    if protocol in streams.TUNING:  # may take hours: its runs are kept until all are done
         options["store"] = finetune.find_folder(
             workdir, protocol, config, dataset, variables, fusions
         )

@@ -18,6 +18,7 @@ from jaxtyping import Float, PyTree
 from halp_jax.errors import UserError
 from halp_jax.methods import prepare
 
+TUNING = ("finetune", "transfer", "semi")  # protocols that train the encoder, too
 COMBINED = ("mean", "concat", "together", "ensemble")
 
 
@@ -41,11 +42,7 @@ def check_fusions(protocol: str, fusions: Sequence[str]) -> None:
             raise UserError(
                 f"neighbours have no scores to add up: --stream=mean or concat, not {fusion}"
             )
-        if protocol in ("finetune", "semi", "transfer") and fusion in (
-            "mean",
-            "concat",
-            "together",
-        ):
+        if protocol in TUNING and fusion in ("mean", "concat", "together"):
             raise UserError(
                 f"--stream={fusion} is of frozen features; fine-tune streams or ensemble"
             )

@@ -159,7 +159,7 @@ def spread(
     own = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
     others = jnp.arange(total) != own[:, None]
     squares = (jnp.sum(jnp.square(z), axis=-1) for z in (z_k, every))
-    near = jnp.exp(4.0 * similarities(z_k, every) - 2.0 * jnp.add.outer(*squares)) * others
+    near = jnp.exp(similarities(4.0 * z_k, every) - 2.0 * jnp.add.outer(*squares)) * others
     mean = jax.lax.pmean(jnp.sum(near) / (count * max(total - 1, 1)), AXIS)
     return jax.lax.stop_gradient(
         {"alignment": alignment, "uniformity": jnp.log(jnp.maximum(mean, 1e-30))}
