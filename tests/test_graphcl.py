@@ -339,6 +339,21 @@ def pull(c, queries, anchors, there):
     return jax.tree.map(lambda leaf: leaf[0], jax.jit(one)(jnp.arange(1)))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_points_for_prototypes_are_drawn_from_what_is_no_padding(seed):
+    c = config("own+halp").halp
+    c.prototypes, c.num_prototypes = "points", 20
+    term = halp.make_term(c, 16, 0.2, 1, halp_loss=lambda *args, **_: (0.0, {"drawn": args[3]}))
+    anchors = normalize(jax.random.normal(jax.random.key(0), (128, 16)))
+    drawn = jax.vmap(
+        lambda _: term.fresh(anchors, anchors, jnp.arange(128) < 24, jax.random.key(seed), 0),
+        axis_name=base.AXIS,
+    )(jnp.arange(1))[1]["drawn"][0]
+    of = np.argmax(drawn @ anchors.T, axis=1)  # which anchor each prototype is
+    np.testing.assert_allclose(drawn, anchors[of], atol=1e-6)
+    assert len(set(of.tolist())) == 20 and of.max() < 24
+
+
 def test_halp_of_fewer_anchors_than_prototypes_does_not_see_padding():
     """Each anchor is a prototype then."""
     c = config("own+halp").halp

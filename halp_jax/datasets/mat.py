@@ -142,12 +142,13 @@ def _order_axes(
     array: np.ndarray, layout: Layout, where: str
 ) -> Float[np.ndarray, "time joints xyz"]:
     shape, joints = array.shape, layout.num_joints
-    if array.ndim == 3 and shape[1:] == (joints, 3):
-        return array
-    if array.ndim == 3 and shape[:2] == (joints, 3):
-        return array.transpose(2, 0, 1)
-    if array.ndim == 3 and shape[:2] == (3, joints):
-        return array.transpose(2, 1, 0)
+    if array.ndim == 3:
+        if shape[1:] == (joints, 3):
+            return array
+        if shape[:2] == (joints, 3):
+            return array.transpose(2, 0, 1)
+        if shape[:2] == (3, joints):
+            return array.transpose(2, 1, 0)
     raise DamagedClip(
         f"{where}: an array {list(shape)}, not [time, {joints}, 3], [{joints}, 3, time] or"
         f" [3, {joints}, time] for {layout.name}; give the right --layout"

@@ -23,10 +23,6 @@ HISTORY = "history.jsonl"  # every result of a run, in the order of the commands
 SECTIONS = {"semi": "finetune", "transfer": "finetune"}
 # Settings that change no result; k has a part of the file's name for itself.
 NO_EVALUATION = ("eval_every", "every_epochs", "save_minutes", "keep_weights", "k")
-# Of the rest of a config, what changes what an encoder sees.
-SEEN = (
-    ("views", "num_frames"), ("views", "min_frames"), ("data", "max_frames"), ("isc", "feature"),
-)  # fmt: skip
 # Encoders of the results, the cheapest claim first: an encoder has to beat the ones above it.
 ENCODERS = {"raw": "raw coordinates", "random": "random encoder", "trained": "pre-trained"}
 
@@ -124,7 +120,9 @@ def _settings(result: Mapping[str, Any]) -> dict[str, Any]:
     protocol, config = result["protocol"], json.loads(json.dumps(result["config"]))
     kept = protocol_settings(protocol, config)
     kept |= {field: result.get(field) for field in ("seed", "joined")}
-    kept |= {f"{s}.{field}": (config.get(s) or {}).get(field) for s, field in SEEN}
+    for name in (*prepare.FRAMES, "isc.feature"):  # what an encoder sees
+        section, field = name.split(".")
+        kept[name] = (config.get(section) or {}).get(field)
     kept |= {section: config.get(section) for section in prepare.SECTIONS}
     if protocol == "transfer":
         kept |= {"data": Path(config["data"]["dir"]).stem, "split": config["data"]["split"]}

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from halp_jax.errors import UserError
-from halp_jax.methods import prepare
+from halp_jax.methods import check, prepare
 
 TUNING = ("finetune", "transfer", "semi")  # protocols that train the encoder, too
 COMBINED = ("mean", "concat", "together", "ensemble")
@@ -81,9 +81,8 @@ def with_streams(
 def _tell_sight(config: ml_collections.ConfigDict) -> list[Any]:
     """What an encoder is and what it sees of a clip."""
     own = config.to_dict()
-    frames = own["views"]["num_frames"], own["views"]["min_frames"], own["data"]["max_frames"]
-    sections = ("isc", *prepare.SECTIONS)
-    return [own["method"], own["encoder"], frames, *(own.get(name) for name in sections)]
+    frames = [check.get(config, name) for name in prepare.FRAMES]
+    return [own["method"], own["encoder"], frames, own.get("isc"), *map(own.get, prepare.SECTIONS)]
 
 
 def join(

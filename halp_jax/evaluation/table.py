@@ -28,9 +28,7 @@ NO_EXPERIMENT = (
     "train.parallel", "train.tensorboard", "train.wandb", "checkpoint.",
     "cluster.", "knn.", "linear.", "finetune.", "semi.", "svm.",
 )  # fmt: skip
-RAW = (
-    "data.max_frames", "views.num_frames", "views.min_frames", *(f"{n}." for n in prepare.SECTIONS),
-)  # fmt: skip
+RAW = (*prepare.FRAMES, *(f"{n}." for n in prepare.SECTIONS))
 # Settings of the one encoder that are nothing to a run with another.
 OWN_TO = {
     "bigru": (

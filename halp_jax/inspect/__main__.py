@@ -22,6 +22,9 @@ import numpy as np
 from halp_jax.inspect import anchors, maps, page, plots, plots3d
 from halp_jax.options import make_parser, run_command
 
+# Options that a picture's name tells, where they are not the usual.
+NAMED = ("stream", "step", "part", "solver", "toward", "split")
+
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser("inspect", __doc__)
@@ -40,7 +43,10 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--data", default="", help="the data set; default: where it was in training")
     add("--split", default="", help="of the data set; default: that of the run")
     add("--out", type=Path, help="folder of the pictures; default: WORKDIR/inspect")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    given = {name: getattr(args, name) for name in NAMED}
+    args.asked = {name: v for name, v in given.items() if v != parser.get_default(name)}
+    return args
 
 
 def run(argv: Sequence[str]) -> None:
@@ -62,18 +68,7 @@ def run(argv: Sequence[str]) -> None:
         "map": maps.plot_map(opened),
     }
     out = args.out or args.workdir / "inspect"
-    asked = {
-        "stream": "",
-        "step": None,
-        "part": "train",
-        "solver": None,
-        "toward": None,
-        "split": "",
-    }
-    asked = {
-        name: getattr(args, name) for name, usual in asked.items() if getattr(args, name) != usual
-    }
-    end = "".join(f"_{name}{v}" if isinstance(v, int) else f"_{v}" for name, v in asked.items())
+    end = "".join(f"_{n}{v}" if isinstance(v, int) else f"_{v}" for n, v in args.asked.items())
     for name, figure in figures.items():
         page.save(figure, out / f"{name}{end}.png")
     print(f"{out}: " + ", ".join(f"{name}{end}.png" for name in figures))

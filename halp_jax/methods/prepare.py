@@ -5,6 +5,8 @@ import ml_collections
 from halp_jax.methods import ascal_view, normal_view, relative_view, whole_view
 from halp_jax.skeletons.layout import Layout
 
+# With SECTIONS all that says which frames of a clip an encoder sees, and how they lie.
+FRAMES = ("data.max_frames", "views.num_frames", "views.min_frames")
 SECTIONS = {  # of a config, that say it
     "normal_view": normal_view, "whole_view": whole_view, "ascal_view": ascal_view,
     "relative_view": relative_view,
