@@ -2,14 +2,15 @@
 
     python benchmarks/systems.py --sets=data/pku2p:xperf,data/nwucla:xview --seeds=0,1,2 --out=runs/systems
     python -m halp_jax.table runs/systems
-    python benchmarks/systems.py --report        # of systems.jsonl, the figures behind docs/systems.md;
+    python benchmarks/systems.py --report        # of systems.jsonl, the table of RESULTS.md and the gains of HaLP;
                                                  # --record adds those of --out that it lacks
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 taskset -c 0 python benchmarks/systems.py --time
                                                  # a step of each on clips of noise, and its size
 
 Each row is the `:small` of a config: 230,400 clips seen (64 in each of 3,600 steps; GL-Transformer takes
-24), its features by 1-NN and the linear probe of configs/small.py. The budget is printed first. What is done
-is not done again; --rows=ascal,ms2l takes some of them. Raw coordinates and untrained encoders stand beside.
+24), its features by 1-NN, by the linear probe of configs/small.py, and by the one that its authors released.
+The budget is printed first. What is done is not done again; --rows=ascal,ms2l takes some of them. Raw
+coordinates and untrained encoders stand beside.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from scipy import stats
 
 from halp_jax import evaluate, methods, sweep, table
 from halp_jax.configs import aimclr
+from halp_jax.evaluation import paper
 from halp_jax.methods.base import Spec
 from halp_jax.options import parse_config
 from halp_jax.skeletons.layout import NTU25
@@ -53,6 +55,32 @@ ROWS = {
     "crossclr_b": ("crossclr", "small+bigru,small+bigru+halp", 0.2, []),
     "crossclr": ("crossclr", "small", 0.4, []),
 }
+
+# The config whose linear protocol is the row's own. P&C's own is 1-NN.
+OWN = {
+    "moco": "halp.py:ntu60_xsub", "moco_stgcn": "halp.py:ntu60_xsub", "ms2l": "ms2l.py",
+    "ascal": "ascal.py:ntu60_xsub", "isc": "isc.py:ntu60_xsub",
+    "gltransformer": "gltransformer.py", "aimclr": "aimclr.py:ntu60_xsub", "crossclr": "crossclr.py:ntu60_xsub",
+    "crossclr_b": "crossclr.py:ntu60_xsub+bigru",
+}  # fmt: skip
+STATED = "stated: NTU-60 xsub linear"
+# What the paper calls a row.
+PAPER = {
+    "moco:moco": "baseline", "moco:halp": "HaLP", "predict:small": "predict", "ms2l:small": "ms2l",
+    "ascal:small": "ascal", "gltransformer:small": "gltransformer", "aimclr:small": "aimclr",
+    "aimclr:small+halp": "aimclr+HaLP", "isc:small": "isc", "crossclr_b:small+bigru": "crossclr",
+}  # fmt: skip
+LABELS = {
+    "moco:moco": "MoCo, BiGRU", "moco:halp": "MoCo + HaLP, BiGRU",
+    "moco_stgcn:moco": "MoCo, ST-GCN", "moco_stgcn:halp": "MoCo + HaLP, ST-GCN",
+    "predict:small": "P&C", "ms2l:small": "MS2L", "gltransformer:small": "GL-Transformer",
+    "ascal:small": "AS-CAL", "ascal:small+normalized": "AS-CAL, normalised",
+    "ascal:small+normalized+halp": "AS-CAL + HaLP, normalised",
+    "aimclr:small": "AimCLR", "aimclr:small+halp": "AimCLR + HaLP",
+    "aimclr:small+skeletonclr": "SkeletonCLR", "isc:small": "ISC", "isc:small+halp": "ISC + HaLP",
+    "crossclr_b:small+bigru": "CrosSCLR-B", "crossclr_b:small+bigru+halp": "CrosSCLR-B + HaLP",
+    "crossclr:small": "CrosSCLR, ST-GCN",
+}  # fmt: skip
 
 
 def find_config(name: str) -> str:
@@ -88,6 +116,21 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def find_own_probe(name: str) -> list[str]:
+    """Options that make the linear protocol the one that the row's authors released."""
+    if name not in OWN:
+        return []
+    own = parse_config([f"--config={CONFIGS}/{OWN[name]}"]).linear
+    house = parse_config([f"--config={find_config(name)}:{ROWS[name][1].split(',')[0]}"]).linear
+    return [f"--config.linear.{k}={v}" for k, v in own.items() if v != house[k]]
+
+
+def read_protocol(result: dict) -> str:
+    """ "linear" is the house's probe, the only one that standardises features; others are the authors'."""
+    own = result["protocol"] == "linear" and not result["config"]["linear"]["standardize"]
+    return "linear, own" if own else result["protocol"]
+
+
 def record(out: Path) -> None:
     """Adds the evaluations below the folder `out` to RECORD, those that it does not have."""
     lines = list(map(json.loads, RECORD.read_text().splitlines()))
@@ -98,23 +141,37 @@ def record(out: Path) -> None:
         variant, _, seed = run.rpartition("_")  # VARIANT_SEED, or the encoder
         line = {"data": f"{data} {split}", "row": f"{row}:{variant}" if variant else row}
         line |= {"encoder": found["encoder"], "seed": int(seed) if variant else 0}
-        line |= {"protocol": found["protocol"], "top1": None}
+        line |= {"protocol": read_protocol(found), "top1": None}
         if line not in there:
             lines.append(line | {"top1": round(found["top1"], 4)})
     RECORD.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def report() -> str:
-    """Markdown: each row, mean ± standard deviation (seeds); gains of HaLP, paired, 95 %."""
+    """Markdown: a line a row, as halp_jax.table writes it; gains of HaLP, paired, 95 %."""
     frame = pd.read_json(RECORD, lines=True)
-    frame["top1"] *= 100
-    frame["cell"] = frame.data + " " + frame.protocol
-    rows = frame.groupby(["row", "encoder", "cell"]).top1.apply(_tell).unstack().fillna("")
-    out = ["| | " + " | ".join(rows.columns) + " |", "|---|" + "---:|" * len(rows.columns)]
-    out += [
-        f"| {', '.join(name)} | {' | '.join(cells)} |"
-        for name, cells in zip(rows.index, rows.values, strict=True)
+    frame["cell"] = frame.data + " " + frame.protocol.replace("knn", "1-NN")
+    frame["name"] = [
+        LABELS.get(row, row) if kind == "trained" else f"{kind}: {row}"
+        for row, kind in zip(frame.row, frame.encoder, strict=True)
     ]
+    cells = frame.groupby(["name", "cell"]).agg(
+        mean=("top1", "mean"), sd=("top1", "std"), count=("top1", "size"), row=("row", "first")
+    )  # fmt: skip
+    cells = cells.rename_axis(["row", "protocol"]).rename(columns={"row": "method"}).reset_index()
+    stated = cells.drop_duplicates("row").assign(sd=float("nan"), protocol=STATED)
+    stated["mean"] = [
+        paper.LINEAR.get(PAPER.get(row), [float("nan")])[0] / 100 for row in stated.method
+    ]
+    stated["count"] = cells.groupby("row")["count"].max()[stated.row].values
+    cells = pd.concat([cells, stated.dropna(subset="mean")], ignore_index=True)
+    cells = cells.assign(order=cells.protocol == STATED, paper=None, draws=0, data="")
+    places = {label: place for place, label in enumerate(LABELS.values())}
+    cells["place"] = cells.row.map(places).fillna(len(places))
+    cells = cells.sort_values(["place", "row", "order", "protocol"], ignore_index=True)
+    cells["sd_over"] = cells.sd.notna().map({True: "seeds", False: ""})
+    out = [table.format_markdown(cells.assign(measure="top1"), [])]
+    frame["top1"] *= 100
     seeds = frame[frame.encoder == "trained"].pivot(
         index="row", columns=["cell", "seed"], values="top1"
     )
@@ -128,12 +185,8 @@ def report() -> str:
                 continue
             half = stats.sem(gain) * stats.t.ppf(0.975, len(gain) - 1)
             ends = f"[{gain.mean() - half:+.1f}, {gain.mean() + half:+.1f}]"
-            out.append(f"\n{row} - {host}, {cell}: {gain.mean():+.1f} {ends}, {len(gain)} seeds")
+            out.append(f"{row} - {host}, {cell}: {gain.mean():+.1f} {ends}, {len(gain)} seeds\n")
     return "\n".join(out)
-
-
-def _tell(x: pd.Series) -> str:
-    return f"{x.mean():.1f}" + (f" ± {x.std():.1f} ({len(x)})" if len(x) > 1 else "")
 
 
 def time_steps(names: list[str]) -> None:
@@ -195,6 +248,7 @@ def run(args: argparse.Namespace) -> None:
                     ]
                 if status := sweep.main([f"--config={file}", *runs, *options, *start]):
                     raise SystemExit(status)
+                evaluate_by_own_probe(name, out / name / f"{variant}_{seed}")
             first = f"--config={file}:{variants.split(',')[0]}"
             for encoder in ("raw", "random") if name == "moco" else ("random",):
                 for protocol in ("knn", "linear"):
@@ -205,6 +259,15 @@ def run(args: argparse.Namespace) -> None:
                     if status := evaluate.main([*command, f"--encoder={encoder}"]):
                         raise SystemExit(status)
     table.main([str(args.out)])
+
+
+def evaluate_by_own_probe(name: str, workdir: Path) -> None:
+    there = map(json.loads, map(Path.read_text, (workdir / "eval").glob("linear*.json")))
+    own = find_own_probe(name)
+    if not own or "linear, own" in map(read_protocol, there):
+        return
+    if status := evaluate.main([f"--workdir={workdir}", "--protocol=linear", *own]):
+        raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 
 Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, and small, for sets of about a thousand clips in
 the default frame, which takes the whole clip in 32 frames. Behind a +, in this order: normalized (unit
-vectors) and halp, which comes with it. The released classifier's momentum is Nesterov's, ours is not.
+vectors) and halp, which comes with it.
 
 Nobody has released AS-CAL on unit vectors, nor HaLP on it: weight and start are our choice. So are the settings
 of `small`.
@@ -47,8 +47,9 @@ def set_released(config):
     config.train.epochs = 60
     config.halp.start_epoch = 30
     config.linear.update(
-        learning_rate=1.0, batch_size=32, epochs=90, milestones=(15, 35, 60, 75), factor=0.5
-    )
+        optimizer="nesterov", learning_rate=1.0, batch_size=32, epochs=90,
+        milestones=(15, 35, 60, 75), factor=0.5,
+    )  # fmt: skip
 
 
 def set_small(config):

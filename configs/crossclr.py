@@ -29,6 +29,9 @@ def get_config(variant: str = ""):
         aimclr.set_released(config)
         if name == "small":
             aimclr.set_small(config)
+            config.views.num_frames = config.views.min_frames = (
+                10  # three streams take three times as long
+            )
     if name == "small":
         config.crossclr.start_epoch = 18
     if "halp" in options:

@@ -119,6 +119,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     knn.batch_size = 256
 
     config.linear = linear = ml_collections.ConfigDict()  # linear probe on the frozen encoder
+    linear.optimizer = "sgd"  # or "nesterov", "adam"
     linear.learning_rate = 0.005  # released: NTU 0.005, PKU-II 0.001; CMD's code: 0.1
     linear.momentum = 0.9
     linear.weight_decay = 0.0

@@ -23,6 +23,9 @@ def get_config(variant: str = "full"):
     config.train.batch_size = 256
     config.train.epochs = 60
     predict.see_whole_clips(config)
+    config.linear.update(
+        optimizer="adam", learning_rate=1e-3, batch_size=256, epochs=60, milestones=(30,)
+    )
     if variant == "small":
         small.set_pace(config)
         config.encoder.update(width=48, padding="everywhere")

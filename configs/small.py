@@ -49,7 +49,7 @@ def set_pace(config):
     config.checkpoint.keep_every_epochs = 0
     config.knn.every_epochs = 0
     config.linear.update(
-        learning_rate=0.05, batch_size=64, epochs=60, milestones=(40, 50), start_std=0.01,
+        optimizer="sgd", learning_rate=0.05, batch_size=64, epochs=60, milestones=(40, 50), start_std=0.01,
         keep_rest=True, standardize=True,  # so that raw coordinates can stand beside features
     )  # fmt: skip
 

@@ -55,11 +55,11 @@ def test_initial_weights_are_the_released_ones():
 
 
 def numpy_probe(s, key, train, labels, num_classes):
-    """SGD in float64, one loop a sentence of the protocol."""
+    """Torch's formulas in float64, one loop a sentence of the protocol."""
     init_key, shuffle_key = jax.random.split(key)
     crops, count, dim = train.shape
     weight = np.float64(linear.init_probe(init_key, dim, num_classes).weight)
-    bias, velocity = np.zeros(num_classes), 0
+    bias, velocity, square, steps = np.zeros(num_classes), 0, 0, 0
     for epoch in range(s.epochs):
         rate = s.learning_rate * s.factor ** sum(epoch >= m for m in s.milestones)
         order = jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), count)
@@ -72,8 +72,17 @@ def numpy_probe(s, key, train, labels, num_classes):
             p[np.arange(len(rows)), labels[rows]] -= 1
             gradient = np.vstack([x.T @ p, p.sum(0)]) / len(rows)
             gradient += s.weight_decay * np.vstack([weight, bias])
-            velocity = s.momentum * velocity + gradient
-            weight, bias = weight - rate * velocity[:-1], bias - rate * velocity[-1]
+            steps += 1
+            if s.optimizer == "adam":
+                velocity = 0.9 * velocity + 0.1 * gradient
+                square = 0.999 * square + 0.001 * gradient**2
+                spread = np.sqrt(square / (1 - 0.999**steps)) + 1e-8
+                move = velocity / (1 - 0.9**steps) / spread
+            else:
+                move = velocity = s.momentum * velocity + gradient
+                if s.optimizer == "nesterov":
+                    move = gradient + s.momentum * velocity
+            weight, bias = weight - rate * move[:-1], bias - rate * move[-1]
     return weight, bias
 
 
@@ -102,16 +111,25 @@ def test_settings_of_the_crops_arrive(monkeypatch):
     assert [each["k"] for each in neighbours] == [1, 5]
 
 
-def test_the_short_batch_is_left_out_where_it_is_asked():
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam"])
+def test_optimizers_are_torchs_and_the_short_batch_is_left_out_where_it_is_asked(optimizer):
     train, labels = toy_features()
-    s = settings(epochs=4, milestones=(3,), batch_size=8, learning_rate=0.1, keep_rest=False)
+    s = settings(
+        optimizer=optimizer,
+        epochs=4,
+        milestones=(3,),
+        batch_size=8,
+        learning_rate=0.1,
+        keep_rest=False,
+    )
     key, given = jax.random.key(3), jnp.asarray(labels, jnp.int32)
     _, (probe, _, _) = linear.train_probe(
         s, key, jnp.asarray(train), given, jnp.asarray(train[0]), 3
     )
     weight, bias = numpy_probe(s, key, np.float64(train), labels, 3)
-    np.testing.assert_allclose(probe.weight, weight, atol=2e-6)
-    np.testing.assert_allclose(probe.bias, bias, atol=2e-6)
+    close = 1e-5 if optimizer == "adam" else 2e-6  # it divides by what may be small
+    np.testing.assert_allclose(probe.weight, weight, atol=close)
+    np.testing.assert_allclose(probe.bias, bias, atol=close)
 
 
 @pytest.mark.parametrize("batch_size", [8, 64])
@@ -213,6 +231,7 @@ def test_a_classifier_comes_back_from_its_file(tmp_path):
     [
         ("linear.learning_rate", float("nan"), "0 or more"),
         ("linear.learning_rate", -1.0, "0 or more"),
+        ("linear.optimizer", "adamw", "use one of sgd, nesterov, adam"),
         ("linear.learning_rate", float("inf"), "finite"),
         ("linear.momentum", 2.0, r"\[0, 1\]"),
         ("linear.crop", (2, 3), "high <= 1"),

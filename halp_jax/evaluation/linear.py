@@ -25,6 +25,7 @@ from halp_jax.methods import check
 from halp_jax.methods.prepare import make_prepare
 from halp_jax.methods.probe import Probe, apply_probe, init_probe, probe_loss
 
+OPTIMIZERS = ("sgd", "nesterov", "adam")
 _PROBE_KEY = 18  # folded into the seed: initial weights and shuffling
 
 
@@ -42,6 +43,7 @@ def check_config(config: ml_collections.ConfigDict, section: str = "linear") -> 
     if section == "linear":
         check.at_least(config, 1, "linear.num_crops")
         check.at_least(config, 0, "linear.start_std")
+        check.choices(config, {"linear.optimizer": OPTIMIZERS})
 
 
 def check_finite(logits: Float[np.ndarray | Array, "..."], section: str) -> None:
@@ -56,12 +58,14 @@ def check_finite(logits: Float[np.ndarray | Array, "..."], section: str) -> None
 def make_optimizer(
     settings: ml_collections.ConfigDict, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """SGD as torch.optim.SGD, the rate times `factor` from each of the epochs `milestones` on."""
+    """As torch.optim's, the rate times `factor` from each of the epochs `milestones` on."""
     boundaries = {epoch * steps_per_epoch: settings.factor for epoch in settings.milestones}
     rate = optax.piecewise_constant_schedule(settings.learning_rate, boundaries)
-    return optax.chain(
-        optax.add_decayed_weights(settings.weight_decay), optax.sgd(rate, settings.momentum)
-    )
+    if settings.optimizer == "adam":
+        update = optax.adam(rate)
+    else:
+        update = optax.sgd(rate, settings.momentum, nesterov=settings.optimizer == "nesterov")
+    return optax.chain(optax.add_decayed_weights(settings.weight_decay), update)
 
 
 def train_probe(

@@ -34,6 +34,8 @@ def upgrade_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
             knn.temperature = knn.get("temperature", 0.0)
             with knn.ignore_type():
                 knn.k = tuple(knn.k) if isinstance(knn.k, list | tuple) else (knn.k,)
+        if linear := config.get("linear"):
+            linear.optimizer = linear.get("optimizer", "sgd")
         if train := config.get("train"):
             train.epoch_steps = train.get("epoch_steps", 0)
         if view := config.get("normal_view"):
