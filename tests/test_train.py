@@ -41,6 +41,7 @@ HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "base
         (["--workdir=w"], "--config is missing"),
         (["--config=nowhere.py", "--workdir=w"], "nowhere.py"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.halp.nu=1"], "'nu'.*settings"),
+        ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.isc.nu=1"], "'isc'.*settings"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.halp.mu=much"], "float.*much"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--lr=1"], "lr"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "more"], "unknown argument 'more'"),

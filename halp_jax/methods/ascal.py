@@ -43,10 +43,9 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     keys.check_config(config, spec)
     ascal_view.check_config(config, spec)
     check.at_least(config, 0, "ascal.idle_epochs")
-    if not config.ascal.normalize:
-        halp.check_off(
-            config, "raw embeddings lie on no sphere to walk on; --config.ascal.normalize=True"
-        )
+    if config.halp.mu and not config.ascal.normalize:
+        advice = "raw embeddings lie on no sphere to walk on; --config.ascal.normalize=True"
+        check.refuse(config, "halp.mu", advice)
 
 
 def make_optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optim.Optimizer:
