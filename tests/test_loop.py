@@ -262,6 +262,7 @@ def test_warm_start_from_a_checkpoint_is_the_rest_of_that_run(unbroken, dataset,
     warm, then = run(dataset, tmp_path, init_from=str(workdir / "checkpoints" / "12"))
     assert then[0][0] == 12
     assert_bitwise(warm, state)
+    assert lines(tmp_path) == [line for line in lines(workdir) if line["step"] >= 12]
 
 
 def test_warm_start_at_the_end_of_all_epochs_says_what_to_pass(unbroken, dataset, tmp_path):

@@ -262,6 +262,7 @@ def _begin(
         log.info("resuming from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
     state, method = program.create(config.seed), methods.find_method(config)
+    figures: dict[str, float] = {}
     if prepare:
         state = prepare(state)
     elif config.init_from:
@@ -271,6 +272,7 @@ def _begin(
         normalization.check(info["normalize"], config.data.dir, source, saved)
         normalization.check_layout(dataset.layout, saved)
         if config.init_what == "all":
+            figures = saved.get("figures", {})  # what `find_trouble` compares with
             checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
             checks.check_order(config, saved, dataset, config.init_from)
             if int(state.step) >= total:
@@ -282,7 +284,7 @@ def _begin(
         log.info("starting from %s, %s", config.init_from, config.init_what)
     elif warning := method.warn_at_start(config):
         log.warning(warning)
-    return state, {}
+    return state, figures
 
 
 @jax.jit
