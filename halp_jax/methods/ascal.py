@@ -33,8 +33,7 @@ def default_config() -> ml_collections.ConfigDict:
     ascal.normalize = False  # unit vectors (released: not); what HaLP needs
     ascal.idle_epochs = 1  # at the start, in which the queue is filled and no weight changes
     config = keys.default_config(queue_size=16384)
-    view = ascal_view.default_config()
-    config.update({"ascal": ascal, "ascal_view": view.ascal_view})
+    config.update({"ascal": ascal}, **ascal_view.default_config())
     return config
 
 
@@ -43,9 +42,10 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     keys.check_config(config, spec)
     ascal_view.check_config(config, spec)
     check.at_least(config, 0, "ascal.idle_epochs")
-    if config.halp.mu and not config.ascal.normalize:
-        advice = "raw embeddings lie on no sphere to walk on; --config.ascal.normalize=True"
-        check.refuse(config, "halp.mu", advice)
+    if not config.ascal.normalize:
+        halp.check_off(
+            config, "raw embeddings lie on no sphere to walk on; --config.ascal.normalize=True"
+        )
 
 
 def make_optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optim.Optimizer:

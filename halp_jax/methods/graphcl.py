@@ -36,6 +36,7 @@ CHOICES = {
     "graphcl.loops": graph_views.LOOPS,
     "graphcl.prototypes": ("batch", "bank"),
     "halp.solver": ("pairwise", "geodesic"),
+    "train.precision": ("float32",),
 }
 
 
@@ -61,7 +62,6 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
             config, "knn.every_epochs", "0 for graphs: halp_jax.evaluate does it, in folds"
         )
     halp.check_config(config, config.halp.queue_entries, "halp.queue_entries")
-    check.choices(config, {"train.precision": ("float32",)})
     batch_size, bank = config.train.batch_size, config.halp.queue_entries
     if config.graphcl.prototypes == "bank" and bank < batch_size:
         advice = f"a bank must hold train.batch_size={batch_size} or more"

@@ -206,6 +206,12 @@ def check_config(config: ml_collections.ConfigDict, num_points: int, field: str)
         check.refuse(config, "halp.queue_entries", f"it must not exceed {field}={num_points}")
 
 
+def check_off(config: ml_collections.ConfigDict, advice: str) -> None:
+    """Raises UserError where HaLP is on."""
+    if config.halp.mu:
+        check.refuse(config, "halp.mu", advice)
+
+
 def warn_at_start(config: ml_collections.ConfigDict) -> str | None:
     """What to say of a run that starts from random weights, or None."""
     if config.halp.mu > 0 and config.halp.start_epoch == 0:

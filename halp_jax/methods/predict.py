@@ -22,7 +22,10 @@ from halp_jax.methods.base import AXIS, Method, Spec
 ADVICE = "a lower --config.optim.learning_rate or --config.adam.clip"
 make_optimizer = optim.make_adam
 
-DECODERS, FORMS = ("fixed_states", "fixed_weights", "plain"), ("tensorflow", "pytorch")
+CHOICES = {
+    "predict.decoder": ("fixed_states", "fixed_weights", "plain"),
+    "predict.form": ("tensorflow", "pytorch"), "encoder.name": ("bigru",),
+}  # fmt: skip
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -43,8 +46,7 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     common.check_config(config, spec)
     whole_view.check_config(config)
     optim.check_adam(config)
-    check.choices(config, {"predict.decoder": DECODERS, "predict.form": FORMS})
-    check.choices(config, {"encoder.name": ("bigru",)})
+    check.choices(config, CHOICES)
     if is_fixed(config) and config.optim.weight_decay:
         check.refuse(
             config, "optim.weight_decay", "it would shrink weights that are to be fixed: set 0"
