@@ -281,6 +281,10 @@ def _begin(
                     f"{config.train.epochs} end at step {total}: give more with --config.train.epochs, "
                     "or --config.init_what=encoder to start at step 0"
                 )
+        # Shapes tell neither one stream from another nor the direction of a recurrence.
+        for name, was, now in checks.find_changes(checkpoint.load_config(source), config):
+            if name.startswith(("streams", "encoder.")):
+                log.warning("%s has another %s: %s -> %s", config.init_from, name, was, now)
         log.info("starting from %s, %s", config.init_from, config.init_what)
     elif warning := method.warn_at_start(config):
         log.warning(warning)
