@@ -152,15 +152,9 @@ def make_term(
 
         def run(start):
             return kmeans.spherical_kmeans(
-                key,
-                points,
-                num,
-                centroids=start,
-                mean=h.kmeans_mean,
-                restarts=h.kmeans_restarts,
-                tol=h.kmeans_tol,
-                max_iter=h.kmeans_max_iterations,
-            ).centroids
+                key, points, num, centroids=start, mean=h.kmeans_mean, restarts=h.kmeans_restarts,
+                tol=h.kmeans_tol, max_iter=h.kmeans_max_iterations,
+            ).centroids  # fmt: skip
 
         shape = num, dim
         if h.prototypes == "points":
