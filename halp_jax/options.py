@@ -185,7 +185,7 @@ def parse_config(options: Sequence[str], default: ConfigDict | None = None) -> C
     except Exception as error:  # a config's file is a program: anything may be wrong with it
         text = str(error).replace("\\n", " ").split("Error: ")[-1]  # without a config's traceback
         reason = " ".join(text.split())
-        if isinstance(error, AttributeError):  # the name of a field, in its quotes
+        if isinstance(error, AttributeError | KeyError):  # of a field or a section, in quotes
             name = reason.strip("'\"")
             reason = f"no setting {name!r} (configs/default.py has all settings)"
         raise UserError(f"bad option: {reason}") from error

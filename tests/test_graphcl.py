@@ -390,12 +390,13 @@ def test_a_bank_of_anchors_and_every_other_setting(golden):
     state = methods.create_state(c, spec)
     step = jax.vmap(methods.make_train_step(c, spec), (None, 0), axis_name=base.AXIS, axis_size=1)
     step, losses = jax.jit(step), []
-    for _ in range(3):
+    for _ in range(4):
         state, metrics = step(state, jax.tree.map(lambda leaf: leaf[None], shards))
         state = jax.tree.map(lambda leaf: leaf[0], state)
         losses.append(metrics)
-    assert [float(m["mu"][0]) for m in losses] == [0.0, 0.0, 0.5]
+    assert [float(m["mu"][0]) for m in losses] == [0.0, 0.0, 0.0, 0.5]
     assert np.isfinite([float(m["loss"][0]) for m in losses]).all()
-    norms = np.linalg.norm(state.extra["bank"].keys, axis=1).reshape(2, 12)
-    np.testing.assert_allclose(norms, np.repeat([[1] * 8 + [0] * 4], 2, 0), atol=1e-5)
+    bank = state.extra["bank"]
+    assert int(bank.pushed) == 4 * 8  # of 12 rows
+    np.testing.assert_allclose(np.linalg.norm(bank.keys, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(state.extra["prototypes"], axis=1), 1, rtol=1e-5)

@@ -262,6 +262,7 @@ def test_warm_start_from_a_checkpoint_is_the_rest_of_that_run(unbroken, dataset,
     warm, then = run(dataset, tmp_path, init_from=str(workdir / "checkpoints" / "12"))
     assert then[0][0] == 12
     assert_bitwise(warm, state)
+    assert lines(tmp_path) == [line for line in lines(workdir) if line["step"] >= 12]
 
 
 def test_warm_start_at_the_end_of_all_epochs_says_what_to_pass(unbroken, dataset, tmp_path):
@@ -269,7 +270,7 @@ def test_warm_start_at_the_end_of_all_epochs_says_what_to_pass(unbroken, dataset
         run(dataset, tmp_path, init_from=str(unbroken[0]))
 
 
-def test_encoder_alone_starts_a_new_run(unbroken, dataset, tmp_path):
+def test_encoder_alone_starts_a_new_run(unbroken, dataset, tmp_path, caplog):
     workdir, state, _ = unbroken
     evaluated = []
 
@@ -278,7 +279,9 @@ def test_encoder_alone_starts_a_new_run(unbroken, dataset, tmp_path):
         return {}
 
     options = {"init_from": str(workdir), "init_what": "encoder", "train__epochs": 1}
+    options["encoder__pooling"] = "mean"
     final, then = run(dataset, tmp_path, evaluator=evaluator, **options)
+    assert f"{workdir} has another encoder.pooling: last -> mean" in caplog.text
     assert then[0][0] == 0 and int(final.step) == STEPS_PER_EPOCH
     assert_bitwise(evaluated[0], state.params)
     other = dataclasses.replace(NTU25, joints=NTU25.joints[::-1])  # as many, in another order

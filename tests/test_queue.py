@@ -51,6 +51,17 @@ def test_no_key_is_lost_at_the_seam_by_a_batch_of_another_size():
     np.testing.assert_array_equal(newest(queue, 56)[:, 0], np.arange(164 - 56, 164))
 
 
+def test_padding_takes_no_place():
+    """The keys that are there stand as if they had come alone, across the seam, too."""
+    alone = padded = create_queue(jax.random.key(0), 10, 3)
+    for step in range(7):
+        there = np.random.default_rng(step).random(6) < 0.6
+        keys = rows(6 * step, 6)
+        alone = push(alone, keys[there])
+        padded = jax.jit(push)(padded, keys, there)
+        jax.tree.map(np.testing.assert_array_equal, padded, alone)
+
+
 def test_misfits_are_refused():
     queue = create_queue(jax.random.key(0), 10, 3)
     with pytest.raises(ValueError, match="cannot hold a batch of 11"):

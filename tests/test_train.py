@@ -21,7 +21,7 @@ from halp_jax import progress, train
 from halp_jax.datasets import open_dataset
 from halp_jax.errors import UserError
 from halp_jax.methods.base import Spec
-from halp_jax.methods.halp import find_collapse
+from halp_jax.methods.halp import find_collapse, warn_at_start
 from halp_jax.methods.moco import step_flops
 from halp_jax.options import run_command
 from halp_jax.skeletons.layout import NTU25
@@ -41,6 +41,7 @@ HALP, BASELINE = str(ROOT / "configs" / "halp.py"), str(ROOT / "configs" / "base
         (["--workdir=w"], "--config is missing"),
         (["--config=nowhere.py", "--workdir=w"], "nowhere.py"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.halp.nu=1"], "'nu'.*settings"),
+        ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.isc.nu=1"], "'isc'.*settings"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--config.halp.mu=much"], "float.*much"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "--lr=1"], "lr"),
         ([f"--config={HALP}:ntu60_xsub", "--workdir=w", "more"], "unknown argument 'more'"),
@@ -261,6 +262,15 @@ def curve(before, during, mu=1.0):
     """Lines of metrics.jsonl: contrast accuracies without and with HaLP."""
     values = [(a, 0.0) for a in before] + [(a, mu) for a in during]
     return [{"step": 10 * i, "contrast_accuracy": a, "mu": m} for i, (a, m) in enumerate(values)]
+
+
+def test_a_run_that_ends_before_halp_begins_is_warned_of():
+    config = small_config()  # six epochs, HaLP from the second on
+    assert warn_at_start(config) is None
+    config.halp.start_epoch = 6
+    assert "never comes on: the run ends at train.epochs=6" in warn_at_start(config)
+    config.halp.mu = 0.0
+    assert warn_at_start(config) is None
 
 
 def test_collapse_is_seen_and_health_is_not_blamed():

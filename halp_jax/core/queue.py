@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from halp_jax.core.sphere import normalize
 
@@ -25,17 +25,25 @@ def create_queue(key: Key[Array, ""], size: int, dim: int) -> MemoryQueue:
     return MemoryQueue(keys, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def push(queue: MemoryQueue, keys: Float[Array, "batch dim"]) -> MemoryQueue:
-    """Overwrites the oldest entries with `keys` [batch, dim], across the seam where they reach it."""
+def push(
+    queue: MemoryQueue, keys: Float[Array, "batch dim"], there: Bool[Array, " batch"] | None = None
+) -> MemoryQueue:
+    """Overwrites the oldest entries with `keys` [batch, dim], across the seam where they reach it.
+
+    `there`: the keys that are no padding, where some are.
+    """
     size, batch = queue.keys.shape[0], keys.shape[0]
     if batch > size:
         raise ValueError(f"a queue of {size} keys cannot hold a batch of {batch}")
+    places, count = (queue.head + jnp.arange(batch)) % size, batch
+    if there is not None:
+        count = jnp.sum(there, dtype=jnp.int32)
+        outside = size + jnp.arange(batch)  # what would stand there is dropped
+        places = jnp.where(there, (queue.head + jnp.cumsum(there) - 1) % size, outside)
     return MemoryQueue(
-        keys=queue.keys.at[(queue.head + jnp.arange(batch)) % size].set(
-            keys.astype(queue.keys.dtype), unique_indices=True
-        ),
-        head=(queue.head + batch) % size,
-        pushed=jnp.minimum(queue.pushed + batch, _MANY),
+        keys=queue.keys.at[places].set(keys.astype(queue.keys.dtype), unique_indices=True),
+        head=(queue.head + count) % size,
+        pushed=jnp.minimum(queue.pushed + count, _MANY),
     )
 
 

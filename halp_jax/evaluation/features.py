@@ -29,7 +29,7 @@ from halp_jax.evaluation.streams import with_streams
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import Spec
 from halp_jax.methods.common import find_lengths
-from halp_jax.methods.prepare import make_prepare
+from halp_jax.methods.prepare import apply_prepare, make_prepare
 from halp_jax.progress import Progress
 from halp_jax.skeletons import augment
 from halp_jax.skeletons.layout import Layout
@@ -123,10 +123,7 @@ def make_view(
     """-> view(seed, crop number, frames, length, data set index); the rest as `make_extractor` has it."""
 
     def view(seed, number, frames, length, index):
-        least = min_frames
-        if prepare:  # then a clip has num_frames, whatever it had
-            frames = prepare(frames)
-            length, least = len(frames), 1
+        frames, length, least = apply_prepare(prepare, frames, length, min_frames)
         if not isinstance(crop, tuple):
             return augment.centre_crop(frames, length, crop, num_frames)
         key = jax.random.fold_in(jax.random.key(seed), _CROP_KEY)

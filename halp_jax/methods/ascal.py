@@ -33,8 +33,7 @@ def default_config() -> ml_collections.ConfigDict:
     ascal.normalize = False  # unit vectors (released: not); what HaLP needs
     ascal.idle_epochs = 1  # at the start, in which the queue is filled and no weight changes
     config = keys.default_config(queue_size=16384)
-    view = ascal_view.default_config()
-    config.update({"ascal": ascal, "ascal_view": view.ascal_view})
+    config.update({"ascal": ascal}, **ascal_view.default_config())
     return config
 
 

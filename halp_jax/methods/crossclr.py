@@ -60,13 +60,11 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     keys.check_neighbours(config, "crossclr.neighbours")
     if len(config.streams) < 2:
         check.refuse(config, "streams", "CrosSCLR needs two streams or more")
-    if config.crossclr.shared_heads and OWNER not in config.streams:
+    if not config.crossclr.shared_heads:
+        return
+    if OWNER not in config.streams:
         check.refuse(config, "crossclr.shared_heads", f"it is the head of the stream {OWNER}")
-    if (
-        config.crossclr.shared_heads
-        and config.encoder.name == "lstm"
-        and not config.encoder.lstm.head
-    ):
+    if config.encoder.name == "lstm" and not config.encoder.lstm.head:
         check.refuse(config, "crossclr.shared_heads", "this encoder has no head to share")
 
 

@@ -36,6 +36,7 @@ CHOICES = {
     "graphcl.loops": graph_views.LOOPS,
     "graphcl.prototypes": ("batch", "bank"),
     "halp.solver": ("pairwise", "geodesic"),
+    "train.precision": ("float32",),
 }
 
 
@@ -61,10 +62,9 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
             config, "knn.every_epochs", "0 for graphs: halp_jax.evaluate does it, in folds"
         )
     halp.check_config(config, config.halp.queue_entries, "halp.queue_entries")
-    check.choices(config, {"train.precision": ("float32",)})
     batch_size, bank = config.train.batch_size, config.halp.queue_entries
-    if config.graphcl.prototypes == "bank" and bank % batch_size:
-        advice = f"make it a multiple of train.batch_size={batch_size}"
+    if config.graphcl.prototypes == "bank" and bank < batch_size:
+        advice = f"a bank must hold train.batch_size={batch_size} or more"
         check.refuse(config, "halp.queue_entries", advice)
 
 
@@ -126,8 +126,8 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
         loss_cl, accuracy = jnp.sum(losses) / count, jnp.sum(closest) / count
         kept = {"batch_stats": batch_stats}
         if has_bank:
-            new = jax.lax.stop_gradient(anchors) * there[:, None]
-            bank = push(extra["bank"], jax.lax.all_gather(new, AXIS, tiled=True))
+            every = jax.lax.all_gather(jax.lax.stop_gradient(anchors), AXIS, tiled=True)
+            bank = push(extra["bank"], every, filled)
             entries = len(bank.keys)
             source = halp.Source(newest(bank, entries), bank.pushed >= entries)
             loss_halp, kept["prototypes"], figures = pull.loss(

@@ -152,15 +152,9 @@ def make_term(
 
         def run(start):
             return kmeans.spherical_kmeans(
-                key,
-                points,
-                num,
-                centroids=start,
-                mean=h.kmeans_mean,
-                restarts=h.kmeans_restarts,
-                tol=h.kmeans_tol,
-                max_iter=h.kmeans_max_iterations,
-            ).centroids
+                key, points, num, centroids=start, mean=h.kmeans_mean, restarts=h.kmeans_restarts,
+                tol=h.kmeans_tol, max_iter=h.kmeans_max_iterations,
+            ).centroids  # fmt: skip
 
         shape = num, dim
         if h.prototypes == "points":
@@ -218,6 +212,11 @@ def warn_at_start(config: ml_collections.ConfigDict) -> str | None:
         return (
             f"HaLP is on from the start (halp.mu={config.halp.mu:g}, halp.start_epoch=0) without a "
             "trained MoCo: expect no learning. Set --config.halp.start_epoch, or --config.init_from"
+        )
+    if config.halp.mu > 0 and config.halp.start_epoch >= config.train.epochs:
+        return (
+            f"HaLP never comes on: the run ends at train.epochs={config.train.epochs}, before "
+            f"halp.start_epoch={config.halp.start_epoch}. Set --config.halp.start_epoch"
         )
     return None
 

@@ -22,7 +22,10 @@ from halp_jax.methods.base import AXIS, Method, Spec
 ADVICE = "a lower --config.optim.learning_rate or --config.adam.clip"
 make_optimizer = optim.make_adam
 
-DECODERS, FORMS = ("fixed_states", "fixed_weights", "plain"), ("tensorflow", "pytorch")
+CHOICES = {
+    "predict.decoder": ("fixed_states", "fixed_weights", "plain"),
+    "predict.form": ("tensorflow", "pytorch"), "encoder.name": ("bigru",),
+}  # fmt: skip
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -43,13 +46,16 @@ def check_config(config: ml_collections.ConfigDict, spec: Spec | None = None) ->
     common.check_config(config, spec)
     whole_view.check_config(config)
     optim.check_adam(config)
-    check.choices(config, {"predict.decoder": DECODERS, "predict.form": FORMS})
-    check.choices(config, {"encoder.name": ("bigru",)})
-    fixed = config.predict.decoder == "fixed_weights" and config.predict.form == "tensorflow"
-    if fixed and config.optim.weight_decay:
+    check.choices(config, CHOICES)
+    if is_fixed(config) and config.optim.weight_decay:
         check.refuse(
             config, "optim.weight_decay", "it would shrink weights that are to be fixed: set 0"
         )
+
+
+def is_fixed(config: ml_collections.ConfigDict) -> bool:
+    """Whether the decoder keeps its first weights."""
+    return config.predict.decoder == "fixed_weights" and config.predict.form == "tensorflow"
 
 
 def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
@@ -60,7 +66,6 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
     encode, _ = common.make_inference(config, spec.layout)
     form, fixed_states = config.predict.form, config.predict.decoder == "fixed_states"
     ahead = int(fixed_states and form == "tensorflow")  # frames that are given, not decoded
-    frozen = config.predict.decoder == "fixed_weights" and form == "tensorflow"
 
     def init(key):
         key_encoder, key_decoder = jax.random.split(key)
@@ -78,7 +83,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
         _, code, batch_stats = common.forward(encoder, params, extra["batch_stats"], batch, key)
         frames = flatten_clips(batch["frames"], config.encoder.bodies)
         weights = params["heads"]["decoder"]
-        weights = jax.lax.stop_gradient(weights) if frozen else weights
+        weights = jax.lax.stop_gradient(weights) if is_fixed(config) else weights
         target, length = frames[:, ahead:], batch["length"] - ahead
         decoded = decoder.apply(
             {"params": weights}, code, frames[:, 0], target.shape[1], fixed_states

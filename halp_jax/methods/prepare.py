@@ -1,6 +1,9 @@
 """How the clips of a config are prepared before an encoder sees them, in training and evaluation alike."""
 
+from typing import Any
+
 import ml_collections
+from jaxtyping import Array
 
 from halp_jax.methods import ascal_view, normal_view, relative_view, whole_view
 from halp_jax.skeletons.layout import Layout
@@ -19,3 +22,13 @@ def make_prepare(config: ml_collections.ConfigDict, layout: Layout) -> normal_vi
         if name in config:
             return module.make_prepare(config, layout)
     return None
+
+
+def apply_prepare(
+    prepare: normal_view.Prepare | None, clip: Array, length: Any, min_frames: int
+) -> tuple[Array, Any, int]:
+    """(the clip to crop, its length, the least frames of a crop): prepared ones have no other length."""
+    if prepare is None:
+        return clip, length, min_frames
+    clip = prepare(clip)
+    return clip, len(clip), 1

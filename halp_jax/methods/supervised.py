@@ -12,7 +12,7 @@ import ml_collections
 from halp_jax.methods import common, optim
 from halp_jax.methods import streams as st
 from halp_jax.methods.base import AXIS, Method, Spec
-from halp_jax.methods.prepare import make_prepare
+from halp_jax.methods.prepare import apply_prepare, make_prepare
 from halp_jax.methods.probe import init_probe, probe_loss
 from halp_jax.skeletons.augment import random_crop
 
@@ -42,10 +42,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec) -> Method:
         return params, {"batch_stats": variables["batch_stats"]}
 
     def view(key, clip, length):
-        least = v.min_frames
-        if prepare:  # then a clip has views.num_frames, whatever it had
-            clip = prepare(clip)
-            length, least = len(clip), 1
+        clip, length, least = apply_prepare(prepare, clip, length, v.min_frames)
         return random_crop(key, clip, length, *v.crop, v.num_frames, least)
 
     def views(keys, batch):

@@ -115,7 +115,7 @@ def read_sizes(arrays: Arrays) -> Sizes:
         if name not in arrays:
             raise UserError(f"there is no {name}: it is no checkpoint of AimCLR or CrosSCLR")
     streams = tuple(s for s, end in ENDINGS.items() if f"encoder_q{end}.data_bn.weight" in arrays)
-    ends = [ENDINGS[s] for s in streams] if len(streams) > 1 else [""]
+    ends = torch_names.find_endings(streams)
     for name in (f"queue{kind}{end}" for end in ends for kind in ("", "_ptr")):
         if name not in arrays:
             raise UserError(f"there is no {name}: save the whole checkpoint again")

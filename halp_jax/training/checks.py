@@ -138,16 +138,21 @@ def check_order(config: ConfigDict, saved: dict[str, Any], dataset: Any, where: 
         )
 
 
+def find_changes(old: ConfigDict, new: ConfigDict) -> list[tuple[str, Any, Any]]:
+    """(field, what it was, what it is) of the fields that differ."""
+    before, after = _fields(old), _fields(new)
+    names = sorted(before.keys() | after.keys())
+    changes = [(name, before.get(name), after.get(name)) for name in names]
+    return [(name, was, now) for name, was, now in changes if was != now]
+
+
 def check_same_run(old: ConfigDict, new: ConfigDict, workdir: str | os.PathLike[str]) -> list[str]:
     """The fields in which a run that resumes differs from what it was, as "field: old -> new".
 
     Raises:
         UserError: one of them would change the shapes of the state or the order of the data.
     """
-    before, after = _fields(old), _fields(new)
-    names = sorted(before.keys() | after.keys())
-    changes = [(name, before.get(name), after.get(name)) for name in names]
-    changes = [(name, was, now) for name, was, now in changes if was != now]
+    changes = find_changes(old, new)
     fixed = (*FIXED, *methods.find_method(new).FIXED)
     starts = tuple(f"{name}." for name in fixed)
     refused = [each for each in changes if f"{each[0]}.".startswith(starts)]

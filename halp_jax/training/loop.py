@@ -262,6 +262,7 @@ def _begin(
         log.info("resuming from step %d of %s", step, manager.directory)
         return state, saved.get("figures", {})
     state, method = program.create(config.seed), methods.find_method(config)
+    figures: dict[str, float] = {}
     if prepare:
         state = prepare(state)
     elif config.init_from:
@@ -271,6 +272,7 @@ def _begin(
         normalization.check(info["normalize"], config.data.dir, source, saved)
         normalization.check_layout(dataset.layout, saved)
         if config.init_what == "all":
+            figures = saved.get("figures", {})  # what `find_trouble` compares with
             checks.check_epoch(saved, info, config.init_from, "use --config.init_what=encoder")
             checks.check_order(config, saved, dataset, config.init_from)
             if int(state.step) >= total:
@@ -279,10 +281,14 @@ def _begin(
                     f"{config.train.epochs} end at step {total}: give more with --config.train.epochs, "
                     "or --config.init_what=encoder to start at step 0"
                 )
+        # Shapes tell neither one stream from another nor the direction of a recurrence.
+        for name, was, now in checks.find_changes(checkpoint.load_config(source), config):
+            if name.startswith(("streams", "encoder.")):
+                log.warning("%s has another %s: %s -> %s", config.init_from, name, was, now)
         log.info("starting from %s, %s", config.init_from, config.init_what)
     elif warning := method.warn_at_start(config):
         log.warning(warning)
-    return state, {}
+    return state, figures
 
 
 @jax.jit
