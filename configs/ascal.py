@@ -5,12 +5,12 @@
     python -m halp_jax.train --config=configs/ascal.py:ntu60_xview --workdir=runs/ascal \\
         --config.data.dir=data/ntu60_raw
 
-Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, and small, for sets of about a thousand clips in
-the default frame, which takes the whole clip in 32 frames. Behind a +, in this order: normalized (unit
-vectors) and halp, which comes with it.
+Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, and small, for sets of about a thousand
+clips in the default frame, which resamples the whole clip to 32 frames. Behind a +, in this order:
+normalized (unit vectors) and halp, which needs it.
 
-Nobody has released AS-CAL on unit vectors, nor HaLP on it: weight and start are our choice. So are the settings
-of `small`.
+Nobody has released AS-CAL on unit vectors, nor HaLP on it: weight and start are our choice. So are the
+settings of `small`.
 """
 
 from halp_jax.configs import default, predict, small

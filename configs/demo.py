@@ -6,11 +6,11 @@
     python -m halp_jax.train --config=configs/demo.py --workdir=runs/demo \\
         --config.data.dir=runs/demo/data --config.init_from=runs/demo/moco/checkpoints/360
 
-`make demo` types these, evaluates and draws: MoCo for 60 epochs, and HaLP for the last 20 of them, from
+`make demo` runs these, evaluates and draws: MoCo for 60 epochs, and HaLP for the last 20 of them, from
 the same state, on the motion stream, with the mean over frames as feature. Variant `halp_cmd` (`make
-demo VARIANT=halp_cmd`) trains joint, motion and bone together, CMD from the start and HaLP from epoch 40,
-and takes about three times as long. The rates fit a run of some hundred steps, not the paper's 280,000: a larger
-learning rate and a faster key encoder than in configs/halp.py.
+demo VARIANT=halp_cmd`) trains joint, motion and bone together, CMD from the start and HaLP from epoch
+40, and takes about three times as long. The rates fit a run of some hundred steps, not the paper's
+280,000: a larger learning rate and a faster key encoder than in configs/halp.py.
 """
 
 from halp_jax.configs import default

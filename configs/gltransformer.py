@@ -6,7 +6,7 @@
         --config.data.dir=data/ntu60_raw
     python -m halp_jax.evaluate --workdir=runs/gltransformer --protocol=linear
 
-Variants: full, as released, which wants accelerators (199 million parameters), and small, for sets of about a
+Variants: full, as released (199 million parameters, for accelerators), and small, for sets of about a
 thousand clips in the default frame.
 """
 

@@ -3,12 +3,13 @@
     python -m halp_jax.train --config=configs/isc.py:ntu60_xsub --workdir=runs/isc --config.data.dir=data/ntu60
     python -m halp_jax.evaluate --workdir=runs/isc --protocol=linear
 
-Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset on the data set of configs/halp.py, and small, for
-sets of about a thousand clips in the default frame; behind a + halp. Evaluated is the sequence's encoder, as
-the released scripts do; the graph's, or both side by side, with --config.isc.feature=graph or both.
+Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset on the data set of configs/halp.py, and
+small, for sets of about a thousand clips in the default frame; behind a +, halp. The sequence encoder is
+evaluated, as in the released scripts; --config.isc.feature=graph takes the graph's, both puts them side
+by side.
 
-Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`
-(docs/systems.md says what for).
+Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`: see
+docs/systems.md.
 """
 
 from halp_jax.configs import default, small

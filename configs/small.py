@@ -1,15 +1,15 @@
-"""Sets of about a thousand clips: settings found on PKU-MMD's two-person actions; what they give: RESULTS.md.
+"""Sets of about a thousand clips: settings found on PKU-MMD's two-person actions, results in RESULTS.md.
 
     python -m halp_jax.train --config=configs/small.py --workdir=runs/mine --config.data.dir=data/mine
     python -m halp_jax.evaluate --workdir=runs/mine --protocol=knn --stream=concat
 
-is what to take for features: joint, motion and bone side by side, the mean over frames, 3,600 steps whatever
-the size of the set, MoCo alone for the first 1,200, then HaLP (ten minutes on one core). Its
-epochs are of 100 steps. Variants: halp (the default), moco, cmd, halp_cmd; cmd distils from the first step,
+A run trains joint, motion and bone side by side, with the mean over frames as feature, for 3,600 steps
+whatever the size of the set: MoCo alone for the first 1,200, then HaLP (ten minutes on one core). An
+epoch is 100 steps. Variants: halp (the default), moco, cmd, halp_cmd; cmd distils from the first step,
 as CMD's authors do.
 
-The paper's run has 280,000 steps. What a long run can afford (a slow key encoder, hard views, a small rate, a
-low temperature) keeps a short one from learning.
+What the paper's run of 280,000 steps can afford (a slow key encoder, hard views, a small rate, a low
+temperature) keeps a short one from learning.
 """
 
 from halp_jax.configs import default

@@ -3,8 +3,8 @@
     python -m halp_jax.train --config=configs/supervised.py --workdir=runs/supervised \\
         --config.data.dir=data/ntu60 --config.data.split=xview
 
-For an encoder that another method has trained use `evaluate --protocol=finetune`, which also reports
-the accuracy on the test clips. Here kNN watches the features.
+For an encoder that another method has trained use `evaluate --protocol=finetune`, which also reports the
+accuracy on the test clips. Here kNN evaluates the features during training.
 """
 
 from halp_jax.configs import default

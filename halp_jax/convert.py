@@ -1,4 +1,4 @@
-"""Checkpoints of the released PyTorch code in, ours out: to it, and as plain safetensors.
+"""Converts checkpoints of the released PyTorch code to runs, and runs to it or to plain safetensors.
 
     python -m halp_jax.convert --from=checkpoint_0450.pth.tar --workdir=runs/released \\
         [--config=configs/halp.py:ntu60_xsub] [--config.data.dir=data/ntu60] [--stream=joint]
@@ -8,15 +8,15 @@
     python -m halp_jax.convert --from=epoch300_model.pt --workdir=runs/aimclr
     python -m halp_jax.convert --workdir=runs/aimclr --to=ours.pt
 
-The first makes a workdir that `evaluate`, `embed` and `--config.init_from` take: of HaLP, CMD,
-HaLP+CMD or the baseline, with momentum, queue and prototypes. Sizes come from the file, all else from
-the config. The run takes clips prepared with --normalize=released, as the authors' were. To resume
-training (`init_what=all`) give the data set of the file's training, too. The second is what the
-released code loads; read back here, it is bit for bit what it was. A file is loaded with
-weights_only, so nothing in it is executed. Nothing that exists is overwritten.
+The first makes a workdir for `evaluate`, `embed` and `--config.init_from`: of HaLP, CMD, HaLP+CMD or the
+baseline, with momentum, queue and prototypes. Sizes come from the file, everything else from the config.
+The run takes clips prepared with --normalize=released, as the authors' were. To resume training
+(`init_what=all`) also give the data set that the file was trained on. The second is what the released
+code loads; read back here, it is the same bit for bit. Files are loaded with weights_only, so nothing in
+them is executed. Nothing that exists is overwritten.
 
-The last two are the same for AimCLR, SkeletonCLR and CrosSCLR, whose files are bare state dicts: the
-optimiser starts anew, and clips are those of --normalize=none --bodies=slot.
+The last two do the same for AimCLR, SkeletonCLR and CrosSCLR, whose files are bare state dicts: the
+optimiser starts anew, and clips are prepared with --normalize=none --bodies=slot.
 """
 
 import argparse

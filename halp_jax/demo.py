@@ -1,11 +1,11 @@
-"""The main job on the embedded data set: prepare, pre-train, evaluate, draw. `make demo` runs it.
+"""The whole workflow on the embedded data set: prepare, pre-train, evaluate, draw. `make demo` runs it.
 
     python -m halp_jax.demo --workdir=runs/demo [--variant=halp_cmd] [--config.train.epochs=40 ...]
     python -m halp_jax.demo --workdir=runs/mutag --variant=graphs [--source=MUTAG.zip]
 
-It types the commands that a user types (shown as it goes), so started again it resumes where
-it stopped. Ends with a table and pictures in the workdir: clips.png or graphs.png, positives.png, walk.png
-and map.png. The variant graphs is GraphCL and HaLP on it.
+It runs the same commands as a user would and shows them; started again, it resumes where it stopped. It
+ends with a table and pictures in the workdir: clips.png or graphs.png, positives.png, walk.png and
+map.png. The variant graphs is GraphCL, and HaLP on it.
 """
 
 import importlib.util

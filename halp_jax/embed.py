@@ -1,22 +1,24 @@
-"""Embeddings of one's own clips by a trained encoder, and their nearest neighbours among its data.
+"""Embeddings of your own clips by a trained encoder, and their nearest neighbours among its data.
 
     python -m halp_jax.embed --workdir=runs/halp --input clip.npy S001C001P001R001A023.skeleton
     python -m halp_jax.embed --workdir=runs/halp --input=data/mine --out=mine.npz --neighbours=0
     python -m halp_jax.embed --workdir=runs/halp --input=clip.npy --classifier=finetune
     python -m halp_jax.embed --workdir=runs/halp --input walk.bvh openpose_frames/
 
-An input is a file or folder of any format that `prepare` reads (told from it, or --format for all
-inputs), or a data set that `prepare` or `pack` wrote. A .npy array, [time, bodies, joints, 3] or [time,
-joints, 3], has the encoder's joints unless --layout says which; clips of another skeleton are taken to
-the encoder's, joint by joint. Clips are normalised as those of the run's training were, or with
---normalize=none taken as they are; data sets have to be. The .npz holds names [clips], features [clips,
-features] of the last layer, embeddings [clips, dim] (points on the sphere of the contrastive loss) and,
-with neighbours, neighbour_names, neighbour_classes and similarities [clips, neighbours], by the cosine of
-features; with a classifier that `evaluate --protocol=linear|finetune|transfer` left in the workdir
-(--classifier=linear, or the name of another of its files, as linear_1a2b3c), scores [clips, classes]
-(probabilities) and class_names. Of several streams --stream takes one (by default the
-first), their mean or concat; ensemble goes with a classifier of that kind and keeps the features of
-concat. --stream, --join, --step and --config.field=value are those of `evaluate`.
+An input is a file or folder of any format that `prepare` reads (recognised, or --format for all inputs),
+or a data set that `prepare` or `pack` wrote. A .npy array, [time, bodies, joints, 3] or [time, joints,
+3], has the encoder's joints unless --layout says otherwise; clips of another skeleton are converted to
+the encoder's, joint by joint. Clips are normalised like those of the run's training, or with
+--normalize=none taken as they are; data sets must be normalised alike already.
+
+The .npz holds names [clips], features [clips, features] of the last layer and embeddings [clips, dim]
+(points on the sphere of the contrastive loss). With neighbours it adds neighbour_names,
+neighbour_classes and similarities [clips, neighbours], by the cosine of features. With a classifier that
+`evaluate --protocol=linear|finetune|transfer` left in the workdir (--classifier=linear, or the name of
+another of its files, such as linear_1a2b3c) it adds scores [clips, classes] (probabilities) and
+class_names. Of several streams --stream takes one (by default the first), their mean or concat; ensemble
+needs a classifier of that kind and keeps the features of concat. --stream, --join, --step and
+--config.field=value are those of `evaluate`.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Evaluates a pre-trained encoder on a downstream protocol; writes WORKDIR/eval/PROTOCOL.json.
 
-The classifier of linear, finetune and transfer is written beside it, PROTOCOL.npz, for `embed`.
+The classifier of linear, finetune and transfer is saved beside it as PROTOCOL.npz, for `embed`.
 
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=knn
     python -m halp_jax.evaluate --workdir=runs/halp --protocol=linear --config.linear.epochs=40
@@ -12,9 +12,9 @@ The classifier of linear, finetune and transfer is written beside it, PROTOCOL.n
     python -m halp_jax.evaluate --workdir=runs/mutag --protocol=svm
 
 Settings are those of the run (WORKDIR/config.json) or, for encoders without training, those of
---config=FILE[:VARIANT]; any --config.field=value changes them. Accuracies are shares in [0, 1].
-Fine-tuning that is stopped resumes when the same command is given again. On a cluster the command is
-typed on every host (launch/README.md).
+--config=FILE[:VARIANT]; --config.field=value changes one. Accuracies in the file are shares in [0, 1].
+The same command resumes fine-tuning that was stopped. On a cluster run it on every host
+(launch/README.md).
 """
 
 import argparse

@@ -1,20 +1,20 @@
-"""Writes a prepared data set to one file: to travel, for other people's code, or to be looked at.
+"""Writes a prepared data set to one file: to move it, for other people's code, or to look at.
 
     python -m halp_jax.export --data=data/ntu60 --out=ntu60.npz [--half]
     python -m halp_jax.export --data=data/mine --out=mine.pkl
     python -m halp_jax.export --data=data/ntu60 --format=ctrgcn --split=xsub --out=NTU60_CS.npz
     python -m halp_jax.export --data=data/mine --out=clips.png --clips=S001C001P001R001A009,17,230
 
-`packed` holds the whole data set and is read without TensorFlow: it is a --config.data.dir too. It is
-read into memory whole: 600 bytes a frame of two bodies of 25 joints, 3 GB for NTU RGB+D 60. With --half
-it has float16, half as large, coordinates right to a millimetre. `pyskl` is an annotation pickle for
+`packed` holds the whole data set and is read without TensorFlow; it can be a --config.data.dir. It is
+read into memory whole: 600 bytes a frame of two bodies of 25 joints, 3 GB for NTU RGB+D 60. --half
+stores float16, half as large, coordinates accurate to a millimetre. `pyskl` is an annotation pickle for
 PYSKL and MMAction2, with all splits; `ctrgcn` the arrays of one split as CTR-GCN's generator writes
-them. Coordinates are those of the data set: prepare it with --normalize=none for those of the sensor.
+them. Coordinates are those of the data set: for those of the sensor prepare it with --normalize=none.
 
-`picture` draws clips, and says what does not look like people in them. Look before you train: a wrong
-order of joints, left for right, or pixels for metres are numbers as sound as any. `prepare` leaves such
-a picture, clips.png, in the folder of the data. Clips go by name or number, from 0. Normalised clips
-are drawn with z upwards, raw ones with y as a Kinect has it, or as --up says.
+`picture` draws clips, and says what does not look like people in them. Look before you train: nothing
+else shows a wrong order of joints, left for right, or pixels for metres. `prepare` leaves such a
+picture, clips.png, in the folder of the data. Clips are given by name or by number, from 0. Normalised
+clips are drawn with z upwards, raw ones with y upwards as from a Kinect, or as --up says.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Turns the files of a data set's authors into one folder that training and evaluation read.
+"""Turns a data set's original files into one folder that training and evaluation read.
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60 --classes=60 \\
         --normalize=released --bodies=slot
@@ -10,30 +10,30 @@
     python -m halp_jax.prepare --format=pyskl --source=pku.pkl --out=data/pku20 \\
         --as-layout=kinect20 --max-bodies=2
 
-The format is told from the names and first bytes of the source if it is not given; docs/formats.md and
-the first lines of halp_jax/datasets/FORMAT.py say what each holds. --layout is one of
+Without --format the format is recognised by the names and first bytes of the source; docs/formats.md and
+the first lines of halp_jax/datasets/FORMAT.py describe each. --layout is one of
 halp_jax/skeletons/layouts_known.py or a .json file of your own (see halp_jax/skeletons/layout_file.py);
-where the number of joints tells instead, clips that are clearly no such people are refused. Six clips are
-drawn in clips.png beside the data, any others by halp_jax.export. Clips are centred and stood upright
-(halp_jax/skeletons/normalize.py); --normalize=released, in the first line, is what the paper's figures
-and the authors' checkpoints are of. Files that hold normalised coordinates, as agcn does, are kept as
-they are unless --normalize is given. A damaged file is named, counted and left out. The folder opens
-when it is whole, not before; --out=NAME.npz writes a packed file instead, which needs no TensorFlow.
+where it is guessed from the number of joints, clips that clearly do not fit are refused. Six clips are
+drawn in clips.png beside the data, any others by halp_jax.export. Clips are centred and turned upright
+(halp_jax/skeletons/normalize.py); --normalize=released, as in the first line, is for the paper's figures
+and the authors' checkpoints. Coordinates that are already normalised, as in agcn, are kept as they are
+unless --normalize is given. A damaged file is named, counted and left out. The folder can be opened only
+when it is complete; --out=NAME.npz writes a packed file instead, which needs no TensorFlow.
 
-Frames at the end in which nobody is seen are left out. Joints that are NaN are filled in where they
-are lost for --max-gap frames or fewer, and missing elsewhere. Training keeps the first data.max_frames
-frames of a clip: of motion capture at hundreds of frames a second --resample=30 keeps the whole
-movement. --fps is the rate of files that do not tell theirs. Each of these is counted when it is done.
+Frames at the end in which nobody is seen are dropped. Joints that are NaN are filled in across gaps of
+--max-gap frames or fewer, and otherwise count as missing. Training keeps the first data.max_frames
+frames of a clip: for motion capture at hundreds of frames a second --resample=30 keeps the whole
+movement. --fps is the rate of files that do not state theirs. All of these are counted.
 
-Data sets of different skeletons share an encoder when both are prepared with one --as-layout: joints
-go by meaning (see halp_jax/skeletons/common.py), and normalisation comes after. --max-bodies is the
-number of bodies of a clip, 20 joints of two bodies being the layout kinect20x2; of more bodies those
-that move most are kept, fewer are filled up with zeros.
+Data sets of different skeletons share an encoder when both are prepared with the same --as-layout:
+joints are matched by meaning (see halp_jax/skeletons/common.py), and normalisation comes afterwards.
+--max-bodies is the number of bodies of a clip (20 joints of two bodies are the layout kinect20x2); of
+more bodies those that move most are kept, fewer are padded with zeros.
 
-Millions of clips are read by a cluster: --beam=FlinkRunner --beam-options=--flink_master=HOST:8081 (or
-SparkRunner, DataflowRunner; DirectRunner is this machine; several options are separated by commas).
-It needs requirements-beam.txt, and a --source and --out that all workers see. Typed for every process
-of a job (see launch/README.md), process 0 prepares and the others wait for it.
+A cluster can read millions of clips: --beam=FlinkRunner --beam-options=--flink_master=HOST:8081 (or
+SparkRunner, DataflowRunner; DirectRunner is this machine; several options are separated by commas). It
+needs requirements-beam.txt, and a --source and --out that all workers see. If every process of a job
+runs the command (see launch/README.md), process 0 prepares and the others wait.
 """
 
 import argparse

@@ -6,11 +6,10 @@ r"""Variants x seeds: trains and evaluates every run of a sweep, and ends in the
     python -m halp_jax.sweep ... --list          # the runs, their numbers and how far they are
     python -m halp_jax.sweep ... --member=4      # that one alone; launch/slurm.sbatch: each by a job
 
-A run is what `train` and `evaluate` make in WORKDIR/VARIANT_SEED; what they say is appended to
-sweep.log there (--show: to the terminal). The same command resumes: what is done is skipped, unless
-it would be typed differently now. A run that fails is named at the end, after the others.
-Exit status: 0 when all is done, 1 when a run has failed, 143 or 130 after SIGTERM or Ctrl-C; with
---member, that of its command.
+`train` and `evaluate` work in WORKDIR/VARIANT_SEED and append their output to sweep.log there (--show:
+to the terminal). The same command resumes; what is done is skipped, unless its command line has changed.
+Runs that failed are named at the end. Exit status: 0 when all is done, 1 when a run has failed, 143 or
+130 after SIGTERM or Ctrl-C; with --member, that of its command.
 """
 
 import argparse

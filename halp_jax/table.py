@@ -4,12 +4,12 @@
     python -m halp_jax.table runs/halp_0 runs/halp_1 --format=markdown --out=results.md
     python -m halp_jax.table runs --measure=best_top1 --format=csv --no-paper
 
-Takes DIR/eval/*.json of every run in or under the folders. Runs that differ in the seed alone are a row:
-mean ± standard deviation over seeds; other settings, data sets and splits are rows of their own,
-named by what differs; between methods that is the encoder alone. Two runs of one experiment and
-seed are refused. In brackets stands the paper's number where there is one; rows beside it name the
-width and whatever else is not the paper's. CSV has a line a cell, with shares in [0, 1] like the
-files that `evaluate` writes.
+Reads DIR/eval/*.json of every run in or under the folders. Runs that differ only in the seed share a
+row: mean ± standard deviation over seeds. Other settings, data sets and splits get rows of their own,
+named by what differs (between methods, by the encoder alone). Two runs of one experiment and seed are
+refused. The paper's number is in brackets where there is one; rows beside it name the width and whatever
+else differs from the paper's. CSV has one line per cell, with shares in [0, 1] as in the files of
+`evaluate`.
 """
 
 import argparse

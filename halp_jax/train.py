@@ -3,10 +3,10 @@ r"""Pre-trains the encoder of a config, on clips or graphs: MoCo, HaLP on top of
     python -m halp_jax.train --config=configs/halp.py:ntu60_xsub --workdir=runs/halp \
         --config.data.dir=data/ntu60 [--config.section.field=value ...]
 
-The same command resumes where a run has stopped, and is typed on every host of a cluster
-(launch/README.md). The workdir receives config.json, metrics.jsonl
-and checkpoints/. Exit status: 0 when all epochs are done, 1 after an error (one line on standard
-error), 143 or 130 when SIGTERM or Ctrl-C stopped the run (its state is saved).
+The same command resumes a stopped run; on a cluster run it on every host (launch/README.md). The workdir
+receives config.json, metrics.jsonl and checkpoints/. Exit status: 0 when all epochs are done, 1 after an
+error (one line on standard error), 143 or 130 when SIGTERM or Ctrl-C stopped the run (its state is
+saved).
 """
 
 import argparse

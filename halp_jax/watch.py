@@ -3,10 +3,9 @@
     python -m halp_jax.watch runs/baseline runs/halp
     python -m halp_jax.watch runs/sweep --port 8052     # every run in it, those yet to start too
 
-It reads what runs write (config.json, metrics.jsonl, eval/, checkpoints) and writes nothing there, so
-that it may be opened on a run of anybody, at work or finished. The page is served to this machine
-alone; from another one: ssh -L 8051:127.0.0.1:8051 HOST. JAX stays on the CPU, at lowest priority.
-Ctrl-C ends it.
+It reads what runs write (config.json, metrics.jsonl, eval/, checkpoints) and writes nothing, so it can
+watch anybody's run, going on or finished. The page is served to this machine alone; from another one:
+ssh -L 8051:127.0.0.1:8051 HOST. JAX stays on the CPU, at lowest priority. Ctrl-C ends it.
 """
 
 import argparse

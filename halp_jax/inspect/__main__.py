@@ -3,12 +3,12 @@
     python -m halp_jax.inspect --workdir=runs/halp
     python -m halp_jax.inspect --workdir=runs/mutag --anchor=12 --solver=geodesic
 
-It walks from one clip or graph toward a prototype that is not its own, and prints which real one lies nearest
-at each t. Pictures, in WORKDIR/inspect or --out: walk_N.png, that walk of anchor N; positives_N.png, what
-its positives give up under each solver; sphere.png, several anchors on the sphere; map.png, all of
-them on two main directions.
+Walks from one clip or graph toward a prototype that is not its own and prints which real one is nearest
+at each t. Pictures, in WORKDIR/inspect or --out: walk_N.png, the walk of anchor N; positives_N.png, how
+similar its positives stay to its prototype under each solver; sphere.png, several anchors on the sphere;
+map.png, all clips or graphs on two main directions.
 
-A run of graphs has one stream, and all of its graphs train. GraphCL makes prototypes anew of each
+A run of graphs has one stream and trains on all its graphs. GraphCL makes new prototypes from each
 batch and keeps none: those shown are clustered from all graphs.
 """
 
