@@ -63,24 +63,38 @@ OWN = {
     "gltransformer": "gltransformer.py", "aimclr": "aimclr.py:ntu60_xsub", "crossclr": "crossclr.py:ntu60_xsub",
     "crossclr_b": "crossclr.py:ntu60_xsub+bigru",
 }  # fmt: skip
-STATED = "stated: NTU-60 xsub linear"
-# What the paper calls a row.
-PAPER = {
-    "moco:moco": "baseline", "moco:halp": "HaLP", "predict:small": "predict", "ms2l:small": "ms2l",
-    "ascal:small": "ascal", "gltransformer:small": "gltransformer", "aimclr:small": "aimclr",
-    "aimclr:small+halp": "aimclr+HaLP", "isc:small": "isc", "crossclr_b:small+bigru": "crossclr",
-}  # fmt: skip
+# A row as tables call it, and as evaluation/paper.py does.
 LABELS = {
-    "moco:moco": "MoCo, BiGRU", "moco:halp": "MoCo + HaLP, BiGRU",
-    "moco_stgcn:moco": "MoCo, ST-GCN", "moco_stgcn:halp": "MoCo + HaLP, ST-GCN",
-    "predict:small": "P&C", "ms2l:small": "MS2L", "gltransformer:small": "GL-Transformer",
-    "ascal:small": "AS-CAL", "ascal:small+normalized": "AS-CAL, normalised",
-    "ascal:small+normalized+halp": "AS-CAL + HaLP, normalised",
-    "aimclr:small": "AimCLR", "aimclr:small+halp": "AimCLR + HaLP",
-    "aimclr:small+skeletonclr": "SkeletonCLR", "isc:small": "ISC", "isc:small+halp": "ISC + HaLP",
-    "crossclr_b:small+bigru": "CrosSCLR-B", "crossclr_b:small+bigru+halp": "CrosSCLR-B + HaLP",
-    "crossclr:small": "CrosSCLR, ST-GCN",
+    "raw": ("raw joints", ""), "random moco": ("untrained BiGRU", ""),
+    "moco:moco": ("MoCo, BiGRU", "baseline"), "moco:halp": ("MoCo + HaLP, BiGRU", "HaLP"),
+    "random moco_stgcn": ("untrained ST-GCN", ""), "moco_stgcn:moco": ("MoCo, ST-GCN", ""),
+    "moco_stgcn:halp": ("MoCo + HaLP, ST-GCN", ""),
+    "random aimclr": ("untrained ST-GCN, AimCLR's preparation", ""),
+    "aimclr:small+skeletonclr": ("SkeletonCLR", ""), "aimclr:small": ("AimCLR", "aimclr"),
+    "aimclr:small+halp": ("AimCLR + HaLP", "aimclr+HaLP"),
+    "crossclr:small": ("CrosSCLR, ST-GCN", ""),
+    "crossclr_b:small+bigru": ("CrosSCLR-B", "crossclr"),
+    "crossclr_b:small+bigru+halp": ("CrosSCLR-B + HaLP", ""),
+    "isc:small": ("ISC", "isc"), "isc:small+halp": ("ISC + HaLP", ""),
+    "random ascal": ("untrained LSTM", ""), "ascal:small": ("AS-CAL", "ascal"),
+    "ascal:small+normalized": ("AS-CAL, normalised", ""),
+    "ascal:small+normalized+halp": ("AS-CAL + HaLP, normalised", ""),
+    "ascal:small+normalized+halp, draw=slide, lam=0": ("the same without a walk", ""),
+    "random predict": ("untrained, P&C's preparation", ""), "predict:small": ("P&C", "predict"),
+    "random ms2l": ("untrained, MS2L's BiGRU", ""), "ms2l:small": ("MS2L", "ms2l"),
+    "random gltransformer": ("untrained transformer", ""),
+    "gltransformer:small": ("GL-Transformer", "gltransformer"),
 }  # fmt: skip
+STATED = "NTU-60 xsub linear, as stated"
+# Differences that are asked for: of HaLP and its host, of hosts, of HaLP and the same pull without a walk.
+PAIRS = (
+    ("moco:halp", "moco:moco"), ("moco_stgcn:halp", "moco_stgcn:moco"), ("aimclr:small+halp", "aimclr:small"),
+    ("crossclr_b:small+bigru+halp", "crossclr_b:small+bigru"), ("isc:small+halp", "isc:small"),
+    ("ascal:small+normalized+halp", "ascal:small+normalized"),
+    ("ascal:small+normalized+halp", "ascal:small+normalized+halp, draw=slide, lam=0"),
+    ("aimclr:small", "aimclr:small+skeletonclr"), ("aimclr:small", "moco:moco"),
+    ("moco_stgcn:moco", "moco:moco"),
+)  # fmt: skip
 
 
 def find_config(name: str) -> str:
@@ -148,45 +162,43 @@ def record(out: Path) -> None:
 
 
 def report() -> str:
-    """Markdown: a line a row, as halp_jax.table writes it; gains of HaLP, paired, 95 %."""
+    """Markdown: a line a row, as halp_jax.table writes it; paired differences with their intervals of 95 %."""
     frame = pd.read_json(RECORD, lines=True)
-    frame["cell"] = frame.data + " " + frame.protocol.replace("knn", "1-NN")
-    frame["name"] = [
-        LABELS.get(row, row) if kind == "trained" else f"{kind}: {row}"
-        for row, kind in zip(frame.row, frame.encoder, strict=True)
-    ]
-    cells = frame.groupby(["name", "cell"]).agg(
-        mean=("top1", "mean"), sd=("top1", "std"), count=("top1", "size"), row=("row", "first")
-    )  # fmt: skip
-    cells = cells.rename_axis(["row", "protocol"]).rename(columns={"row": "method"}).reset_index()
-    stated = cells.drop_duplicates("row").assign(sd=float("nan"), protocol=STATED)
-    stated["mean"] = [
-        paper.LINEAR.get(PAPER.get(row), [float("nan")])[0] / 100 for row in stated.method
-    ]
-    stated["count"] = cells.groupby("row")["count"].max()[stated.row].values
-    cells = pd.concat([cells, stated.dropna(subset="mean")], ignore_index=True)
-    cells = cells.assign(order=cells.protocol == STATED, paper=None, draws=0, data="")
-    places = {label: place for place, label in enumerate(LABELS.values())}
-    cells["place"] = cells.row.map(places).fillna(len(places))
-    cells = cells.sort_values(["place", "row", "order", "protocol"], ignore_index=True)
+    frame["protocol"] = frame.data + " " + frame.protocol.replace("knn", "1-NN")
+    kinds = {"raw": "raw", "random": "random " + frame.row}
+    for kind, name in kinds.items():
+        frame["row"] = frame.row.mask(frame.encoder == kind, name)
+    frame = frame[frame.row.isin(LABELS)]
+    cells = frame.groupby(["row", "protocol"]).top1.agg(["mean", "std", "size"]).reset_index()
+    cells = cells.rename(columns={"std": "sd", "size": "count"})
+    stated = cells.groupby("row", as_index=False)["count"].max()
+    numbers = stated.row.map(lambda row: paper.LINEAR.get(LABELS[row][1], (None,))[0]) / 100
+    stated = stated.assign(mean=numbers, protocol=STATED).dropna()
+    cells = pd.concat([cells, stated]).assign(paper=None, draws=0, measure="top1")
     cells["sd_over"] = cells.sd.notna().map({True: "seeds", False: ""})
-    out = [table.format_markdown(cells.assign(measure="top1"), [])]
-    frame["top1"] *= 100
-    seeds = frame[frame.encoder == "trained"].pivot(
-        index="row", columns=["cell", "seed"], values="top1"
+    cells["order"] = cells.protocol == STATED
+    place = cells.row.map(list(LABELS).index)
+    cells = cells.assign(row=cells.row.map(lambda row: LABELS[row][0]), place=place)
+    cells = cells.sort_values(["place", "order", "protocol"], ignore_index=True)
+    seeds = frame.pivot(index="row", columns=["protocol", "seed"], values="top1") * 100
+    pairs = [pair for pair in PAIRS if {*pair} <= {*seeds.index}]
+    gains = pd.DataFrame({
+        f"{LABELS[one][0]} - {LABELS[other][0]}": (seeds.loc[one] - seeds.loc[other])
+        .dropna().groupby(level=0).apply(_tell_interval)
+        for one, other in pairs
+    }).fillna("").T  # fmt: skip
+    lines = [("", *gains.columns), ("---", *["---:"] * len(gains.columns)), *gains.itertuples()]
+    lines = ["| " + " | ".join(line) + " |" for line in lines]
+    return table.format_markdown(cells, []) + "\n" + "\n".join(lines)
+
+
+def _tell_interval(gain: pd.Series) -> str:
+    if len(gain) < 2:
+        return f"{gain.mean():+.1f} (1)"
+    half = stats.sem(gain) * stats.t.ppf(0.975, len(gain) - 1)
+    return (
+        f"{gain.mean():+.1f} [{gain.mean() - half:+.1f}, {gain.mean() + half:+.1f}] ({len(gain)})"
     )
-    for row in seeds.index:
-        name, variant = row.split(", ")[0].split(":")
-        host = f"{name}:{find_host(variant)}"
-        if host == row or host not in seeds.index:
-            continue
-        for cell, gain in (seeds.loc[row] - seeds.loc[host]).dropna().groupby(level=0):
-            if len(gain) < 2:
-                continue
-            half = stats.sem(gain) * stats.t.ppf(0.975, len(gain) - 1)
-            ends = f"[{gain.mean() - half:+.1f}, {gain.mean() + half:+.1f}]"
-            out.append(f"{row} - {host}, {cell}: {gain.mean():+.1f} {ends}, {len(gain)} seeds\n")
-    return "\n".join(out)
 
 
 def time_steps(names: list[str]) -> None:
