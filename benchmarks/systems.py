@@ -164,7 +164,8 @@ def record(out: Path) -> None:
 def report() -> str:
     """Markdown: a line a row, as halp_jax.table writes it; paired differences with their intervals of 95 %."""
     frame = pd.read_json(RECORD, lines=True)
-    frame["protocol"] = frame.data + " " + frame.protocol.replace("knn", "1-NN")
+    data = frame.data.replace({"nwucla": "NW-UCLA", "pku2p": "PKU"}, regex=True)
+    frame["protocol"] = data + " " + frame.protocol.replace("knn", "1-NN")
     kinds = {"raw": "raw", "random": "random " + frame.row}
     for kind, name in kinds.items():
         frame["row"] = frame.row.mask(frame.encoder == kind, name)

@@ -165,3 +165,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
         for url in re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:[^"]+)"', path.read_text())
     }  # fmt: skip
     assert linked == set()
+
+
+def test_the_tables_of_systems_are_those_of_their_record():
+    command = [sys.executable, "benchmarks/systems.py", "--report"]
+    report = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    rows = [line for line in report.splitlines() if line.startswith("|")]
+    shown = (ROOT / "RESULTS.md").read_text().splitlines()
+    assert len(rows) > 30 and set(rows) <= set(shown)

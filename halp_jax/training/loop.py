@@ -282,7 +282,9 @@ def _begin(
                     "or --config.init_what=encoder to start at step 0"
                 )
         # Shapes tell neither one stream from another nor the direction of a recurrence.
-        known = (source / checkpoint.CONFIG).exists()  # not beside a checkpoint that was copied alone
+        known = (
+            source / checkpoint.CONFIG
+        ).exists()  # not beside a checkpoint that was copied alone
         before = checkpoint.load_config(source) if known else config
         for name, was, now in checks.find_changes(before, config):
             if name.startswith(("streams", "encoder.")):
