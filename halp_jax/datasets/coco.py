@@ -105,7 +105,7 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
         image = entry.get("image_id")
         if not isinstance(image, int | str) or (isinstance(content, dict) and image not in images):
             raise DamagedClip(
-                f"{path}: key points of image {str(image)[:40]!r}, which it does not list"
+                f"{path}: key points of image {str(image)[:40]!r}, which it does not list; give {WHAT}"
             )
         if image not in images:
             images[image] = Image(_check_name(str(image), path), None, [])

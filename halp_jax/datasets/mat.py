@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
-from halp_jax.datasets.files import list_files, one_line, read_bytes, read_first
+from halp_jax.datasets.files import list_files, one_line, read_bytes, read_first, remember
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import clean_numbers
 from halp_jax.datasets.source import Item, Source, make_source
@@ -91,11 +91,12 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
         frames = motion_files.select_joints(value.transpose(2, 0, 1), UTD_JOINTS, layout, path)
         frames = frames[:, None]
     else:
-        frames = np.nan_to_num(clean_numbers(_order_axes(value, layout, path)))[:, None]
+        frames = clean_numbers(_order_axes(value, layout, path))[:, None]
         frames, remark = motion_files.scale_to_metres(frames, layout)
     return [Clip(frames, item.label, item.id, remark=remark, **fields)]
 
 
+@remember  # prepare asks for the first one thrice
 def _read_variable(path: str) -> tuple[str, "np.ndarray | Cells"]:
     """The variable of a file that holds joints, and its name. Raises DamagedClip."""
     variables = parse_mat(read_bytes(path, motion_files.MAX_FILE_BYTES), path)
@@ -116,7 +117,7 @@ def _read_variable(path: str) -> tuple[str, "np.ndarray | Cells"]:
 
 
 def _open_cells(people: Cells, where: str) -> list[Float[np.ndarray, "time joints xyz"]]:
-    """{people}{frames} of [joints, 3] -> an array a person, NaN where somebody is absent."""
+    """{people}{frames} of [joints, 3] -> an array a person, 0 where somebody is absent."""
     count = len(people.items)
     times = {len(each.items) for each in people.items if isinstance(each, Cells)}
     if (
@@ -130,7 +131,7 @@ def _open_cells(people: Cells, where: str) -> list[Float[np.ndarray, "time joint
         )
     bodies = []
     for person in people.items:
-        body = np.full((time, len(SHELF_JOINTS), 3), np.nan)
+        body = np.zeros((time, len(SHELF_JOINTS), 3))
         for frame, pose in enumerate(person.items if isinstance(person, Cells) else ()):
             if isinstance(pose, np.ndarray) and pose.shape == body.shape[1:]:
                 body[frame] = pose

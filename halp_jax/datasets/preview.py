@@ -53,9 +53,12 @@ def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
             f" or --layout={layout.name} if it is that all the same"
         )
     if faults:
+        way = "give --layout=FILE.json with the order of the joints"
+        if layout.axes == 3 and not another:
+            way = "write them in metres"
         notes["doubtful"] = (
             f"the clips do not look like {layout.name}: {faults[0]}; see {PICTURE}, and if they are not,"
-            " give --layout=FILE.json with the order of the joints"
+            f" {way}"
         )
         print(f"warning: {notes['doubtful']}", file=sys.stderr)
     return notes
