@@ -1,5 +1,6 @@
 """Text and CSV by a description of columns: the known sets in small, one's own, and real files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -57,6 +58,8 @@ def test_msr_action3d_has_a_joint_a_row_in_an_order_of_its_own(tmp_path):
     (clip,) = source.read(source.items[1])
     np.testing.assert_allclose(clip.frames[:, 0], walk(1)[:, PICK], atol=1e-5)
     assert (clip.label, clip.subject, clip.performance) == (19, 10, 3)
+    infos = [dataclasses.replace(clip.info, name=f"s{s}", subject=s) for s in range(1, 11)]
+    assert source.splits(infos)["xsub"]["test"] == [f"s{s}" for s in (2, 4, 6, 8, 10)]
     with pytest.raises(DamagedClip, match="no body in it"):
         source.read(source.items[0])
 

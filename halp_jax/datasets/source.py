@@ -184,6 +184,11 @@ def split_by_parts(infos: Sequence[ClipInfo], parts: Mapping[str, str]) -> Split
     }
 
 
+def split_odd_subjects(infos: Sequence[ClipInfo]) -> Splits:
+    """{"xsub": ...}: odd subjects train, even ones test, as papers on MSR Action3D and UTD-MHAD have it."""
+    return split_by_rules(infos, {"xsub": lambda info: info.subject % 2 == 1})
+
+
 def split_by_default(infos: Sequence[ClipInfo], seed: int) -> Splits:
     """{"own": ...} of folders train and test (or val), {"xsub": ...} of two subjects, or {"random": ...}."""
     folders = {info.name: tell_part(info.name) for info in infos}

@@ -24,7 +24,7 @@ from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.files import list_files, one_line, parse_numbers, read_bytes, remember
 from halp_jax.datasets.labels import label_by_folder, name_classes
 from halp_jax.datasets.npy import clean_numbers
-from halp_jax.datasets.source import Item, Source, make_source
+from halp_jax.datasets.source import Item, Source, make_source, split_odd_subjects
 from halp_jax.datasets.text_columns import CUTS, MAX_NUMBERS, Columns, Part, find_columns
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout, with_bodies
@@ -204,4 +204,5 @@ def open_source(
     chosen = motion_files.choose_layout(layout or described.layout, paths, read_names)
     chosen = with_bodies(chosen, max(described.bodies, chosen.bodies))
     read = functools.partial(read_item, columns=described, layout=chosen)
-    return make_source("text", read, items, chosen, classes, seed=seed)
+    splits = split_odd_subjects if columns == "msr_action3d" else None  # the set's own protocol
+    return make_source("text", read, items, chosen, classes, splits, seed=seed)
