@@ -38,8 +38,7 @@ from halp_jax.datasets.npy import Rows
 from halp_jax.datasets.pyskl import BEST_BODIES
 from halp_jax.datasets.read_pool import Reading, read_item
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import COCO17, NTU25, OPENPOSE18
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import COCO17, NTU25, OPENPOSE18, find_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
 from halp_jax.skeletons.plot import project
 

@@ -15,8 +15,7 @@ from halp_jax.datasets.builder import prepare_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons import layout as layouts
 from halp_jax.skeletons import plot
-from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25
-from halp_jax.skeletons.layout_file import parse_layout
+from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, parse_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
 from halp_jax.skeletons.plausible import find_faults
 

@@ -16,8 +16,8 @@ from halp_jax.skeletons.layout import (
     NTU25,
     describe_layout,
     get_layout,
+    restore_layout,
 )  # fmt: skip
-from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.skeletons.normalize import looks_normalized, normalize_clip, view_clip
 from halp_jax.skeletons.plausible import advise_on_spine
 

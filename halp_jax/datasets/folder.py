@@ -34,8 +34,7 @@ from halp_jax.datasets.npy import map_array, to_float32
 from halp_jax.datasets.source import Item, Source, find_normalized, make_source, split_by_parts
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, guess_layout
-from halp_jax.skeletons.layout_file import to_layout
+from halp_jax.skeletons.layout import Layout, guess_layout, to_layout
 
 COLUMNS = ("file", "label", "subject", "split")
 MAX_CLASSES = 10_000

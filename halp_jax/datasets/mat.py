@@ -29,8 +29,14 @@ from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import clean_numbers
 from halp_jax.datasets.source import Item, Source, make_source, split_odd_subjects
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import KINECT20, MAX_BODIES, Layout, get_layout, with_bodies
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import (
+    KINECT20,
+    MAX_BODIES,
+    Layout,
+    find_layout,
+    get_layout,
+    with_bodies,
+)
 
 UTD_NAME = "a{label}_s{subject}_t{performance}"
 UTD_ACTIONS = tuple(

@@ -11,8 +11,7 @@ from halp_jax.datasets.clip import MAX_COORDINATE, DamagedClip
 from halp_jax.datasets.files import read_first
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import find_joints
-from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, Layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, Layout, find_layout
 
 MAX_FILE_BYTES = 256 * 2**20
 SCALED = "clips in another unit than metres, scaled: by 0.01 or 0.001 if that makes a person, else to 1.7 m"

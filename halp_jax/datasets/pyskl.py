@@ -30,8 +30,7 @@ from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import PARTS, Item, Source, Splits, find_normalized, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, guess_layout
-from halp_jax.skeletons.layout_file import find_layout, restore_layout
+from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, restore_layout
 
 # xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
 _SPLIT_KEY = re.compile(
