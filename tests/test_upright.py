@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from halp_jax.datasets import Clip, Item, from_arrays
-from halp_jax.datasets.read_pool import Reading, advise_spine
+from halp_jax.datasets.preview import check_skeleton
+from halp_jax.datasets.read_pool import Reading
+from halp_jax.datasets.source import make_source
 from halp_jax.skeletons.layout import (
     KINECT20,
     NTU25,
@@ -194,10 +196,15 @@ def test_reading_tells_a_short_spine_of_ones_own_layout():
     short = dataclasses.replace(KINECT20, name="short", spine=(0, 1), view_spine=None)
     clip = stand(KINECT20, middle=(0, 0.06, 0.035)).astype(np.float32)
     reading = Reading(lambda item: [Clip(clip, 0, item.id)], short, 1, "upright")
-    note = advise_spine(reading, (Item("a", None), Item("b", None)))
+    source = make_source("fake", reading.read, [Item("a", None), Item("b", None)], short, ["a"])
+    note = check_skeleton(source, reading)
     assert note["spine"].startswith("hip centre to spine is short")
-    fine = dataclasses.replace(reading, layout=dataclasses.replace(short, spine=(0, 2)))
-    assert advise_spine(fine, (Item("a", None),)) == {}
+    taken = dataclasses.replace(reading, layout=KINECT20, as_layout=short)
+    assert check_skeleton(dataclasses.replace(source, layout=KINECT20), taken) == note
+    assert check_skeleton(source, dataclasses.replace(reading, normalize="none")) == {}
+    fine = dataclasses.replace(short, spine=(0, 2))
+    fitting = dataclasses.replace(source, layout=fine)
+    assert check_skeleton(fitting, dataclasses.replace(reading, layout=fine)) == {}
 
 
 def test_arrays_are_stood_upright_unless_asked():

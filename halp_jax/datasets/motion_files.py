@@ -74,12 +74,9 @@ def select_joints(
         )
     frames = np.where(np.isfinite(frames).all(-1, keepdims=True), frames, np.nan)
     for pair in _MIDDLES.values():
-        both = list(find_joints(names, pair).values())
-        if len(both) == 2:
-            seen = frames[:, both].any(-1).all(-1)[:, None, None]
-            middle = np.where(seen, frames[:, both].mean(1, keepdims=True), 0.0)
-        else:
-            middle = np.zeros_like(frames[:, :1])
+        both = frames[:, list(find_joints(names, pair).values())]
+        seen = both.any(-1).all(-1)[:, None, None]
+        middle = np.where(seen, both.sum(1, keepdims=True) / 2, 0.0)  # used if both are there
         frames = np.concatenate([frames, middle], 1)
     return frames[:, [found[joint] for joint in layout.joints]]
 
