@@ -179,6 +179,21 @@ def test_clips_that_were_centred_or_turned_before_end_in_the_same_frame(layout):
         np.testing.assert_allclose(ours[..., 2], far[..., 2], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "layout", [NTU25, KINECT20, get_layout("body25")], ids=lambda each: each.name
+)
+def test_the_origin_is_no_missing_joint_whichever_joint_it_is(layout):
+    clip = poses(7, 6, 2, layout.num_joints)
+    clip[..., 2] *= layout.axes == 3
+    ours = normalize_clip(clip, layout)
+    for joint in (*layout.spine, layout.centre, layout.root, 3):
+        own = clip - clip[:, :1, [joint]]  # everybody around the first one's joint
+        np.testing.assert_allclose(normalize_clip(own, layout), ours, atol=1e-5)
+    # Where the camera stands no joint is: one that is never seen stays missing.
+    clip[:, 0, 3] = 0
+    assert not normalize_clip(clip + 3 * clip.any(-1, keepdims=True), layout)[:, 0, 3].any()
+
+
 def test_a_short_spine_is_told_and_a_long_one_not():
     short = dataclasses.replace(KINECT20, name="short", spine=(0, 1), view_spine=None)
     clip = stand(KINECT20, middle=(0, 0.06, 0.035))
