@@ -7,7 +7,7 @@
 Only `file` is needed. A clip without a label (empty, or -1) is trained on, and left out where classes
 are compared. A file holds [time, joints, axes] or [time, bodies, joints, axes]
 of any real type: metres for 3-D layouts; for layouts in a picture (x, y) or (x, y, score), y down. A
-joint that is 0 throughout, -1 throughout or NaN is missing.
+joint of which all numbers are 0, -1 or NaN is missing.
 If every label is a whole number they are classes (from 0, or from 1 if every number from 1 up has a
 clip), else names of classes, in the order of the alphabet. The layout is `layout`, or what 20, 25 or 33
 joints (3-D), 17, 18, 25 or 26 (2-D) tell.

@@ -30,7 +30,7 @@ from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout, with_bodies
 
 TWICE = "clips with frames that the file has twice, the first kept"
-_HEADER = re.compile(r"(.*?\w)[ ._]?([xyz])", re.IGNORECASE)
+_HEADER = re.compile(r"(.*?\S)[ ._]?([xyz])", re.IGNORECASE)
 _UIPRMD_PARENTS = (0, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18, 19, 20)
 
 
