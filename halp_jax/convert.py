@@ -33,8 +33,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods import moco, torch_names, torch_state, torch_stgcn
 from halp_jax.options import CONFIGS, make_parser, names_config_file, parse_config, run_command
 from halp_jax.skeletons.augment import STREAMS
-from halp_jax.skeletons.layout import describe_layout
-from halp_jax.skeletons.layout_file import restore_layout
+from halp_jax.skeletons.layout import describe_layout, restore_layout
 from halp_jax.training import checkpoint, normalization, torch_files
 from halp_jax.training.torch_files import Content, naming
 

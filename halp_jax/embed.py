@@ -41,8 +41,7 @@ from halp_jax.datasets.read_pool import NORMALIZERS, Reading, read_items
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, features, knn, load, streams
 from halp_jax.options import make_parser, run_command
-from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.layout_file import restore_layout
+from halp_jax.skeletons.layout import Layout, restore_layout
 from halp_jax.training import checkpoint, normalization
 
 READER_OPTIONS = {

@@ -12,7 +12,7 @@
 
 Without --format the format is recognised by the names and first bytes of the source; docs/formats.md and
 the first lines of halp_jax/datasets/FORMAT.py describe each. --layout is one of
-halp_jax/skeletons/layouts_known.py or a .json file of your own (see halp_jax/skeletons/layout_file.py);
+halp_jax/skeletons/layouts_known.py or a .json file of your own (see halp_jax/skeletons/layout.py);
 where it is guessed from the number of joints, clips that clearly do not fit are refused. Six clips are
 drawn in clips.png beside the data, any others by halp_jax.export. Clips are centred and turned upright
 (halp_jax/skeletons/normalize.py); --normalize=released, as in the first line, is for the paper's figures
@@ -54,8 +54,7 @@ from halp_jax.datasets.read_pool import NORMALIZERS, Repair, count_cores
 from halp_jax.errors import UserError
 from halp_jax.options import make_parser, run_command
 from halp_jax.skeletons.common import tell_conversion
-from halp_jax.skeletons.layout import MAX_BODIES, with_bodies
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import MAX_BODIES, find_layout, with_bodies
 from halp_jax.skeletons.repair import MAX_GAP
 from halp_jax.training import cluster
 

@@ -26,7 +26,7 @@ from IPython.display import HTML
 from halp_jax import datasets, embed, evaluate, train
 from halp_jax.inspect import anchors, plots, strips
 from halp_jax.skeletons import synthetic
-from halp_jax.skeletons.layout_file import parse_layout
+from halp_jax.skeletons.layout import parse_layout
 
 workdir = small_run.make()
 mine = workdir / "mine"

@@ -25,9 +25,11 @@ from halp_jax.skeletons.layout import (
     OPENPOSE18,
     describe_layout,
     get_layout,
+    parse_layout,
+    restore_layout,
+    to_layout,
     with_bodies,
 )
-from halp_jax.skeletons.layout_file import parse_layout, restore_layout, to_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
 from halp_jax.training import checkpoint, normalization
 from tests._clips import tiny_config

@@ -298,7 +298,10 @@ def test_annotated_videos_are_clips_and_unseen_joints_are_missing(tmp_path):
         ({"images": [{"id": 1}], "annotations": []}, "an image has the name 'None'"),
         ({"images": [], "annotations": [{"image_id": 3}]}, "of image '3', which it does not list"),
         ([1], "neither images and annotations nor a list of results"),
-        ([{"image_id": None}], "of image 'None'"),
+        (
+            [{"image_id": None}],
+            "of image 'None', which it does not list; give a .json file of COCO",
+        ),
         ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "no list of x, y, score"),
         ([{"image_id": "1.jpg", "keypoints": [1, 2, 3]}], "people of 1 joints; say which"),
         ([{"image_id": "1.jpg", "bbox": [1, 2, 3]}], "nobody in it"),

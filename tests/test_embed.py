@@ -15,8 +15,7 @@ from _formats import HAND, write_aimclr, write_folder, write_nwucla
 from halp_jax import datasets, embed, evaluate
 from halp_jax.errors import UserError
 from halp_jax.evaluation import finetune_run, linear
-from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, with_bodies
-from halp_jax.skeletons.layout_file import parse_layout
+from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, parse_layout, with_bodies
 from halp_jax.training import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -38,8 +38,7 @@ from halp_jax.datasets.npy import Rows
 from halp_jax.datasets.pyskl import BEST_BODIES
 from halp_jax.datasets.read_pool import Reading, read_item
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import COCO17, NTU25, OPENPOSE18
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import COCO17, NTU25, OPENPOSE18, find_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
 from halp_jax.skeletons.plot import project
 
@@ -547,6 +546,52 @@ def test_folder_splits_and_labels(tmp_path):
     np.testing.assert_array_equal(found[0].frames, clips[0])
     parts = source.splits([clip.info for clip in found])["xsub"]
     assert parts["test"] == [f"clips/{n}" for n in (2, 5, 8)] and len(parts["train"]) == 7
+    rows = [f"clips/{n}.npy,{n % 5 - 1}" for n in range(10)]
+    source = open_source("folder", write_folder(tmp_path / "c", clips, "file,subject", rows))
+    assert [clip.subject for clip in read_all(source)][:5] == [-1, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "parts", [("train", "test"), ("Train", "val"), ("training", "valid", "test")]
+)
+def test_folders_of_parts_are_no_classes(tmp_path, parts):
+    for part in parts:
+        write_npy(tmp_path / part, make_clips(4, bodies=1))
+    source = open_source("npy", tmp_path)
+    infos = [clip.info for clip in read_all(source)]
+    assert source.class_names == ("a", "b")
+    assert [info.label for info in infos] == [0, 0, 1, 1] * len(parts)
+    own = source.splits(infos)["own"]
+    test = parts[-1]  # val alone is what is tested on
+    assert own["train"] == [
+        f"{parts[0]}/a/0",
+        f"{parts[0]}/a/2",
+        f"{parts[0]}/b/1",
+        f"{parts[0]}/b/3",
+    ]
+    assert {name.split("/")[0] for name in own["test"]} == {test} and len(own["test"]) == 4
+    assert len(own.get("val", ())) == (4 if len(parts) == 3 else 0)
+
+
+def test_hidden_files_make_no_clips_and_no_class(tmp_path):
+    write_npy(tmp_path, make_clips(4, bodies=1))
+    for file in sorted(tmp_path.rglob("*.npy")):
+        left = tmp_path / "__MACOSX" / file.parent.name / f"._{file.name}"
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    source = open_source("npy", tmp_path)
+    assert source.class_names == ("a", "b") and len(source.items) == 4
+    folder = write_folder(tmp_path / "table", make_clips(2))
+    (folder / "._labels.csv").write_bytes(b"\0\5\x16\7")
+    assert len(open_source("folder", folder).items) == 2
+
+
+def test_joints_of_minus_one_are_missing(tmp_path):
+    clips = make_clips(1, bodies=1)
+    clips[0][1, 0, 7] = -1
+    clips[0][2, 0, 7, 0] = -1
+    (clip,) = read_all(open_source("npy", write_npy(tmp_path, clips)))
+    assert not clip.frames[1, 0, 7].any() and clip.frames[2, 0, 7].all()
 
 
 @pytest.mark.parametrize(

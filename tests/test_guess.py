@@ -43,6 +43,8 @@ TEXTS = {
     "numbers.csv": ("mediapipe", "," + ",".join(map(str, range(132))) + "\n"),
     "mlkit.csv": ("mediapipe", "a.jpg,squat" + ",1.5" * 99 + "\n"),
     "named.csv": ("text", "time,Hips.x,Hips.y,Hips.z\n"),
+    "kinect.csv": ("text", "Time,SpineBaseX,SpineBaseY,SpineBaseZ\n"),
+    "numbered.csv": ("mediapipe", "class,x1,y1,z1,v1,x2,y2,z2,v2\n"),
     "msrc.csv": ("text", "123 " + "0.5 1e-3 -2 1 " * 20 + "\n"),
     "a.txt": ("text", "1 2 3\n"),
 }
@@ -52,6 +54,9 @@ TEXTS = {
 def test_text_files_are_told_by_name_and_first_bytes(tmp_path, name):
     format, text = TEXTS[name]
     (tmp_path / name).write_text(text)
+    (tmp_path / f"._{name}").write_bytes(
+        b"\0\5\x16\7\0\2\0\0Mac OS X"
+    )  # as macOS leaves beside files
     assert guess_format(tmp_path / name) == format and guess_format(tmp_path) == format
 
 

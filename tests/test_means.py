@@ -12,8 +12,14 @@ from halp_jax.datasets import from_arrays, open_dataset, open_source, pack
 from halp_jax.datasets.builder import prepare_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons import layout as layouts
-from halp_jax.skeletons.layout import BODY25, COCO17, MEDIAPIPE33, guess_layout
-from halp_jax.skeletons.layout_file import find_layout, restore_layout
+from halp_jax.skeletons.layout import (
+    BODY25,
+    COCO17,
+    MEDIAPIPE33,
+    find_layout,
+    guess_layout,
+    restore_layout,
+)
 from halp_jax.skeletons.layouts_known import fill_means
 from halp_jax.skeletons.normalize import normalize_clip
 

@@ -7,8 +7,14 @@ from _motion import JOINTS, MIXAMO
 
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import find_joints, match_joints
-from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, NTU25, get_layout, guess_layout
-from halp_jax.skeletons.layout_file import parse_layout
+from halp_jax.skeletons.layout import (
+    KINECT20,
+    MOCAP_LAYOUTS,
+    NTU25,
+    get_layout,
+    guess_layout,
+    parse_layout,
+)
 from halp_jax.skeletons.names import find_meanings, split_side
 
 

@@ -15,8 +15,7 @@ from halp_jax.datasets.builder import prepare_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons import layout as layouts
 from halp_jax.skeletons import plot
-from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25
-from halp_jax.skeletons.layout_file import parse_layout
+from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, parse_layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
 from halp_jax.skeletons.plausible import find_faults
 
@@ -236,6 +235,11 @@ def test_what_is_no_person_in_any_order_is_let_in_with_a_warning(tmp_path, capsy
     dataset = prepare(tmp_path / "a", [noise, 2 * noise])
     assert "warning: the clips do not look like ntu25: the bones are" in capsys.readouterr().err
     assert len(dataset) == 2
+    prepare(tmp_path / "b", [1000 * clip for clip in people(NTU25.joints)])
+    told = capsys.readouterr().err
+    assert (
+        "which cannot be metres; see clips.png, and if they are not, write them in metres" in told
+    )
 
 
 def test_a_picture_of_six_clips_lies_beside_the_data(tmp_path):

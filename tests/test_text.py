@@ -1,5 +1,6 @@
 """Text and CSV by a description of columns: the known sets in small, one's own, and real files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -57,6 +58,8 @@ def test_msr_action3d_has_a_joint_a_row_in_an_order_of_its_own(tmp_path):
     (clip,) = source.read(source.items[1])
     np.testing.assert_allclose(clip.frames[:, 0], walk(1)[:, PICK], atol=1e-5)
     assert (clip.label, clip.subject, clip.performance) == (19, 10, 3)
+    infos = [dataclasses.replace(clip.info, name=f"s{s}", subject=s) for s in range(1, 11)]
+    assert source.splits(infos)["xsub"]["test"] == [f"s{s}" for s in (2, 4, 6, 8, 10)]
     with pytest.raises(DamagedClip, match="no body in it"):
         source.read(source.items[0])
 
@@ -182,6 +185,30 @@ def test_named_columns_are_found_by_meaning(tmp_path):
     (tmp_path / "run" / "b.csv").write_text("time,a,b\n1,2,3\n")
     with pytest.raises(UserError, match="0 joints NAME.x, NAME.y, NAME.z in its first line"):
         open_source("text", tmp_path / "run" / "b.csv", columns="named")
+
+
+def test_named_columns_beside_text_and_empty_cells(tmp_path):
+    """As pandas writes a table: an index, text, and nothing where there was no number."""
+    head, *lines = named_csv(1, 8).decode().splitlines()
+    rows = [f",{head},label"] + [f"{number},{line},walk" for number, line in enumerate(lines)]
+    lost = JOINTS.index("left knee")
+    cells = rows[3].split(",")
+    cells[2 + 3 * lost : 5 + 3 * lost] = "", "", ""
+    rows[3] = ",".join(cells)
+    spelled = rows[0].replace(".x", "X").replace(".y", "Y").replace(".z", "Z")
+    for first in (rows[0], spelled):
+        (tmp_path / "a.csv").write_text("\n".join([first, *rows[1:]]))
+        _, (clip,) = read("text", tmp_path, columns="named")
+        wanted = walk(1, 8)[:, PICK]
+        wanted[2, KINECT20.joints.index("left knee")] = np.nan
+        np.testing.assert_allclose(clip.frames[:, 0], wanted, atol=1e-5)
+    # As many empty cells as there are columns must not pass for a frame less.
+    halves = [lines[2].split(",")[:31] + [""] * 30, lines[3].split(",")[:30] + [""] * 31]
+    lines[2:4] = map(",".join, halves)
+    (tmp_path / "a.csv").write_text("\n".join([head, *lines]))
+    _, (clip,) = read("text", tmp_path, columns="named")
+    assert len(clip.frames) == 8 and np.isnan(clip.frames[2:4]).any((1, 2, 3)).all()
+    np.testing.assert_allclose(clip.frames[4:, 0], walk(1, 8)[4:, PICK], atol=1e-5)
 
 
 def test_a_description_of_ones_own(tmp_path):

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from halp_jax.datasets import Clip, Item, from_arrays
-from halp_jax.datasets.read_pool import Reading, advise_spine
+from halp_jax.datasets.preview import check_skeleton
+from halp_jax.datasets.read_pool import Reading
+from halp_jax.datasets.source import make_source
 from halp_jax.skeletons.layout import (
     KINECT20,
     NTU25,
     describe_layout,
     get_layout,
+    restore_layout,
 )  # fmt: skip
-from halp_jax.skeletons.layout_file import restore_layout
 from halp_jax.skeletons.normalize import looks_normalized, normalize_clip, view_clip
 from halp_jax.skeletons.plausible import advise_on_spine
 
@@ -177,6 +179,21 @@ def test_clips_that_were_centred_or_turned_before_end_in_the_same_frame(layout):
         np.testing.assert_allclose(ours[..., 2], far[..., 2], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "layout", [NTU25, KINECT20, get_layout("body25")], ids=lambda each: each.name
+)
+def test_the_origin_is_no_missing_joint_whichever_joint_it_is(layout):
+    clip = poses(7, 6, 2, layout.num_joints)
+    clip[..., 2] *= layout.axes == 3
+    ours = normalize_clip(clip, layout)
+    for joint in (*layout.spine, layout.centre, layout.root, 3):
+        own = clip - clip[:, :1, [joint]]  # everybody around the first one's joint
+        np.testing.assert_allclose(normalize_clip(own, layout), ours, atol=1e-5)
+    # Where the camera stands no joint is: one that is never seen stays missing.
+    clip[:, 0, 3] = 0
+    assert not normalize_clip(clip + 3 * clip.any(-1, keepdims=True), layout)[:, 0, 3].any()
+
+
 def test_a_short_spine_is_told_and_a_long_one_not():
     short = dataclasses.replace(KINECT20, name="short", spine=(0, 1), view_spine=None)
     clip = stand(KINECT20, middle=(0, 0.06, 0.035))
@@ -194,10 +211,15 @@ def test_reading_tells_a_short_spine_of_ones_own_layout():
     short = dataclasses.replace(KINECT20, name="short", spine=(0, 1), view_spine=None)
     clip = stand(KINECT20, middle=(0, 0.06, 0.035)).astype(np.float32)
     reading = Reading(lambda item: [Clip(clip, 0, item.id)], short, 1, "upright")
-    note = advise_spine(reading, (Item("a", None), Item("b", None)))
+    source = make_source("fake", reading.read, [Item("a", None), Item("b", None)], short, ["a"])
+    note = check_skeleton(source, reading)
     assert note["spine"].startswith("hip centre to spine is short")
-    fine = dataclasses.replace(reading, layout=dataclasses.replace(short, spine=(0, 2)))
-    assert advise_spine(fine, (Item("a", None),)) == {}
+    taken = dataclasses.replace(reading, layout=KINECT20, as_layout=short)
+    assert check_skeleton(dataclasses.replace(source, layout=KINECT20), taken) == note
+    assert check_skeleton(source, dataclasses.replace(reading, normalize="none")) == {}
+    fine = dataclasses.replace(short, spine=(0, 2))
+    fitting = dataclasses.replace(source, layout=fine)
+    assert check_skeleton(fitting, dataclasses.replace(reading, layout=fine)) == {}
 
 
 def test_arrays_are_stood_upright_unless_asked():

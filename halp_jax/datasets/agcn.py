@@ -31,8 +31,7 @@ from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import Item, Source, find_normalized, guess_benchmark, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, guess_layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import Layout, find_layout, guess_layout
 from halp_jax.skeletons.repair import trim_end
 
 _PARTS = {"train": "train", "val": "test"}

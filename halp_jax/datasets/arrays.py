@@ -25,8 +25,7 @@ from halp_jax.datasets.source import count_overlap
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import describe_conversion
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, describe_layout
-from halp_jax.skeletons.layout_file import to_layout
+from halp_jax.skeletons.layout import Layout, describe_layout, to_layout
 from halp_jax.skeletons.repair import MAX_GAP
 
 log = logging.getLogger("halp_jax")
@@ -76,7 +75,7 @@ def from_arrays(
         labels: a class from 0 for each clip, -1 where it is not known; None for none at all, which
             pre-training is content with.
         layout: the name of a known one ("ntu25", "kinect20", "coco17", "openpose18"), the JSON file
-            of your own (see `skeletons.layout_file`), or a Layout.
+            of your own (see `skeletons.layout`), or a Layout.
         class_names: one a class; by default "class 0" and so on up to the highest label.
         splits: benchmark -> {"train": clip numbers, "test": clip numbers, "val": ...}; a part that is not given
             is empty. By default there is one benchmark, "all" (config.data.split="all"), with every

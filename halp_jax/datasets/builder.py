@@ -25,7 +25,7 @@ from halp_jax.datasets.source import Source, count_overlap, number_splits
 from halp_jax.errors import UserError
 from halp_jax.progress import Progress
 from halp_jax.skeletons.common import describe_conversion
-from halp_jax.skeletons.layout import Layout, describe_layout, find_known
+from halp_jax.skeletons.layout import Layout, describe_layout
 
 TFDS_NAME, TFDS_VERSION, TFDS_SPLIT = "halp_clips", "1.0.0", "clips"
 RECORDS = f"{TFDS_NAME}-{TFDS_SPLIT}.tfrecord-"
@@ -93,8 +93,6 @@ def prepare_source(
         write_named(out, out.suffix, overwrite) if in_one else claim_folder(out, overwrite) as place
     ):
         told = check_skeleton(source, reading)
-        if normalize != "none" and find_known(layout.name) != layout:
-            told |= read_pool.advise_spine(reading, source.items)
         frames: list[np.ndarray] = []
         if beam_runner:
             tfds, info = _tfds_info(place, source, layout)

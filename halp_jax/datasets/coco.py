@@ -31,8 +31,7 @@ from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, guess_layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import Layout, find_layout, guess_layout
 
 WHAT = "a .json file of COCO key points or AlphaPose results, or folders of them"
 _BODY = {133: 17, 136: 26}  # joints of which the first are a body's, the others hands and face
@@ -105,7 +104,7 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
         image = entry.get("image_id")
         if not isinstance(image, int | str) or (isinstance(content, dict) and image not in images):
             raise DamagedClip(
-                f"{path}: key points of image {str(image)[:40]!r}, which it does not list"
+                f"{path}: key points of image {str(image)[:40]!r}, which it does not list; give {WHAT}"
             )
         if image not in images:
             images[image] = Image(_check_name(str(image), path), None, [])

@@ -33,8 +33,7 @@ from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import Item, Source, find_normalized, guess_benchmark, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import NTU25, Layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import NTU25, Layout, find_layout
 from halp_jax.skeletons.layouts_known import fill_means
 from halp_jax.skeletons.repair import trim_end
 

@@ -170,7 +170,7 @@ def find_single(path: str | Path, suffix: str, what: str) -> Path:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        found = sorted(path.glob(f"*{suffix}"))
+        found = sorted(path.glob(f"[!.]*{suffix}"))
         if len(found) != 1:
             names = ", ".join(each.name for each in found) or "none"
             raise UserError(f"{path} holds {len(found)} {suffix} files ({names}); give {what}")
@@ -183,7 +183,8 @@ def find_single(path: str | Path, suffix: str, what: str) -> Path:
 def list_files(path: str | Path, names: str, what: str) -> tuple[Path, list[tuple[str, Path]]]:
     """The folder and all files of such names in and below it, each with its path without the ending.
 
-    A single file is its own folder's only one.
+    A single file is its own folder's only one. Hidden files, as macOS leaves them (__MACOSX/._0007.npy),
+    are none.
 
     Args:
         names: a regular expression for the whole name, in small letters.
@@ -201,6 +202,7 @@ def list_files(path: str | Path, names: str, what: str) -> tuple[Path, list[tupl
     found = [
         (name.with_suffix("").as_posix(), file) for file, name in inside.items()
         if re.fullmatch(f"(?:.*/)?(?:{names})", name.as_posix().lower()) and file.is_file()
+        and not any(part[0] == "." for part in name.parts)
     ]  # fmt: skip
     if not found:
         raise UserError(f"{folder} holds nothing of this kind; give {what}")

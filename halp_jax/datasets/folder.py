@@ -6,7 +6,8 @@
 
 Only `file` is needed. A clip without a label (empty, or -1) is trained on, and left out where classes
 are compared. A file holds [time, joints, axes] or [time, bodies, joints, axes]
-of any real type: metres for 3-D layouts; for layouts in a picture (x, y) or (x, y, score), y down.
+of any real type: metres for 3-D layouts; for layouts in a picture (x, y) or (x, y, score), y down. A
+joint of which all numbers are 0, -1 or NaN is missing.
 If every label is a whole number they are classes (from 0, or from 1 if every number from 1 up has a
 clip), else names of classes, in the order of the alphabet. The layout is `layout`, or what 20, 25 or 33
 joints (3-D), 17, 18, 25 or 26 (2-D) tell.
@@ -16,22 +17,24 @@ are subjects, every fifth of whom tests; without those "random", where a fifth o
 chosen by a hash of `seed` and name.
 
 Without a table, "npy", --source is a file, a folder of files, or folders of files, which are then the
-classes: wave/0007.npy. Otherwise clips are unlabelled; the split is "random".
+classes: wave/0007.npy. Otherwise clips are unlabelled; the split is "random", or "own" of folders
+train/wave, test/wave.
 """
 
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
-from halp_jax.datasets.clip import MAX_FRAMES, Clip, ClipInfo, DamagedClip
+import numpy as np
+
+from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.files import find_single, is_name, list_files, read_first, read_table
 from halp_jax.datasets.labels import label_by_folder, name_classes, number_classes
 from halp_jax.datasets.npy import map_array, to_float32
-from halp_jax.datasets.source import Item, Source, Splits, find_normalized, make_source
+from halp_jax.datasets.source import Item, Source, find_normalized, make_source, split_by_parts
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, guess_layout
-from halp_jax.skeletons.layout_file import to_layout
+from halp_jax.skeletons.layout import Layout, guess_layout, to_layout
 
 COLUMNS = ("file", "label", "subject", "split")
 MAX_CLASSES = 10_000
@@ -60,6 +63,7 @@ def read_item(item: Item, folder: str, layout: Layout) -> list[Clip]:
             f" {MAX_FRAMES}, {layout.bodies} and {layout.num_given}; correct the file"
         )
     frames = to_float32(array)
+    frames = np.where((frames == -1).all(-1, keepdims=True), np.float32(0), frames)
     if layout.axes == 2:
         frames = to_float32(lift_points(frames))
     return [Clip(frames, item.label, item.id, subject=subject)]
@@ -97,7 +101,7 @@ def open_source(path: str | Path, *, layout: Layout | str | None = None, seed: i
         items.append(Item(name, DamagedClip(told) if reason else (row["file"], subject), label))
     sound = (folder / each.payload[0] for each in items if isinstance(each.payload, tuple))
     chosen = _choose_layout(layout, sound)
-    own = functools.partial(split_by_column, parts=parts) if any(parts.values()) else None
+    own = functools.partial(split_by_parts, parts=parts) if any(parts.values()) else None
     read = functools.partial(read_item, folder=str(folder), layout=chosen)
     return find_normalized(
         make_source(
@@ -128,17 +132,6 @@ def open_arrays(path: str | Path, *, layout: Layout | str | None = None, seed: i
             "npy", read, items, chosen, class_names, seed=seed, guessed=not layout
         )
     )  # fmt: skip
-
-
-def split_by_column(infos: Sequence[ClipInfo], parts: dict[str, str]) -> Splits:
-    """{"own": ...}, as the column `split` says."""
-    return {
-        "own": {
-            part: [info.name for info in infos if parts[info.name] == part]
-            for part in ("train", "test", "val")
-            if part != "val" or part in parts.values()
-        }
-    }
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:
@@ -196,9 +189,9 @@ def _number_labels(labels: Sequence[str], path: Path) -> tuple[list[int], tuple[
 
 def _number_subjects(subjects: Sequence[str]) -> list[int]:
     """Numbers as they are; names numbered in the order of the alphabet; -1 for none."""
-    given = {subject for subject in subjects if subject}
+    given = {subject for subject in subjects if subject not in ("", "-1")}
     if all(subject.isascii() and subject.isdecimal() and len(subject) < 9 for subject in given):
-        return [int(subject) if subject else -1 for subject in subjects]
+        return [int(subject or -1) for subject in subjects]
     number = {name: place for place, name in enumerate(sorted(given))}
     return [number.get(subject, -1) for subject in subjects]
 

@@ -27,7 +27,7 @@ from halp_jax.datasets.atomic_write import claim_folder
 from halp_jax.datasets.labels import UNLABELLED, name_classes
 from halp_jax.datasets.prepared import Dataset, Misfit, read_fields
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout_file import restore_layout
+from halp_jax.skeletons.layout import restore_layout
 
 FORMAT, FORMAT_VERSION = "halp_jax graphs", 1
 MAX_FEATURES = 10_000  # of a node

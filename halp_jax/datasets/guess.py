@@ -48,7 +48,7 @@ _JSON_WORDS = (
     ("coco", b'"images"'),
 )
 _PEEK, _MAX_NAMES, _MAX_PEEKED = 2**16, 10_000, 20
-_LANDMARK = re.compile(r"landmark.*|x_?0|nose_(z|v|visibility)|nose\.z")
+_LANDMARK = re.compile(r"landmark.*|x_?[01]|nose_(z|v|visibility)|nose\.z")
 _NUMBER = re.compile(r"-?\d+(\.\d*)?(e[+-]?\d+)?")
 _SEVERAL_NUMBERS = re.compile(r"[-\d.e+\s]+")
 _MEDIAPIPE_JOINTS = 33
@@ -125,14 +125,15 @@ def _guess_table(data: bytes) -> str | None:
     numbers = sum(bool(_NUMBER.fullmatch(cell)) for cell in cells)
     if any(map(_LANDMARK.fullmatch, cells)) or numbers in (99, 132):
         return "mediapipe"
-    return "text" if any(cell.endswith((".x", "_x")) for cell in cells) else None
+    x, y, z = ({cell[:-1] for cell in cells if cell.endswith(axis)} for axis in "xyz")
+    return "text" if (x & y & z) - {""} else None
 
 
 def _guess_folder(folder: Path) -> str | None:
     """By the files in it, else by those a folder deeper, and so on; a .txt may be a readme."""
     text = None
     for pattern in ("*", "*/*", "*/*/*", "*/*/*/*"):
-        there = (each for each in folder.glob(pattern) if each.is_file())
+        there = (each for each in folder.glob(pattern) if each.name[0] != "." and each.is_file())
         found = _guess_files(sorted(itertools.islice(there, _MAX_NAMES)))
         if found and found != "text":
             return found

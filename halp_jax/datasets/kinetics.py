@@ -27,8 +27,7 @@ from halp_jax.datasets.labels import MAX_CLASSES
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import OPENPOSE18, Layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import OPENPOSE18, Layout, find_layout
 
 WHAT = "kinetics_train/, kinetics_train_label.json and the same of kinetics_val"
 LEFT_OUT = "clips without a skeleton, left out"

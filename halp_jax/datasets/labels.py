@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from halp_jax.datasets.source import Item
+from halp_jax.datasets.source import Item, tell_part
 
 UNLABELLED = -1
 # A label above this is damage, not a class: it must not make that many classes.
@@ -112,9 +112,12 @@ def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], tuple[str, ...]]
     """The items with their classes, and the classes' names, in the order of the alphabet.
 
     The name of a clip that lies in a folder begins with it ("wave/0007"), and that is its class; any
-    other is without a label.
+    other is without a label. Folders train and test, where all clips lie in such, are no classes.
     """
-    folders = [item.id.split("/")[0] if "/" in item.id else None for item in items]
+    folders = [item.id.split("/")[:-1] for item in items]
+    if all(tell_part(item.id) for item in items):
+        folders = [inside for _, *inside in folders]
+    folders = [each[0] if each else None for each in folders]
     classes = sorted(set(filter(None, folders)))
     number = {each: place for place, each in enumerate(classes)} | {None: UNLABELLED}
     return _relabel(items, [number[each] for each in folders]), tuple(classes)

@@ -1,7 +1,7 @@
 """MATLAB files (.mat) of skeletons: UTD-MHAD, Shelf and Campus, and arrays of one's own.
 
 * UTD-MHAD: `d_skel` [20, 3, time] in metres, in the set's own order of joints; a2_s3_t1_skeleton.mat
-  tells class, subject and trial. Taken to kinect20.
+  tells class, subject and trial; odd subjects train in "xsub". Taken to kinect20.
 * Shelf and Campus: `actor3D`, cells of people of cells of frames of [14, 3] metres; a person who is
   absent from a frame is empty there. Taken to mocap15.
 * any other 3-D array, if it is the only one: [time, joints, 3], [joints, 3, time] or [3, joints, time]
@@ -24,13 +24,19 @@ from jaxtyping import Float
 
 from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
-from halp_jax.datasets.files import list_files, one_line, read_bytes, read_first
+from halp_jax.datasets.files import list_files, one_line, read_bytes, read_first, remember
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import clean_numbers
-from halp_jax.datasets.source import Item, Source, make_source
+from halp_jax.datasets.source import Item, Source, make_source, split_odd_subjects
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import KINECT20, MAX_BODIES, Layout, get_layout, with_bodies
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import (
+    KINECT20,
+    MAX_BODIES,
+    Layout,
+    find_layout,
+    get_layout,
+    with_bodies,
+)
 
 UTD_NAME = "a{label}_s{subject}_t{performance}"
 UTD_ACTIONS = tuple(
@@ -91,11 +97,12 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
         frames = motion_files.select_joints(value.transpose(2, 0, 1), UTD_JOINTS, layout, path)
         frames = frames[:, None]
     else:
-        frames = np.nan_to_num(clean_numbers(_order_axes(value, layout, path)))[:, None]
+        frames = clean_numbers(_order_axes(value, layout, path))[:, None]
         frames, remark = motion_files.scale_to_metres(frames, layout)
     return [Clip(frames, item.label, item.id, remark=remark, **fields)]
 
 
+@remember  # prepare asks for the first one thrice
 def _read_variable(path: str) -> tuple[str, "np.ndarray | Cells"]:
     """The variable of a file that holds joints, and its name. Raises DamagedClip."""
     variables = parse_mat(read_bytes(path, motion_files.MAX_FILE_BYTES), path)
@@ -116,7 +123,7 @@ def _read_variable(path: str) -> tuple[str, "np.ndarray | Cells"]:
 
 
 def _open_cells(people: Cells, where: str) -> list[Float[np.ndarray, "time joints xyz"]]:
-    """{people}{frames} of [joints, 3] -> an array a person, NaN where somebody is absent."""
+    """{people}{frames} of [joints, 3] -> an array a person, 0 where somebody is absent."""
     count = len(people.items)
     times = {len(each.items) for each in people.items if isinstance(each, Cells)}
     if (
@@ -130,7 +137,7 @@ def _open_cells(people: Cells, where: str) -> list[Float[np.ndarray, "time joint
         )
     bodies = []
     for person in people.items:
-        body = np.full((time, len(SHELF_JOINTS), 3), np.nan)
+        body = np.zeros((time, len(SHELF_JOINTS), 3))
         for frame, pose in enumerate(person.items if isinstance(person, Cells) else ()):
             if isinstance(pose, np.ndarray) and pose.shape == body.shape[1:]:
                 body[frame] = pose
@@ -167,9 +174,9 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     """
     _, files = list_files(path, r".*\.mat", "a .mat file, or the folder with .mat files")
     told = [motion_files.match_name(UTD_NAME, name) for name, _ in files]
-    paths = [file for _, file in files]
+    paths, splits = [file for _, file in files], None
     if all(told) and read_first(paths, lambda file: _read_variable(str(file))[0]) == "d_skel":
-        classes = UTD_ACTIONS
+        classes, splits = UTD_ACTIONS, split_odd_subjects
         numbers = [fields.pop("label") - 1 for fields in told]
         given = zip(files, told, numbers, strict=True)
         items = [Item(name, (str(file), fields), n) for (name, file), fields, n in given]
@@ -177,7 +184,7 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         items, classes = label_by_folder([Item(name, (str(file), {})) for name, file in files])
     chosen = find_layout(layout) if layout else read_first(paths, _tell_layout)
     read = functools.partial(read_item, layout=chosen)
-    return make_source("mat", read, items, chosen, classes, seed=seed)
+    return make_source("mat", read, items, chosen, classes, splits, seed=seed)
 
 
 def _tell_layout(file: Path) -> Layout:

@@ -11,8 +11,7 @@ from halp_jax.datasets.clip import MAX_COORDINATE, DamagedClip
 from halp_jax.datasets.files import read_first
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import find_joints
-from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, Layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import KINECT20, MOCAP_LAYOUTS, Layout, find_layout
 
 MAX_FILE_BYTES = 256 * 2**20
 SCALED = "clips in another unit than metres, scaled: by 0.01 or 0.001 if that makes a person, else to 1.7 m"
@@ -59,7 +58,7 @@ def _find_all(names: Sequence[str], layout: Layout) -> dict[str, int]:
 def select_joints(
     frames: Float[np.ndarray, "time joints xyz"], names: Sequence[str], layout: Layout, where: str
 ) -> Float[np.ndarray, "time layout_joints xyz"]:
-    """The joints of the layout, found by meaning. A joint that is NaN or infinite is missing: zero.
+    """The joints of the layout, found by meaning. A joint that has no sound number is NaN: lost.
 
     A middle of the hips or shoulders that the file does not have is the mean of both.
 
@@ -73,14 +72,11 @@ def select_joints(
             f"{where}: no joint that is {layout.name}'s {', '.join(missing)[:200]}; leave it out, or"
             " give a --layout that all files have"
         )
-    frames = np.where(np.isfinite(frames).all(-1, keepdims=True), frames, 0.0)
+    frames = np.where(np.isfinite(frames).all(-1, keepdims=True), frames, np.nan)
     for pair in _MIDDLES.values():
-        both = list(find_joints(names, pair).values())
-        if len(both) == 2:
-            seen = frames[:, both].any(-1).all(-1)[:, None, None]
-            middle = np.where(seen, frames[:, both].mean(1, keepdims=True), 0.0)
-        else:
-            middle = np.zeros_like(frames[:, :1])
+        both = frames[:, list(find_joints(names, pair).values())]
+        seen = both.any(-1).all(-1)[:, None, None]
+        middle = np.where(seen, both.sum(1, keepdims=True) / 2, 0.0)  # used if both are there
         frames = np.concatenate([frames, middle], 1)
     return frames[:, [found[joint] for joint in layout.joints]]
 
@@ -93,10 +89,12 @@ def scale_to_metres(
     Measured along the bones, so that the pose does not matter. What is in centimetres or millimetres
     keeps its size; other units are scaled until a person is 1.7 m tall. Left as it is without a body.
     """
-    chain = [layout.joints.index(joint) for joint in _CHAIN if joint in layout.joints]
+    found = find_joints(layout.joints, _CHAIN)  # of a layout of one's own, in its spelling
+    chain = [found[joint] for joint in _CHAIN if joint in found]
     # What is beyond any unit is damage, which the check of the clip names.
-    sane = not np.abs(frames).max(initial=0) > MAX_COORDINATE**2
-    body = frames[frames[:, :, chain].any(-1).all(-1) & sane]  # [poses, joints, xyz]
+    sane = not np.fmax.reduce(np.abs(frames), axis=None, initial=0) > MAX_COORDINATE**2
+    there = np.abs(frames[:, :, chain]) > 0  # NaN is not
+    body = frames[there.any(-1).all(-1) & sane]  # [poses, joints, xyz]
     if len(chain) < len(_CHAIN) or not len(body):
         return frames, ""
     length = float(np.median(np.linalg.norm(np.diff(body[:, chain], axis=1), axis=-1).sum(-1)))

@@ -17,7 +17,14 @@ from pathlib import Path
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip
 from halp_jax.datasets.files import list_files, load_json, to_numbers
 from halp_jax.datasets.labels import UCLA_ACTIONS, parse_name_fields
-from halp_jax.datasets.source import Item, Source, Splits, make_source, split_by_rules
+from halp_jax.datasets.source import (
+    Item,
+    Source,
+    Splits,
+    make_source,
+    split_by_rules,
+    split_odd_subjects,
+)
 from halp_jax.skeletons.layout import KINECT20
 
 WHAT = "the folder of NW-UCLA's files, a01_s01_e00_v01.json"
@@ -52,10 +59,5 @@ def open_source(path: str | Path) -> Source:
 
 def make_splits(infos: Sequence[ClipInfo]) -> Splits:
     """{"xview": ..., "xsub": ...}, each {"train": names, "test": names}."""
-    return split_by_rules(
-        infos,
-        {
-            "xview": lambda info: info.camera != _TEST_VIEW,
-            "xsub": lambda info: info.subject % 2 == 1,
-        },
-    )
+    xview = split_by_rules(infos, {"xview": lambda info: info.camera != _TEST_VIEW})
+    return xview | split_odd_subjects(infos)

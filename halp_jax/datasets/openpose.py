@@ -29,8 +29,7 @@ from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, get_layout, guess_layout
-from halp_jax.skeletons.layout_file import find_layout
+from halp_jax.skeletons.layout import Layout, find_layout, get_layout, guess_layout
 
 WHAT = "a folder of OpenPose's files, CLIP_000000000012_keypoints.json"
 _NAMES = r".*\d(_keypoints)?\.json"

@@ -22,8 +22,7 @@ import numpy as np
 from jaxtyping import Int
 
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout, describe_layout
-from halp_jax.skeletons.layout_file import restore_layout
+from halp_jax.skeletons.layout import Layout, describe_layout, restore_layout
 
 METADATA = "halp_dataset.json"
 FORMAT_VERSION = 1

@@ -17,8 +17,15 @@ from halp_jax.datasets.prepared import Dataset
 from halp_jax.datasets.read_pool import Reading, read_item
 from halp_jax.datasets.source import Source
 from halp_jax.errors import UserError
-from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.plausible import find_faults, find_fitting, is_person_sized, is_picture
+from halp_jax.skeletons.common import convert_clip
+from halp_jax.skeletons.layout import Layout, find_known
+from halp_jax.skeletons.plausible import (
+    advise_on_spine,
+    find_faults,
+    find_fitting,
+    is_person_sized,
+    is_picture,
+)
 
 PICTURE = "clips.png"
 _CHECKED, _DRAWN = 16, 6
@@ -26,13 +33,14 @@ _DPI, _WORD = 60, 28
 
 
 def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
-    """What a user should know of the layout of a source, for the notes of the data set.
+    """What a user should know of the layout of a source, and of a spine of their own, for the notes.
 
     Raises:
         UserError: the layout was guessed, and these are points in a picture, or people whose joints
             are in another order. What is neither is let in with a warning.
     """
     layout, notes = source.layout, {}
+    target = reading.as_layout or layout
     if source.guessed:
         notes["layout"] = f"{_tell_guess(layout)}; give --layout if the order is another"
     clips = []
@@ -53,11 +61,17 @@ def check_skeleton(source: Source, reading: Reading) -> dict[str, str]:
             f" or --layout={layout.name} if it is that all the same"
         )
     if faults:
+        way = "give --layout=FILE.json with the order of the joints"
+        if layout.axes == 3 and not another:
+            way = "write them in metres"
         notes["doubtful"] = (
             f"the clips do not look like {layout.name}: {faults[0]}; see {PICTURE}, and if they are not,"
-            " give --layout=FILE.json with the order of the joints"
+            f" {way}"
         )
         print(f"warning: {notes['doubtful']}", file=sys.stderr)
+    if clips and reading.normalize != "none" and find_known(target.name) != target:
+        line = advise_on_spine([convert_clip(each, layout, target) for each in clips], target)
+        notes |= {"spine": line} if line else {}
     return notes
 
 

@@ -27,19 +27,16 @@ from halp_jax.datasets.files import find_single, is_name
 from halp_jax.datasets.npy import clean_numbers, to_float32
 from halp_jax.datasets.pyskl_points import JOINTS, WHERE, Rows, find_rows, read_rows
 from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
-from halp_jax.datasets.source import Item, Source, Splits, find_normalized, make_source
+from halp_jax.datasets.source import PARTS, Item, Source, Splits, find_normalized, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, guess_layout
-from halp_jax.skeletons.layout_file import find_layout, restore_layout
+from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, restore_layout
 
 # xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
 _SPLIT_KEY = re.compile(
     r"(?:(.+?)[_\- ]?)??(training|train|validation|valid|val|testing|test)(?:[_\- ]?(.+))?",
     re.IGNORECASE,
 )
-_PART_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_PART_WORDS |= {"val": "val", "valid": "val", "validation": "val"}
 CUT = "clips cut to their total_frames"
 BEST_BODIES = "clips with more bodies than the layout has, those of the highest scores kept"
 
@@ -245,7 +242,7 @@ def _pair_splits(split: Any, file: Path) -> tuple[Splits, list[str]]:
     for key, names in lists.items():
         if match := _SPLIT_KEY.fullmatch(key):
             benchmark = "_".join(filter(None, (match[1], match[3]))) or "given"
-            found.setdefault(benchmark, {})[_PART_WORDS[match[2].lower()]] = names
+            found.setdefault(benchmark, {})[PARTS[match[2].lower()]] = names
     ignored = [key for key in lists if not _SPLIT_KEY.fullmatch(key)]
     for parts in found.values():
         # With a test part val is for choosing settings; alone it is what PYSKL tests on.

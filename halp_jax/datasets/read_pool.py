@@ -24,7 +24,6 @@ from halp_jax.errors import UserError
 from halp_jax.skeletons.common import convert_clip
 from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.normalize import normalize_clip, view_clip
-from halp_jax.skeletons.plausible import advise_on_spine
 from halp_jax.skeletons.repair import MAX_GAP, count_resampled, fill_gaps, resample, trim_end
 
 MAX_ITEMS_PER_TASK = 8
@@ -181,14 +180,6 @@ def finish_clip(
         frames = np.pad(frames, ((0, 0), (0, absent), (0, 0), (0, 0)))
     finished = dataclasses.replace(clip, frames=np.ascontiguousarray(frames, np.float32))
     return check_clip(finished, layout, num_classes)
-
-
-def advise_spine(reading: Reading, items: tuple[Item, ...], count: int = 16) -> dict[str, str]:
-    """What the first clips say about the spine line of a user's own layout, as a note of it."""
-    found = (read_item(reading, item).clips for item in items[:count])
-    clips = [clip.frames for clips in found for clip in clips]
-    line = advise_on_spine(clips, reading.as_layout or reading.layout) if clips else None
-    return {"spine": line} if line else {}
 
 
 def mend_clip(clip: Clip, repair: Repair) -> Clip:

@@ -22,6 +22,9 @@ from halp_jax.skeletons.layout import Layout
 from halp_jax.skeletons.normalize import looks_normalized
 
 TEST_SHARE = 5  # every fifth subject or clip tests where files tell no split
+# What people call the parts of a split, as folders and as keys.
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+PARTS |= {"val": "val", "valid": "val", "validation": "val"}
 _BENCHMARKS = {
     "xsub": "xsub", "csub": "xsub", "cs": "xsub", "xview": "xview", "cview": "xview", "cv": "xview",
     "xset": "xset", "xsetup": "xset", "cset": "xset", "csetup": "xset",
@@ -164,8 +167,35 @@ def split_by_rules(
     }
 
 
+def tell_part(name: str) -> str:
+    """The part whose folder a clip lies in, "train" of train/wave/0007; else ""."""
+    folder, _, inside = name.partition("/")
+    return PARTS.get(folder.lower(), "") if inside else ""
+
+
+def split_by_parts(infos: Sequence[ClipInfo], parts: Mapping[str, str]) -> Splits:
+    """{"own": ...} as `parts`, {name of a clip: train, test, val or ""}, says."""
+    return {
+        "own": {
+            part: [info.name for info in infos if parts[info.name] == part]
+            for part in ("train", "test", "val")
+            if part != "val" or part in parts.values()
+        }
+    }
+
+
+def split_odd_subjects(infos: Sequence[ClipInfo]) -> Splits:
+    """{"xsub": ...}: odd subjects train, even ones test, as papers on MSR Action3D and UTD-MHAD have it."""
+    return split_by_rules(infos, {"xsub": lambda info: info.subject % 2 == 1})
+
+
 def split_by_default(infos: Sequence[ClipInfo], seed: int) -> Splits:
-    """{"xsub": ...} if there are two subjects at least, else {"random": ...}."""
+    """{"own": ...} of folders train and test (or val), {"xsub": ...} of two subjects, or {"random": ...}."""
+    folders = {info.name: tell_part(info.name) for info in infos}
+    if "test" not in folders.values():
+        folders = {name: "test" if part == "val" else part for name, part in folders.items()}
+    if {"train", "test"} <= set(folders.values()):
+        return split_by_parts(infos, folders)
     # A clip of an unknown person could be of anyone, so it is in neither part.
     known = [info for info in infos if info.subject >= 0]
     subjects = sorted({info.subject for info in known})

@@ -2,12 +2,13 @@
 
 `columns` is a .json file of one's own or the name of a set, see `text_columns`: utkinect,
 msr_action3d, msrc12, florence3d, sbu, irds, uiprmd; "named" is a CSV with a first line Hips.x, Hips.y,
-Hips.z, ... as bvh-converter writes it, whose joints are found by meaning.
+Hips.z, ... (or Hips_X, HipsX) as bvh-converter writes it, whose joints are found by meaning.
 
 Files of many clips are cut by `text_columns`; UI-PRMD's angles are put to its positions here. Held to a
 real file of UI-PRMD; of the other sets only to files made in their likeness.
 """
 
+import csv
 import fnmatch
 import functools
 import re
@@ -20,16 +21,16 @@ from jaxtyping import Float
 
 from halp_jax.datasets import motion_files
 from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
-from halp_jax.datasets.files import list_files, parse_numbers, read_bytes, remember
+from halp_jax.datasets.files import list_files, one_line, parse_numbers, read_bytes, remember
 from halp_jax.datasets.labels import label_by_folder, name_classes
 from halp_jax.datasets.npy import clean_numbers
-from halp_jax.datasets.source import Item, Source, make_source
+from halp_jax.datasets.source import Item, Source, make_source, split_odd_subjects
 from halp_jax.datasets.text_columns import CUTS, MAX_NUMBERS, Columns, Part, find_columns
 from halp_jax.skeletons.kinematics import place_joints, rotate_in_order
 from halp_jax.skeletons.layout import Layout, with_bodies
 
 TWICE = "clips with frames that the file has twice, the first kept"
-_HEADER = re.compile(r"(.*\S)[ ._]([xyz])", re.IGNORECASE)
+_HEADER = re.compile(r"(.*?\S)[ ._]?([xyz])", re.IGNORECASE)
 _UIPRMD_PARENTS = (0, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18, 19, 20)
 
 
@@ -69,25 +70,35 @@ _BLANKS = bytes.maketrans(b",;\t", b"   ")
 
 
 def _parse_header(text: bytes, where: str) -> Table:
-    """A CSV whose first line names the columns Hips.x, Hips.y, Hips.z, in any order."""
-    head, _, rest = text.partition(b"\n")
-    cells = [cell.strip() for cell in head.decode("utf-8-sig", "replace").split(",")]
+    """A CSV whose first line names the columns Hips.x, Hips.y, Hips.z, in any order; others may be text.
+
+    An empty cell is NaN.
+    """
+    try:
+        rows = list(csv.reader(text.decode("utf-8-sig", "replace").splitlines()))
+    except csv.Error as error:
+        raise DamagedClip(f"{where}: no CSV text ({one_line(error)}); correct it") from error
+    cells = [cell.strip() for cell in rows[0]] if rows else []
     columns: dict[str, dict[str, int]] = {}
     for place, cell in enumerate(cells):
         if match := _HEADER.fullmatch(cell):
             columns.setdefault(match[1], {})[match[2].lower()] = place
     names = tuple(name for name, axes in columns.items() if len(axes) == 3)
-    numbers = parse_numbers(rest.translate(_BLANKS), where)
-    if not names or len(cells) > MAX_NUMBERS or not len(numbers) or len(numbers) % len(cells):
-        raise DamagedClip(
-            f"{where}: {len(names)} joints NAME.x, NAME.y, NAME.z in its first line, and"
-            f" {len(numbers)} numbers below {len(cells)} columns; correct it"
+    time = [place for place, cell in enumerate(cells) if cell.lower() in ("time", "time (s)")][:1]
+    places = time + [columns[name][axis] for name in names for axis in "xyz"]
+    try:
+        numbers = np.array(
+            [[float(row[place].strip() or "nan") for place in places] for row in rows[1:] if row]
         )
-    rows = numbers.reshape(-1, len(cells))
-    time = [place for place, cell in enumerate(cells) if cell.lower() in ("time", "time (s)")]
-    places = [columns[name][axis] for name in names for axis in "xyz"]
-    shape = (len(rows), 1, len(names), 3)
-    return Table(names, rows[:, time[0]] if time else None, rows[:, places].reshape(shape))
+    except (ValueError, IndexError):
+        numbers = np.zeros(0)
+    if not names or len(cells) > MAX_NUMBERS or not len(numbers):
+        raise DamagedClip(
+            f"{where}: {len(names)} joints NAME.x, NAME.y, NAME.z in its first line, and no numbers"
+            f" below all {len(cells)} columns; correct it"
+        )
+    keys, numbers = numbers[:, : len(time)], numbers[:, len(time) :]
+    return Table(names, keys[:, 0] if time else None, numbers.reshape(-1, 1, len(names), 3))
 
 
 def place_uiprmd(
@@ -146,7 +157,7 @@ def read_item(item: Item, columns: Columns, layout: Layout) -> list[Clip]:
     if not columns.scale:
         frames, remark = motion_files.scale_to_metres(frames, layout)
         remarks += [remark] if remark else []
-    present = np.flatnonzero(frames.any((1, 2, 3)))  # MSRC-12 begins without a body
+    present = np.flatnonzero((np.abs(frames) > 0).any((1, 2, 3)))  # MSRC-12 begins without a body
     frames = frames[present[0] : present[-1] + 1] if len(present) else frames
     given = {"subject": part.subject} | fields
     return [Clip(frames, item.label, item.id, remark="; ".join(remarks), fps=fps, **given)]
@@ -193,4 +204,5 @@ def open_source(
     chosen = motion_files.choose_layout(layout or described.layout, paths, read_names)
     chosen = with_bodies(chosen, max(described.bodies, chosen.bodies))
     read = functools.partial(read_item, columns=described, layout=chosen)
-    return make_source("text", read, items, chosen, classes, seed=seed)
+    splits = split_odd_subjects if columns == "msr_action3d" else None  # the set's own protocol
+    return make_source("text", read, items, chosen, classes, splits, seed=seed)

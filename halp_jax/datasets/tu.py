@@ -105,7 +105,9 @@ def _choose(path: Path, members: dict) -> tuple[str, dict[str, tuple[str, bytes]
     names = sorted({m.removesuffix(f"_{EDGES}.txt") for m in plain if m.endswith(f"_{EDGES}.txt")})
     if len(names) != 1:
         found = ", ".join(PurePosixPath(name).name for name in names) or "none"
-        raise UserError(f"{path} must hold one data set, NAME_A.txt and so on; it has {found}")
+        raise UserError(
+            f"{path} must hold one data set, NAME_A.txt and so on; it has {found} (clips: unpack them)"
+        )
     [stem] = names
     wanted = {what: f"{stem}_{what}.txt" for what in (EDGES, OWNERS, *OTHERS)}
     if wanted[OWNERS] not in members:

@@ -18,8 +18,7 @@ from halp_jax.errors import UserError
 from halp_jax.methods import moco, torch_names
 from halp_jax.methods.base import TrainState
 from halp_jax.methods.torch_names import Arrays, Sizes
-from halp_jax.skeletons.layout import LAYOUTS, NTU25, Layout
-from halp_jax.skeletons.layout_file import restore_layout
+from halp_jax.skeletons.layout import LAYOUTS, NTU25, Layout, restore_layout
 
 
 def find_layout(inputs: int, name: str = "") -> Layout:

@@ -38,12 +38,14 @@ _TINY = 1e-6
 _FLOAT16 = 5e-3
 # Lines shorter than this share of what most of them reach give no direction, only noise.
 _COLLAPSED = 0.25
+_AWAY = np.array((0.0, 0.0, 3.0))  # from an origin at which a joint would count as missing
 
 
 def normalize_clip(frames: Frames, layout: Layout) -> Frames:
     """Centred, upright frames of the same shape, float32.
 
-    A joint at exactly (0, 0, 0) counts as missing and stays there. Where the spine cannot be measured
+    A joint at exactly (0, 0, 0) counts as missing and stays there, unless somebody has made it the origin
+    of every frame, as hips often are. Where the spine cannot be measured
     in any frame (joints missing, or in the same place), z stays up; where the shoulder line cannot,
     the clip is not turned about z. A clip without any body is returned as it is.
 
@@ -51,14 +53,10 @@ def normalize_clip(frames: Frames, layout: Layout) -> Frames:
         frames: metres, in any orthonormal frame of a camera or a room.
         layout: names the centre, the spine and the shoulders.
     """
-    bodies, seen = _centre(frames, layout)
+    bodies, seen = _centre(_uncover(frames, layout), layout)
     if layout.axes == 3 and seen.any():
         first = _reference(seen)
-        body, there = bodies[first], seen[first]
-        if _was_centred(body, there, layout.centre):
-            there = there.copy()
-            there[:, layout.centre] = there.any(1)
-        bodies = bodies @ _upright_rotation(body, there, layout).T
+        bodies = bodies @ _upright_rotation(bodies[first], seen[first], layout).T
     return bodies.transpose(1, 0, 2, 3).astype(np.float32)
 
 
@@ -103,6 +101,27 @@ def looks_normalized(frames: Frames, layout: Layout) -> str:
     return "view" if turned else ""
 
 
+def _uncover(frames: Frames, layout: Layout) -> Frames:
+    """The frames moved, if a joint of a body is (0, 0, 0) throughout as it is their origin, and not missing.
+
+    That is the centre or an end of the spine, or the only joint of which this is so. The origin then lies
+    by other joints of the body (of a hand, at the wrist), and not where a camera stands.
+    """
+    seen, moved = frames.any(-1), False
+    for body, there in zip(frames.swapaxes(0, 1), seen.swapaxes(0, 1), strict=True):
+        present = there.any(1)
+        never = np.flatnonzero(~there.any(0))
+        named = [joint for joint in (layout.centre, *layout.spine) if joint in never]
+        if present.any() and (named or len(never) == 1):
+            poses, shown = body[present], there[present]
+            nearest = np.where(shown, np.linalg.norm(poses, axis=-1), np.inf).min(1)
+            extent = np.linalg.norm(np.ptp(poses[:, shown.any(0)], axis=1), axis=-1)
+            if np.median(nearest) < np.median(extent) / 3:
+                there[:, [*named, *never][0]] = present
+                moved = True
+    return np.where(seen[..., None], frames + _AWAY, 0.0) if moved else frames
+
+
 def _centre(frames: Frames, layout: Layout, as_released: bool = False) -> tuple[Bodies, Seen]:
     """Bodies without gaps, the centre joint of the first at the origin, and which joints are seen.
 
@@ -123,18 +142,6 @@ def _centre(frames: Frames, layout: Layout, as_released: bool = False) -> tuple[
 def _reference(seen: Seen) -> int:
     """The first body, unless it is empty altogether: then nobody would give the directions."""
     return int(seen.any((1, 2)).argmax())
-
-
-def _was_centred(body: Body, seen: BodySeen, centre: int) -> bool:
-    """Whether the centre joint is zero throughout because it is the origin, not because it is missing.
-
-    The origin then lies with the other joints (of a hand, at the wrist), not where a camera stands.
-    """
-    if seen[:, centre].any():
-        return False
-    joints = body[seen]
-    middle = joints.mean(0)
-    return bool(np.linalg.norm(middle) < 2 * np.linalg.norm(joints - middle, axis=-1).max())
 
 
 def _upright_rotation(body: Body, seen: BodySeen, layout: Layout) -> Float[np.ndarray, "3 3"]:

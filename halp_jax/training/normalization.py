@@ -13,8 +13,7 @@ from halp_jax.datasets.graphs import GraphLayout
 from halp_jax.datasets.read_pool import NORMALIZERS
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import match_joints, name_option
-from halp_jax.skeletons.layout import Layout
-from halp_jax.skeletons.layout_file import restore_layout
+from halp_jax.skeletons.layout import Layout, restore_layout
 from halp_jax.training import checkpoint, checks
 from halp_jax.training.checkpoint_io import PathLike
 
