@@ -69,6 +69,20 @@ def write_results(path: Path, clip: np.ndarray, numbers=None, name: str = "") ->
     return path
 
 
+def write_mmpose(path: Path, clip: np.ndarray, demo: bool = False) -> Path:
+    """[time, people, joints, 3] as MMPose's inferencer writes a film, or as its demos do."""
+    frames = [
+        {"frame_id": n + demo, "instances": [
+            {"keypoints": person[:, :2].tolist(), "keypoint_scores": person[:, 2].tolist(),
+             "bbox": [[1.0, 2.0, 3.0, 4.0]], "bbox_score": 0.9} for person in found
+        ]} for n, found in enumerate(clip)
+    ]  # fmt: skip
+    content = {"meta_info": {"num_keypoints": 17}, "instance_info": frames} if demo else frames
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
 def write_annotations(path: Path, clip: np.ndarray, names: list[str]) -> Path:
     """[images, people, joints, 3] as COCO's annotations of the images of these names."""
     images = [{"id": 7 + n, "file_name": name, "height": 600, "width": 800}

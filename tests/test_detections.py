@@ -14,12 +14,13 @@ from _detections import (
     write_annotations,
     write_frame,
     write_long,
+    write_mmpose,
     write_openpose,
     write_results,
     write_wide,
 )
 
-from halp_jax.datasets import open_source
+from halp_jax.datasets import guess_format, open_source
 from halp_jax.datasets.clip import DamagedClip
 from halp_jax.datasets.kinetics import LEFT_OUT
 from halp_jax.datasets.openpose import tell_kind
@@ -272,6 +273,22 @@ def test_results_of_several_clips_and_folders_of_alphapose(tmp_path):
     }
 
 
+@pytest.mark.parametrize("demo", [False, True])
+def test_films_of_mmpose_are_read_with_frames_of_nobody(tmp_path, demo):
+    clip = people(3, 4, 17, 2)
+    found = [*clip[:2], [], *clip[2:]]  # nobody in the third frame
+    file = write_mmpose(tmp_path / "wave" / "0.json", found, demo)
+    write_mmpose(tmp_path / "bow" / "1.json", people(4, 3, 17))
+    assert guess_format(file) == guess_format(tmp_path) == "coco"
+    source, clips = read_all("coco", tmp_path)
+    assert source.layout.name == "coco17" and clips["wave/0"].label == 1
+    frames = clips["wave/0"].frames
+    assert frames.any((1, 2, 3)).tolist() == [True, True, False, True, True]
+    bodies = frames[frames.any((1, 2, 3))].transpose(1, 0, 2, 3)
+    for person in clip.transpose(1, 0, 2, 3):
+        assert any(np.allclose(person[..., :2], body[..., :2], atol=1e-3) for body in bodies)
+
+
 def test_annotated_videos_are_clips_and_unseen_joints_are_missing(tmp_path):
     clip = people(2, 4, 17)
     clip[..., 2] = 2
@@ -305,6 +322,11 @@ def test_annotated_videos_are_clips_and_unseen_joints_are_missing(tmp_path):
         ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "no list of x, y, score"),
         ([{"image_id": "1.jpg", "keypoints": [1, 2, 3]}], "people of 1 joints; say which"),
         ([{"image_id": "1.jpg", "bbox": [1, 2, 3]}], "nobody in it"),
+        (
+            [{"frame_id": 0, "instances": [{"keypoints": [[1, 2, 3]], "keypoint_scores": [1]}]}],
+            "give MMPose's results in 2-D",
+        ),
+        ({"instance_info": [{"frame_id": 1, "instances": 3}]}, "nor a list of results"),
     ],
 )
 def test_coco_files_that_are_refused_in_one_line(tmp_path, content, message):

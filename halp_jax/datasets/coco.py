@@ -1,8 +1,9 @@
-"""Key points of COCO's kind: annotation files, and lists of results as AlphaPose writes them.
+"""Key points of COCO's kind: annotation files, and results as AlphaPose and MMPose write them.
 
     {"images": [{"id": 7, "file_name": "walk/000012.jpg", "height": 480, "width": 640}],
      "annotations": [{"image_id": 7, "keypoints": [x, y, v, ...]}], "categories": [...]}
     [{"image_id": "000012.jpg", "keypoints": [x, y, score, ...], "score": 2.8}, ...]
+    [{"frame_id": 12, "instances": [{"keypoints": [[x, y], ...], "keypoint_scores": [...]}]}, ...]
 
 --source is one file, a folder of files, or folders of files, which are then the classes
 (wave/0007.json); where the files are called alphapose-results.json, their folder names the clip.
@@ -26,14 +27,14 @@ from jaxtyping import Float
 
 from halp_jax.datasets import tracking
 from halp_jax.datasets.clip import Clip, DamagedClip
-from halp_jax.datasets.files import is_name, list_files, load_json, read_first
+from halp_jax.datasets.files import is_name, list_files, load_json, read_first, to_numbers
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
 from halp_jax.skeletons.layout import Layout, find_layout, guess_layout
 
-WHAT = "a .json file of COCO key points or AlphaPose results, or folders of them"
+WHAT = "a .json file of COCO key points, of AlphaPose's or MMPose's results, or folders of them"
 _BODY = {133: 17, 136: 26}  # joints of which the first are a body's, the others hands and face
 _RESULTS = "alphapose-results"
 _ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
@@ -91,6 +92,10 @@ def group_images(images: list[Image], annotated: bool) -> dict[str, dict[int, Im
 def read_images(path: Path) -> tuple[list[Image], bool]:
     """The images of a file and whether they are annotations. Raises DamagedClip."""
     content = load_json(path)
+    if isinstance(content, dict) and "instance_info" in content:  # as MMPose's demos write it
+        content = content["instance_info"]
+    if isinstance(content, list) and content and "instances" in _check_list(content, path)[0]:
+        return [_read_frame(frame, path) for frame in content], False
     images: dict[Any, Image] = {}
     entries = content
     if isinstance(content, dict):
@@ -111,6 +116,20 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
         if "keypoints" in entry:
             images[image].people.append(tracking.to_points(entry["keypoints"], str(path)))
     return list(images.values()), isinstance(content, dict)
+
+
+def _read_frame(frame: dict[str, Any], path: Path) -> Image:
+    """One frame of a film as MMPose 1.x writes it. Raises DamagedClip."""
+    people = []
+    for person in _check_list(frame.get("instances"), path):
+        points = to_numbers(person.get("keypoints"))
+        scores = to_numbers(person.get("keypoint_scores"))
+        if points.ndim != 2 or points.shape[1] != 2 or scores.shape != points.shape[:1]:
+            raise DamagedClip(
+                f"{path}: key points that are no [x, y] with a score each; give MMPose's results in 2-D"
+            )
+        people.append(tracking.to_points(np.c_[points, scores].ravel(), str(path)))
+    return Image(_check_name(str(frame.get("frame_id", "")), path), None, people)
 
 
 def _check_list(entries: Any, path: Path) -> list[dict[str, Any]]:

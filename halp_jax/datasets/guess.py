@@ -42,6 +42,8 @@ _JSON_WORDS = (
     ("kinetics", b'"has_skeleton"'),
     ("kinetics", b'"frame_index"'),
     ("mediapipe", b"andmarks"),  # pose_landmarks, poseLandmarks
+    ("coco", b'"instances"'),
+    ("coco", b'"meta_info"'),
     ("coco", b'"image_id"'),
     ("coco", b'"keypoints"'),
     ("coco", b'"annotations"'),
