@@ -211,6 +211,8 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     assert run(tmp_path, "--protocol=knn") == 1
     assert str(tmp_path) in capsys.readouterr().err
+    assert run(tmp_path, "--protocol=knn", "--encoder=raw") == 1
+    assert "give --config=FILE" in capsys.readouterr().err
 
 
 CONFIG = {"knn": {"k": 1}, "streams": ["joint", "bone"]}
