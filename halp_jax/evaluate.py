@@ -82,6 +82,8 @@ def evaluate(argv: Sequence[str]) -> None:
     clips = f"{result['num_test']} {args.part} {unit} of {result['split']}"
     if result["unlabelled"]:
         clips += f", {result['unlabelled']} of train and {args.part} without a label left out"
+    if args.encoder == "trained":  # the newest of a run at work is soon another
+        clips += f", checkpoint {result['step']}"
     print(f"{clips}, {result['seconds']} s: {found[-1][1]}")
 
 

@@ -91,7 +91,8 @@ def test_encoders_and_protocols_and_their_table(workdir, capsys):
     runs = [("knn", "raw"), ("knn", "random"), ("knn", "trained"), ("linear", "trained")]
     for protocol, encoder in runs:
         assert run(workdir, f"--protocol={protocol}", f"--encoder={encoder}") == 0
-        assert "top1" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "top1" in out and (", checkpoint 7, " in out) == (encoder == "trained")
     assert sorted(path.name for path in (workdir / "eval").glob("*.json")) == [
         "knn.json", "knn_random.json", "knn_raw.json", "linear.json",
     ]  # fmt: skip
