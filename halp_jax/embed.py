@@ -127,16 +127,13 @@ def read_clips(
     return clips
 
 
-def read_inputs(
-    args: argparse.Namespace, layout: Layout, normalized: str, trained: str
-) -> list[Any]:
+def read_inputs(args: argparse.Namespace, layout: Layout, normalized: str) -> list[Any]:
     """The inputs as data sets: the clips of all files, in their order, as one; then each data set.
 
     A name that is there twice gets its path in front.
 
-    `normalized`: as the encoder knows clips, see `training.normalization`, or as the user asks; `trained`:
-    as it knows them in any case, which data sets have to be. Raises UserError for an input that cannot be
-    read or is of another skeleton or normalisation.
+    `normalized`: as the encoder knows clips, see `training.normalization`, or as the user asks. Raises
+    UserError for an input that cannot be read or is of another skeleton or normalisation.
     """
     options = {name: getattr(args, name) for name in READER_OPTIONS if getattr(args, name)}
     to_apply = normalization.to_apply(normalized)
@@ -151,13 +148,7 @@ def read_inputs(
                 clips[name] = clip.frames
             continue
         dataset = datasets.open_dataset(path)
-        own = normalization.of_dataset(dataset.metadata)
-        if dataset.layout.name != layout.name or not normalization.agree(own, trained):
-            raise UserError(
-                f"{path} is of layout {dataset.layout.name}, normalised by {own}; the encoder takes "
-                f"{layout.name}, normalised by {trained}: prepare it again with --normalize="
-                f"{normalization.to_apply(trained)}"
-            )
+        load.check_data(dataset, args.workdir, args.step)
         found.append(dataset)
     if clips:
         names, frames = list(clips), list(clips.values())
@@ -177,12 +168,14 @@ def embed(args: argparse.Namespace, config: ml_collections.ConfigDict) -> dict[s
     info = checkpoint.load_info(args.workdir, args.step)
     if "graphs" in info["layout"]:
         raise UserError(f"{args.workdir} is a run of graphs; embed takes clips")
+    if dataset:
+        load.check_data(dataset, args.workdir, args.step)
     layout = dataset.layout if dataset else restore_layout(info["layout"])
     trained = normalization.of_run(args.workdir, info)
     own = normalization.of_dataset(dataset.metadata) if dataset else None
     # Runs that do not tell are older than upright.
     normalized = normalization.choose(args.normalize, args.workdir, trained) or own or "view"
-    inputs = read_inputs(args, layout, normalized, trained or own or "view")
+    inputs = read_inputs(args, layout, normalized)
     config, variables, step = load.load_encoder(
         args.encoder, config, layout, args.workdir, step=args.step, joined=args.join,
         normalized=own if args.neighbours else trained,

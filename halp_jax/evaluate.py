@@ -20,6 +20,7 @@ The same command resumes fine-tuning that was stopped. On a cluster run it on ev
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import ml_collections
 import pandas as pd
@@ -55,8 +56,9 @@ def parse_args(argv: Sequence[str]) -> tuple[argparse.Namespace, ml_collections.
         raise UserError(f"--join joins trained runs; --encoder={args.encoder} has none")
     if args.step is not None and (args.join or args.encoder != "trained"):
         raise UserError("--step is of one trained run; leave it out")
-    if from_file:
-        return args, parse_config(rest)
+    of_run = args.encoder == "trained" or (Path(args.workdir) / checkpoint.CONFIG).exists()
+    if from_file or not of_run:
+        return args, parse_config(rest)  # which asks for --config where it is not given
     return args, parse_config(rest, checkpoint.load_config(args.workdir))
 
 
@@ -80,6 +82,8 @@ def evaluate(argv: Sequence[str]) -> None:
     clips = f"{result['num_test']} {args.part} {unit} of {result['split']}"
     if result["unlabelled"]:
         clips += f", {result['unlabelled']} of train and {args.part} without a label left out"
+    if args.encoder == "trained":  # the newest of a run at work is soon another
+        clips += f", checkpoint {result['step']}"
     print(f"{clips}, {result['seconds']} s: {found[-1][1]}")
 
 

@@ -16,6 +16,7 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from halp_jax.errors import UserError
@@ -23,6 +24,7 @@ from halp_jax.inspect.live import files, page, sphere
 from halp_jax.options import make_parser, run_command
 
 HOST = "127.0.0.1"
+TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")  # as webbrowser names them
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -63,6 +65,14 @@ def serve(app: Any, listener: socket.socket) -> Any:
     )
 
 
+def open_browser(url: str) -> None:
+    """Shows the page, but in no browser of the terminal: it runs no scripts, and would be waited for."""
+    with contextlib.suppress(webbrowser.Error):  # there is none
+        browser = webbrowser.get()
+        if Path(browser.name).name not in TEXT_BROWSERS:
+            browser.open(url)
+
+
 def watch(argv: Sequence[str]) -> None:
     """Serves the page until Ctrl-C or SIGTERM."""
     args = parse_args(argv)
@@ -76,7 +86,7 @@ def watch(argv: Sequence[str]) -> None:
             url = f"http://{HOST}:{listener.getsockname()[1]}"
             print(f"{url}  shows {len(watcher.look())} runs; Ctrl-C ends it", flush=True)
             if not args.no_browser:
-                webbrowser.open(url)
+                open_browser(url)
             with contextlib.suppress(KeyboardInterrupt):  # the way to end it
                 server.serve_forever()
     finally:

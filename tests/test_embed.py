@@ -111,6 +111,9 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
     (tmp_path / "clip").write_bytes(pickle.dumps([1]))
     (tmp_path / "empty.json").write_text("")
     write_nwucla(tmp_path, ["a01_s01_e00_v01"])
+    points = np.random.default_rng(0).normal(size=(9, 1, 17, 3))
+    points = datasets.from_arrays([points] * 2, None, layout="coco17", normalize="none")
+    datasets.pack(points, tmp_path / "coco.npz")
     four = place / "four.npy"
     wrong = {
         ("--input", bad): "20 joints",
@@ -136,6 +139,15 @@ def test_what_cannot_be_embedded_is_told_in_one_line(place, tmp_path, capsys):
             tmp_path / "a01_s01_e00_v01.json",
         ): "kinect20 has no joint that is ntu25's neck",
         ("--input", tmp_path / "no.npz"): "does not exist",
+        (
+            "--input",
+            tmp_path / "coco.npz",
+        ): "the encoder was trained on ntu25: coco17 has joints of 2 coordinates",
+        (
+            "--input",
+            place / "data.npz",
+            f"--config.data.dir={tmp_path / 'coco.npz'}",
+        ): "the encoder was trained on ntu25: coco17 has joints of 2 coordinates",
         ("--input", four, f"--out={tmp_path / 'out.txt'}"): ".npz",
         ("--input", four, f"--out={place / 'data.npz'}"): "exists",
         ("--input", four, "--neighbours=-1"): "--neighbours=-1",

@@ -91,7 +91,8 @@ def test_encoders_and_protocols_and_their_table(workdir, capsys):
     runs = [("knn", "raw"), ("knn", "random"), ("knn", "trained"), ("linear", "trained")]
     for protocol, encoder in runs:
         assert run(workdir, f"--protocol={protocol}", f"--encoder={encoder}") == 0
-        assert "top1" in capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert "top1" in out and (", checkpoint 7, " in out) == (encoder == "trained")
     assert sorted(path.name for path in (workdir / "eval").glob("*.json")) == [
         "knn.json", "knn_random.json", "knn_raw.json", "linear.json",
     ]  # fmt: skip
@@ -211,6 +212,8 @@ def test_what_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch
 def test_a_folder_without_a_run_is_named(tmp_path, capsys):
     assert run(tmp_path, "--protocol=knn") == 1
     assert str(tmp_path) in capsys.readouterr().err
+    assert run(tmp_path, "--protocol=knn", "--encoder=raw") == 1
+    assert "give --config=FILE" in capsys.readouterr().err
 
 
 CONFIG = {"knn": {"k": 1}, "streams": ["joint", "bone"]}

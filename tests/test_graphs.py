@@ -303,6 +303,12 @@ def test_what_does_not_fit_is_said(run, capsys, tmp_path):
         options = [f"--workdir={workdir}", f"--protocol={options[0]}", *options[1:]]
         assert evaluate.main(options) == 1 and line in capsys.readouterr().err
     assert not (workdir / "eval" / "linear.json").exists()
+    frames = np.random.default_rng(0).normal(size=(2, 9, 1, 25, 3))
+    clips = datasets.pack(
+        datasets.from_arrays(list(frames), None, layout="ntu25"), tmp_path / "c.npz"
+    )
+    with pytest.raises(UserError, match=f"c.npz holds clips; {workdir} was trained on graphs"):
+        anchors.open_run(workdir, data=clips)
     assert embed.main([f"--workdir={workdir}", "--input=x.npy", "--neighbours=0"]) == 1
     assert "is a run of graphs; embed takes clips" in capsys.readouterr().err
     assert export.main([f"--data={other}", f"--out={tmp_path / 'x.npz'}"]) == 1

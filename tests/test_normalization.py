@@ -85,7 +85,7 @@ def test_embed_refuses_what_the_encoder_does_not_know(place, capsys):
         return refused(embed, capsys, f"--workdir={place / run}", "--neighbours=0", *more)
 
     view = f"--config.data.dir={place / 'view.npz'}"
-    assert "normalised by none; the encoder takes ntu25, normalised by upright" in given(
+    assert "none.npz is normalised by none, but the encoder of" in given(
         "upright", f"--input={place / 'none.npz'}"
     )
     assert "--normalize=view, but the encoder of" in given(

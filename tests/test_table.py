@@ -257,19 +257,21 @@ def test_untrained_encoders_are_one_row_whichever_run_they_lie_beside(tmp_path):
             results = [
                 make_result(config, top1=0.1 + 0.01 * seed, encoder="random", protocol="knn"),
                 make_result(config, top1=0.3, encoder="raw", stream="motion", protocol="knn"),
+                make_result(config, top1=0.4, encoder="raw", stream="concat", protocol="knn"),
                 make_result(config, top1=0.5, protocol="knn"),
             ]
             write_run(tmp_path / f"{name}_{seed}", config, *results)
     found = tabulate(tmp_path)
     assert names(found) == [
+        "ntu60 xsub, raw coordinates, concat",
         "ntu60 xsub, raw coordinates, motion",
         "ntu60 xsub, random encoder",
         "baseline, ntu60 xsub, pre-trained",
         "HaLP, ntu60 xsub, pre-trained",
     ]
-    assert found["mean"][1] == pytest.approx(0.105) and found["count"][1] == 2
-    assert found.sd[1] == pytest.approx(0.00707, abs=1e-5)
-    assert found.paper.fillna(0).tolist() == [0, 0, 0.636, 0.658]
+    assert found["mean"][2] == pytest.approx(0.105) and found["count"][2] == 2
+    assert found.sd[2] == pytest.approx(0.00707, abs=1e-5)
+    assert found.paper.fillna(0).tolist() == [0, 0, 0, 0.636, 0.658]
     path = tmp_path / "moco_0" / "eval" / "knn_random.json"
     path.write_text(path.read_text().replace('"top1": 0.1,', '"top1": 0.2,'))
     with pytest.raises(UserError, match="knn_random.json are both of seed 0"):

@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import webbrowser
 from pathlib import Path
 
 import jax
@@ -245,6 +246,24 @@ def test_wrong_folders_and_a_taken_port_cost_one_line(tmp_path, capsys):
         assert watch.main([str(run), f"--port={port}", "--no-browser"]) == 1
     error = capsys.readouterr().err
     assert f"port {port}" in error and "--port" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "opened"), [("w3m", []), ("xdg-open", ["URL"]), ("", [])])
+def test_no_browser_of_the_terminal_is_waited_for(monkeypatch, name, opened):
+    shown = []
+
+    class Browser(webbrowser.BaseBrowser):
+        def open(self, url, new=0, autoraise=True):
+            shown.append(url)
+
+    def get():
+        if not name:
+            raise webbrowser.Error("there is none")
+        return Browser(name)
+
+    monkeypatch.setattr(webbrowser, "get", get)
+    watch.open_browser("URL")
+    assert shown == opened
 
 
 def test_without_dash_the_extra_is_named(tmp_path, monkeypatch):

@@ -291,8 +291,8 @@ def extract_split(
     values, labels, index = extract(variables, batches, len(share))
     if jax.process_count() > 1:  # crop by crop, for they are large
         whole = np.empty((len(values), count, values.shape[2]), values.dtype)
-        for crop, part in zip(whole, values, strict=True):
-            crop[:] = cluster.gather(part, count)
+        for crop, own in zip(whole, values, strict=True):
+            crop[:] = cluster.gather(own, count)
         values = whole
     return Features(values, cluster.gather(labels, count), cluster.gather(index, count))
 

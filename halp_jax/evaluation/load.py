@@ -83,6 +83,10 @@ def check_input(
 ) -> None:
     """Raises UserError when clips or graphs of `where` are not of the kind that a run was trained on."""
     info = checkpoint.load_info(workdir, step)
+    theirs, ours = "graphs" in info["layout"], isinstance(layout, GraphLayout)
+    if theirs != ours:
+        units = ("clips", "graphs")
+        raise UserError(f"{where} holds {units[ours]}; {workdir} was trained on {units[theirs]}")
     if isinstance(layout, Layout):
         normalization.check_layout(layout, info)
         normalization.check(normalized, where, workdir, info)

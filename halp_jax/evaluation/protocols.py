@@ -72,7 +72,8 @@ def run(
     if not config.data.dir:
         raise UserError("data.dir is not set; give the prepared folder as --config.data.dir=DIR")
     check.seed(config)
-    place = Path(workdir).expanduser().absolute() / "eval"
+    workdir = Path(workdir).expanduser()
+    place = workdir.absolute() / "eval"
     there = next(folder for folder in (place, *place.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise UserError(f"cannot write to {there}: make it writable, or choose another --workdir")
@@ -92,7 +93,7 @@ def run(
         )
     older = False
     if step is not None and encoder == "trained":
-        older = step < max(list_steps(Path(workdir) / CHECKPOINTS), default=step)
+        older = step < max(list_steps(workdir / CHECKPOINTS), default=step)
     keeps = protocol in classifier.PROTOCOLS and encoder == "trained"
     for result, own in found:
         path = result_files.result_path(workdir, result, older)

@@ -193,10 +193,11 @@ def tabulate(records: list[dict[str, Any]]) -> tuple[pd.DataFrame, list[str]]:
         pd.DataFrame(frame.pop(name).tolist()).sort_index(axis="columns")
         for name in ("settings", "evaluated")
     )
-    # A field that runs of the same method have, and an older one of them not.
+    # A field that runs of the same method have, and an older one of them not; streams tell apart
+    # untrained encoders where several are joined.
     for _, rows in frame.groupby(["encoder", "method"]):
         has = settings.loc[rows.index].notna().any()
-        columns = has.index[has]
+        columns = has.index[has].difference(["streams"])
         settings.loc[rows.index, columns] = settings.loc[rows.index, columns].fillna("unset")
     start = (
         frame.method.where(frame.method == "", frame.method + ", ") + frame.data + ", " + frame.kind

@@ -29,7 +29,8 @@ from halp_jax.core.sphere import similarities, slerp_weights
 from halp_jax.datasets import preview
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, graphs, load
-from halp_jax.inspect.history import find_side, read_prototypes
+from halp_jax.evaluation.finetune_run import find_side
+from halp_jax.inspect.history import read_prototypes
 from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import default_config
 from halp_jax.training import checkpoint
@@ -150,7 +151,7 @@ def open_run(
     run = Inspected(
         config, dataset, step, stream, numbers, dataset.labels[numbers],
         embed(config, stream, dataset, numbers, variables),
-        read_prototypes(state, tuple(config.streams).index(stream), find_side(config)), "the run",
+        read_prototypes(state, tuple(config.streams).index(stream), find_side(config)[0]), "the run",
     )  # fmt: skip
     if run.prototypes.any():
         return run

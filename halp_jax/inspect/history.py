@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from ml_collections import ConfigDict
 
-from halp_jax import methods
 from halp_jax.errors import UserError
+from halp_jax.evaluation.finetune_run import find_side
 from halp_jax.training import checkpoint, report
 from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
@@ -66,12 +65,6 @@ def read_prototypes(state: Any, stream: int, side: str = "") -> Float[np.ndarray
     return np.asarray(prototypes if prototypes.ndim == 2 else prototypes[stream])
 
 
-def find_side(config: ConfigDict) -> str:
-    """The encoder that is looked at, of a method that has two; "" of others."""
-    find = getattr(methods.find_method(config), "find_side", None)
-    return find(config)[0] if find else ""
-
-
 def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
     """How far each prototype is from the nearest of the next checkpoint.
 
@@ -83,7 +76,7 @@ def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
     """
     steps = sorted(list_steps(Path(workdir).expanduser() / CHECKPOINTS))
     states = (checkpoint.restore_state(workdir, step)[0] for step in steps)
-    side = find_side(checkpoint.load_config(workdir))
+    side = find_side(checkpoint.load_config(workdir))[0]
     found = [read_prototypes(state, stream, side) for state in states]
     if not any(map(len, found)):
         raise UserError(f"{workdir} keeps no prototypes from step to step, so none of them moves")
