@@ -677,3 +677,12 @@ def test_the_number_of_a_closed_stream_is_given_to_no_file(tmp_path):
 )
 def test_duration_reads_naturally(seconds, text):
     assert duration(seconds) == text
+
+
+def test_files_that_were_not_prepared_are_told_to_be(tmp_path):
+    raw = tmp_path / "clips.pkl"
+    raw.write_bytes(b"0")
+    for path in (raw, tmp_path):
+        advice = f"is no prepared data set: write one .* --source={path} --out=FOLDER"
+        with pytest.raises(UserError, match=advice):
+            open_dataset(path)

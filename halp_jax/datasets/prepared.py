@@ -213,9 +213,11 @@ def open_dataset(data_dir: str | os.PathLike[str]) -> PreparedDataset:
     try:
         metadata = _load(path / METADATA)
     except OSError as error:
-        what = "is no prepared data set" if path.is_dir() else "does not exist"
+        what, options = "does not exist", f"--out={path}"
+        if path.exists():
+            what, options = "is no prepared data set", f"--source={path} --out=FOLDER"
         raise UserError(
-            f"{path} {what}: write one with python -m halp_jax.prepare --out={path}"
+            f"{path} {what}: write one with python -m halp_jax.prepare {options}"
         ) from error
     except ValueError as error:
         raise UserError(f"{path / METADATA} is damaged ({error}): run prepare again") from error
