@@ -51,9 +51,10 @@ ROWS = {
     "gltransformer": ("gltransformer", "small", 0.15 * 64 / 24, []),
     "moco_stgcn": ("small", "moco,halp", 0.12, NARROW),
     "aimclr": ("aimclr", "small+skeletonclr,small,small+halp", 0.18, []),
-    "isc": ("isc", "small,small+halp", 0.27, []),
+    "isc": ("isc", "small,small+halp", 0.2, []),
     "crossclr_b": ("crossclr", "small+bigru,small+bigru+halp", 0.2, []),
-    "crossclr": ("crossclr", "small", 0.4, []),
+    "crossclr": ("crossclr", "small", 0.2, []),
+    "cmd": ("small", "cmd,halp_cmd", 0.15, []),
 }
 
 # The config whose linear protocol is the row's own. P&C's own is 1-NN.
@@ -61,12 +62,13 @@ OWN = {
     "moco": "halp.py:ntu60_xsub", "moco_stgcn": "halp.py:ntu60_xsub", "ms2l": "ms2l.py",
     "ascal": "ascal.py:ntu60_xsub", "isc": "isc.py:ntu60_xsub",
     "gltransformer": "gltransformer.py", "aimclr": "aimclr.py:ntu60_xsub", "crossclr": "crossclr.py:ntu60_xsub",
-    "crossclr_b": "crossclr.py:ntu60_xsub+bigru",
+    "crossclr_b": "crossclr.py:ntu60_xsub+bigru", "cmd": "cmd.py:ntu60_xsub",
 }  # fmt: skip
 # A row as tables call it, and as evaluation/paper.py does.
 LABELS = {
     "raw": ("raw joints", ""), "random moco": ("untrained BiGRU", ""),
     "moco:moco": ("MoCo, BiGRU", "baseline"), "moco:halp": ("MoCo + HaLP, BiGRU", "HaLP"),
+    "cmd:cmd": ("CMD", "CMD"), "cmd:halp_cmd": ("CMD + HaLP", "HaLP+CMD"),
     "random moco_stgcn": ("untrained ST-GCN", ""), "moco_stgcn:moco": ("MoCo, ST-GCN", ""),
     "moco_stgcn:halp": ("MoCo + HaLP, ST-GCN", ""),
     "random aimclr": ("untrained ST-GCN, AimCLR's preparation", ""),
@@ -89,7 +91,8 @@ STATED = "NTU-60 xsub linear, as stated"
 # Differences that are asked for: of HaLP and its host, of hosts, of HaLP and the same pull without a walk.
 PAIRS = (
     ("moco:halp", "moco:moco"), ("moco_stgcn:halp", "moco_stgcn:moco"), ("aimclr:small+halp", "aimclr:small"),
-    ("crossclr_b:small+bigru+halp", "crossclr_b:small+bigru"), ("isc:small+halp", "isc:small"),
+    ("cmd:halp_cmd", "cmd:cmd"), ("isc:small+halp", "isc:small"),
+    ("crossclr_b:small+bigru+halp", "crossclr_b:small+bigru"),
     ("ascal:small+normalized+halp", "ascal:small+normalized"),
     ("ascal:small+normalized+halp", "ascal:small+normalized+halp, draw=slide, lam=0"),
     ("aimclr:small", "aimclr:small+skeletonclr"), ("aimclr:small", "moco:moco"),
@@ -103,13 +106,13 @@ def find_config(name: str) -> str:
 
 def find_host(variant: str) -> str:
     """What the variant is without HaLP."""
-    return "moco" if variant == "halp" else variant.removesuffix("+halp")
+    return {"halp": "moco", "halp_cmd": "cmd"}.get(variant, variant.removesuffix("+halp"))
 
 
 def make_options(name: str) -> list[str]:
-    """What a row changes of its config; and one stream, as the others have but CrosSCLR."""
+    """What a row changes of its config; and one stream, as the others have but CrosSCLR and CMD."""
     config, *_, more = ROWS[name]
-    one = ["--config.streams=('joint',)"] if config == "small" else []
+    one = ["--config.streams=('joint',)"] if config == "small" and name != "cmd" else []
     return [*(f"--config.{setting}" for setting in more), *one]
 
 
@@ -206,7 +209,7 @@ def time_steps(names: list[str]) -> None:
     """Prints a line a config: two bodies of 25 joints, HaLP not on yet, the middle of six steps."""
     for name in names:
         for variant in ROWS[name][1].split(","):
-            if variant.endswith("halp"):
+            if find_host(variant) != variant:
                 continue
             options = [f"--config={find_config(name)}:{variant}", *make_options(name)]
             config, spec = parse_config(options), Spec(NTU25, 100)
@@ -254,7 +257,7 @@ def run(args: argparse.Namespace) -> None:
             for variant, seed in itertools.product(variants.split(","), seeds):
                 runs = [f"--variants={variant}", f"--seeds={seed}", f"--workdir={out / name}"]
                 start = [f"--config.checkpoint.keep_every_epochs={SET_IN}"]
-                if variant.endswith("halp"):
+                if find_host(variant) != variant:
                     host = out / name / f"{find_host(variant)}_{seed}"
                     start = [
                         f"--config.init_from={host}/checkpoints/{SET_IN * SMALL.train.epoch_steps}"
