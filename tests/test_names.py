@@ -8,6 +8,7 @@ from _motion import JOINTS, MIXAMO
 from halp_jax.errors import UserError
 from halp_jax.skeletons.common import find_joints, match_joints
 from halp_jax.skeletons.layout import (
+    H36M17,
     KINECT20,
     MOCAP_LAYOUTS,
     NTU25,
@@ -51,7 +52,7 @@ def test_what_a_name_means_depends_on_the_others():
 
 
 def test_known_layouts_mean_what_they_say():
-    for layout in (NTU25, KINECT20, *MOCAP_LAYOUTS):
+    for layout in (NTU25, KINECT20, H36M17, *MOCAP_LAYOUTS):
         assert find_meanings(layout.joints) == layout.joints
 
 

@@ -180,7 +180,7 @@ def test_clips_that_were_centred_or_turned_before_end_in_the_same_frame(layout):
 
 
 @pytest.mark.parametrize(
-    "layout", [NTU25, KINECT20, get_layout("body25")], ids=lambda each: each.name
+    "layout", [NTU25, KINECT20, get_layout("body25"), get_layout("h36m17")], ids=lambda x: x.name
 )
 def test_the_origin_is_no_missing_joint_whichever_joint_it_is(layout):
     clip = poses(7, 6, 2, layout.num_joints)
@@ -192,6 +192,16 @@ def test_the_origin_is_no_missing_joint_whichever_joint_it_is(layout):
     # Where the camera stands no joint is: one that is never seen stays missing.
     clip[:, 0, 3] = 0
     assert not normalize_clip(clip + 3 * clip.any(-1, keepdims=True), layout)[:, 0, 3].any()
+
+
+def test_poses_lifted_to_3d_stand_upright_from_the_camera_around_the_hips():
+    layout = get_layout("h36m17")
+    camera = stand(layout).astype(np.float32) * (-1, -1, 1)  # x to the right, y down, z away
+    frames = normalize_clip(camera - camera[:, :, :1], layout)[0, 0]
+    place = dict(zip(layout.joints, frames, strict=True))
+    assert place["head"][2] > 0.6 and place["left ankle"][2] < -0.8
+    assert place["right shoulder"][0] - place["left shoulder"][0] == pytest.approx(0.4, abs=0.01)
+    assert not place["hip centre"].any()
 
 
 def test_a_short_spine_is_told_and_a_long_one_not():

@@ -34,6 +34,7 @@ from halp_jax.skeletons.layouts_known import (
     BODY25,
     BODY25B,
     COCO17,
+    H36M17,
     HALPE26,
     KINECT20,
     MEDIAPIPE33,
@@ -47,7 +48,8 @@ from halp_jax.skeletons.names import find_sides, split_side
 MAX_BODIES, MAX_JOINTS = 16, 300
 
 _KNOWN = (
-    KINECT20, NTU25, COCO17, OPENPOSE18, BODY25, BODY25B, HALPE26, MEDIAPIPE33, *MOCAP_LAYOUTS,
+    KINECT20, NTU25, COCO17, OPENPOSE18, BODY25, BODY25B, HALPE26, MEDIAPIPE33, H36M17,
+    *MOCAP_LAYOUTS,
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _KNOWN}
 _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")
@@ -113,10 +115,17 @@ def guess_layout(joints: int, axes: int) -> Layout | None:
     """The known layout with this number of joints and coordinates, if there is one.
 
     Of the two with 25 joints in a picture it is body25, OpenPose's default. No array is taken for one of
-    motion capture by its number of joints alone.
+    motion capture by its number of joints alone, nor for h36m17: 17 joints of three numbers may be
+    coco17's x, y and score.
     """
-    known = (each for each in LAYOUTS.values() if each not in MOCAP_LAYOUTS)
+    known = (each for each in LAYOUTS.values() if each not in (H36M17, *MOCAP_LAYOUTS))
     return next((each for each in known if each.takes(joints) and each.axes == axes), None)
+
+
+def list_fitting(joints: int) -> str:
+    """The known layouts of so many joints, as advice names them: "coco17, h36m17 or a .json file"."""
+    names = [layout.name for layout in LAYOUTS.values() if layout.takes(joints)]
+    return ", ".join(names) + " or a .json file" if names else "a .json file"
 
 
 def find_layout(name: str, option: str = "--layout") -> Layout:

@@ -4,6 +4,7 @@ Bones of ntu25 are the pair list of 2s-AGCN that HaLP's bone stream uses (joint 
 kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 and openpose18 are
 skeletons in a picture, with the bones of PYSKL and ST-GCN, and so are body25 and body25b (OpenPose) and
 halpe26 (AlphaPose); their clips have z = 0. mediapipe33 holds BlazePose's 33 landmarks and two means.
+h36m17 is what lifts 2-D poses to 3-D give (VideoPose3D, MotionBERT, MMPose), Human3.6M's joints.
 """
 
 import dataclasses
@@ -200,6 +201,17 @@ MEDIAPIPE33 = _make(
              33, 23, 24, 25, 26, 27, 28, 27, 28, 33, 33),
     bodies=1, centre=33, spine=(33, 34), shoulders=(12, 11),
     means=((33, (23, 24)), (34, (11, 12))),
+)  # fmt: skip
+
+H36M17 = _make(
+    name="h36m17",
+    joints=(
+        "hip centre", "right hip", "right knee", "right ankle", "left hip", "left knee",
+        "left ankle", "spine", "shoulder centre", "neck", "head", "left shoulder", "left elbow",
+        "left wrist", "right shoulder", "right elbow", "right wrist",
+    ),
+    parents=(0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
+    bodies=1, centre=0, spine=(0, 8), shoulders=(14, 11),
 )  # fmt: skip
 
 
