@@ -197,8 +197,8 @@ def report() -> str:
 
 
 def _tell_interval(gain: pd.Series) -> str:
-    if len(gain) < 2:
-        return f"{gain.mean():+.1f} (1)"
+    if len(gain) < 3:
+        return f"{gain.mean():+.1f} ({len(gain)})"
     half = stats.sem(gain) * stats.t.ppf(0.975, len(gain) - 1)
     return (
         f"{gain.mean():+.1f} [{gain.mean() - half:+.1f}, {gain.mean() + half:+.1f}] ({len(gain)})"

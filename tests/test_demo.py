@@ -40,7 +40,7 @@ def test_demo_prepares_trains_evaluates_and_draws(tmp_path, monkeypatch, capsys,
         for name in ("baseline", "HaLP"):
             assert f"{name} of motion, data xsub, pre-trained, motion" in shown
         steps = (tmp_path / "metrics.jsonl").read_text().splitlines()
-        assert json.loads(steps[0])["step"] > 3  # from MoCo's state after its first epoch
+        assert json.loads(steps[0])["step"] == 3  # MoCo's state after its first epoch
         assert "--config.init_from=" in shown
     else:
         rows += ["pre-trained, motion", "pre-trained, bone"]
