@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -137,11 +138,16 @@ def find_checkpoint(workdir: Path) -> int | None:
 
 
 def measure_age(path: Path) -> float:
-    """Seconds since a file was written; infinite without one."""
+    """Seconds since a file was written, as the file system counts them; infinite without one.
+
+    Compared with a file written now, so that nobody has to know the time of day.
+    """
     try:
-        return max(0.0, time.time() - path.stat().st_mtime)
+        written = path.stat().st_mtime
     except OSError:
         return float("inf")
+    with tempfile.TemporaryFile() as fresh:
+        return max(0.0, os.fstat(fresh.fileno()).st_mtime - written)
 
 
 def _read_knn(workdir: Path) -> dict[str, tuple[int, float]]:
