@@ -169,9 +169,8 @@ def report() -> str:
     frame = pd.read_json(RECORD, lines=True)
     data = frame.data.replace({"nwucla": "NW-UCLA", "pku2p": "PKU"}, regex=True)
     frame["protocol"] = data + " " + frame.protocol.replace("knn", "1-NN")
-    kinds = {"raw": "raw", "random": "random " + frame.row}
-    for kind, name in kinds.items():
-        frame["row"] = frame.row.mask(frame.encoder == kind, name)
+    frame["row"] = frame.row.mask(frame.encoder == "random", "random " + frame.row)
+    frame["row"] = frame.row.mask(frame.encoder == "raw", "raw")
     frame = frame[frame.row.isin(LABELS)]
     cells = frame.groupby(["row", "protocol"]).top1.agg(["mean", "std", "size"]).reset_index()
     cells = cells.rename(columns={"std": "sd", "size": "count"})

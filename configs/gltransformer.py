@@ -26,13 +26,8 @@ def get_config(variant: str = "full"):
     config.optim.milestones = tuple(range(1, config.train.epochs))  # every epoch
     predict.see_whole_clips(config)
     config.linear.update(
-        optimizer="adam",
-        learning_rate=3e-3,
-        batch_size=1024,
-        epochs=120,
-        milestones=(),
-        keep_rest=False,
-    )
+        optimizer="adam", learning_rate=3e-3, batch_size=1024, epochs=120, milestones=(), keep_rest=False,
+    )  # fmt: skip
     if variant == "small":
         small.set_pace(config)
         config.train.batch_size, config.train.epochs = 24, 96  # as many clips as 36 of 64 a step

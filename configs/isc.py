@@ -30,7 +30,7 @@ def get_config(variant: str = ""):
     if name == "small":
         small.set_bigru(config)
         config.encoder.agcn.width = 8
-        config.views.num_frames = config.views.min_frames = 12  # two encoders' time
+        config.views.num_frames = config.views.min_frames = 12  # two encoders take longer than one
         # Two encoders that know nothing of each other find the newest key before they find the clip: keys
         # drift, and the positive is the newest. A warm-up and a short queue leave little to go by age.
         config.moco.queue_size = 256

@@ -70,7 +70,7 @@ def write_results(path: Path, clip: np.ndarray, numbers=None, name: str = "") ->
 
 
 def write_mmpose(path: Path, clip: np.ndarray, demo: bool = False) -> Path:
-    """[time, people, joints, 3] as MMPose's inferencer writes a film, or as its demos do."""
+    """[time, people, joints, 3] as MMPose's inferencer writes a video, or as its demos do."""
     frames = [
         {"frame_id": n + demo, "instances": [
             {"keypoints": person[:, :2].tolist(), "keypoint_scores": person[:, 2].tolist(),

@@ -274,7 +274,7 @@ def test_results_of_several_clips_and_folders_of_alphapose(tmp_path):
 
 
 @pytest.mark.parametrize("demo", [False, True])
-def test_films_of_mmpose_are_read_with_frames_of_nobody(tmp_path, demo):
+def test_videos_of_mmpose_are_read_with_frames_of_nobody(tmp_path, demo):
     clip = people(3, 4, 17, 2)
     found = [*clip[:2], [], *clip[2:]]  # nobody in the third frame
     file = write_mmpose(tmp_path / "wave" / "0.json", found, demo)

@@ -54,9 +54,8 @@ TEXTS = {
 def test_text_files_are_told_by_name_and_first_bytes(tmp_path, name):
     format, text = TEXTS[name]
     (tmp_path / name).write_text(text)
-    (tmp_path / f"._{name}").write_bytes(
-        b"\0\5\x16\7\0\2\0\0Mac OS X"
-    )  # as macOS leaves beside files
+    # As macOS leaves beside files.
+    (tmp_path / f"._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
     assert guess_format(tmp_path / name) == format and guess_format(tmp_path) == format
 
 

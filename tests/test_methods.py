@@ -167,6 +167,7 @@ def test_a_run_of_before_is_read(tmp_path):
         "method",
         "checkpoint.every_minutes",
         "finetune.save_minutes",
+        "linear.optimizer",
     ):
         section, _, name = field.rpartition(".")
         holder = config[section] if section else config
@@ -185,6 +186,7 @@ def test_a_run_of_before_is_read(tmp_path):
     loaded = checkpoint.load_config(tmp_path)
     assert loaded.method == "moco" and "recurrence" not in loaded.train
     assert (loaded.checkpoint.every_minutes, loaded.finetune.save_minutes) == (0.0, 5.0)
+    assert loaded.linear.optimizer == "sgd"
     warm, _ = checkpoint.warm_start(
         create_state(small_config()), tmp_path, methods.find_method(loaded).ENCODER
     )

@@ -119,7 +119,7 @@ def read_images(path: Path) -> tuple[list[Image], bool]:
 
 
 def _read_frame(frame: dict[str, Any], path: Path) -> Image:
-    """One frame of a film as MMPose 1.x writes it. Raises DamagedClip."""
+    """One frame of a video as MMPose 1.x writes it. Raises DamagedClip."""
     people = []
     for person in _check_list(frame.get("instances"), path):
         points = to_numbers(person.get("keypoints"))

@@ -102,7 +102,7 @@ def read_item(item: Item, layout: Layout) -> list[Clip]:
     return [Clip(frames, item.label, item.id, remark=remark, **fields)]
 
 
-@remember  # prepare asks for the first one thrice
+@remember  # prepare reads the first one three times
 def _read_variable(path: str) -> tuple[str, "np.ndarray | Cells"]:
     """The variable of a file that holds joints, and its name. Raises DamagedClip."""
     variables = parse_mat(read_bytes(path, motion_files.MAX_FILE_BYTES), path)

@@ -4,7 +4,7 @@ Bones of ntu25 are the pair list of 2s-AGCN that HaLP's bone stream uses (joint 
 kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 and openpose18 are
 skeletons in a picture, with the bones of PYSKL and ST-GCN, and so are body25 and body25b (OpenPose) and
 halpe26 (AlphaPose); their clips have z = 0. mediapipe33 holds BlazePose's 33 landmarks and two means.
-h36m17 is what lifts 2-D poses to 3-D give (VideoPose3D, MotionBERT, MMPose), Human3.6M's joints.
+h36m17 has Human3.6M's joints, those of poses lifted to 3-D (by VideoPose3D, MotionBERT, MMPose).
 """
 
 import dataclasses

@@ -281,10 +281,9 @@ def _begin(
                     f"{config.train.epochs} end at step {total}: give more with --config.train.epochs, "
                     "or --config.init_what=encoder to start at step 0"
                 )
-        # Shapes tell neither one stream from another nor the direction of a recurrence.
-        known = (
-            source / checkpoint.CONFIG
-        ).exists()  # not beside a checkpoint that was copied alone
+        # Shapes tell neither one stream from another nor the direction of a recurrence. A checkpoint
+        # that was copied alone has no config beside it.
+        known = (source / checkpoint.CONFIG).exists()
         before = checkpoint.load_config(source) if known else config
         for name, was, now in checks.find_changes(before, config):
             if name.startswith(("streams", "encoder.")):
