@@ -48,6 +48,7 @@ READER_OPTIONS = {
     "layout": "their skeleton, a name or a .json file",
     "columns": "what stands in the columns of text files, see `prepare`",
     "keypoints": "folder of key points that lie in files of their own, see `prepare`",
+    "picture": "WIDTHxHEIGHT of the videos of YOLO's or MediaPipe's points, see `prepare`",
 }
 
 

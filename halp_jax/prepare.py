@@ -59,7 +59,7 @@ from halp_jax.skeletons.repair import MAX_GAP
 from halp_jax.training import cluster
 
 READER_OPTIONS = (
-    "missing", "classes", "bodies", "clips", "seed", "layout", "columns", "keypoints",
+    "missing", "classes", "bodies", "clips", "seed", "layout", "columns", "keypoints", "picture",
     "attributes",
 )  # fmt: skip
 OF_CLIPS = (
@@ -105,6 +105,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--layout", help="the skeleton of the files, a name or a .json file; mostly found out")
     add("--columns", help="text: what is in which column, a known set or a .json file")
     add("--keypoints", help="pyskl: folder of key points that lie in files of their own")
+    about = "yolo, mediapipe: WIDTHxHEIGHT of the videos, whose shares the coordinates are"
+    add("--picture", help=about)
     about = "tu: the encoder sees the attributes of nodes, too"
     add("--attributes", action="store_true", default=None, help=about)
     add("--as-layout", help="skeleton to take the clips to, a name or a .json file")

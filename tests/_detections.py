@@ -1,4 +1,5 @@
-"""Tiny files as pose detectors write them: OpenPose, COCO and AlphaPose, Kinetics-skeleton, MediaPipe."""
+"""Tiny files as pose detectors write them: OpenPose, COCO and AlphaPose, YOLO,
+Kinetics-skeleton, MediaPipe."""
 
 import json
 from pathlib import Path
@@ -139,6 +140,28 @@ def spoil_kinetics(path):
     return "val_2"
 
 
+def write_yolo(folder: Path, clip: np.ndarray, name: str, ends: str = "") -> Path:
+    """[time, people, joints, 3] of a picture of 1000 x 800, a file for each frame with people in it."""
+    for time, found in enumerate(clip):
+        rows = [(person / (1000, 800, 1)).ravel() for person in found]
+        lines = ["0 0.5 0.5 0.2 0.6 " + " ".join(f"{n:g}" for n in row) + ends for row in rows]
+        if lines:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}_{time + 1}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def make_yolo(folder):
+    for n in range(4):
+        write_yolo(folder / CLASSES[n % 2] / "labels", people(n, 3, 17, 1 + n % 2), f"{n}")
+    return "yolo", folder, {"picture": "1000x800"}
+
+
+def spoil_yolo(path):
+    (path / "wave" / "labels" / "3_2.txt").write_text("0 0.5 0.5 0.2 0.6\n")
+    return "wave/labels/3_2.txt"
+
+
 def landmarks(seed: int, time: int) -> np.ndarray:
     """World landmarks [time, 33, 3] of someone who faces the camera: x to the right, y down, metres.
 
@@ -194,4 +217,5 @@ SETS = {
     "coco": (make_coco, spoil_coco),
     "kinetics": (make_kinetics, spoil_kinetics),
     "mediapipe": (make_mediapipe, spoil_mediapipe),
+    "yolo": (make_yolo, spoil_yolo),
 }

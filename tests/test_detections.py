@@ -1,4 +1,4 @@
-"""OpenPose, COCO, Kinetics-skeleton and MediaPipe: what real files give, and every spelling of them."""
+"""OpenPose, COCO, YOLO, Kinetics-skeleton and MediaPipe: what real files give, and every spelling of them."""
 
 import json
 
@@ -18,6 +18,7 @@ from _detections import (
     write_openpose,
     write_results,
     write_wide,
+    write_yolo,
 )
 
 from halp_jax.datasets import guess_format, open_source
@@ -211,7 +212,7 @@ ONE = '{"pose_keypoints_2d": [1, 2, 1]}'
         ('{"people": [{"pose_keypoints_2d": [1, 2, "a"]}]}', "no list of x, y, score"),
         ('{"people": [{"pose_keypoints_2d": [[1, 2, 3]]}]}', "no list of x, y, score"),
         ('{"people": [{"pose_keypoints_2d": [1e30, 2, 1]}]}', "coordinates over 1e"),
-        ('{"people": [{"pose_keypoints_2d": [1, 2, 1, 1, 2, 1]}]}', "2 joints; say which"),
+        ('{"people": [{"pose_keypoints_2d": [1, 2, 1, 1, 2, 1]}]}', "2 joints; give --layout, as a .json file"),
         (f'{{"people": [{ONE}{f", {ONE}" * 100}]}}', "101 people"),
     ],
 )  # fmt: skip
@@ -320,7 +321,7 @@ def test_annotated_videos_are_clips_and_unseen_joints_are_missing(tmp_path):
             "of image 'None', which it does not list; give a .json file of COCO",
         ),
         ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "no list of x, y, score"),
-        ([{"image_id": "1.jpg", "keypoints": [1, 2, 3]}], "people of 1 joints; say which"),
+        ([{"image_id": "1.jpg", "keypoints": [1, 2, 3]}], "people of 1 joints; give --layout"),
         ([{"image_id": "1.jpg", "bbox": [1, 2, 3]}], "nobody in it"),
         (
             [{"frame_id": 0, "instances": [{"keypoints": [[1, 2, 3]], "keypoint_scores": [1]}]}],
@@ -334,6 +335,54 @@ def test_coco_files_that_are_refused_in_one_line(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         open_source("coco", tmp_path)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+# --- YOLO -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", ["", " 0.93", " 0.93 2"])  # the box's score, the track's number
+def test_yolo_keeps_proportions_and_frames_of_nobody(tmp_path, ends):
+    clip = people(0, 12, 17)
+    clip[3, 0, 5, :2] = 0  # not seen: YOLO keeps the score
+    found = [frame if time not in (6, 7) else [] for time, frame in enumerate(clip)]
+    folder = write_yolo(tmp_path / "labels", found, "walk", ends)
+    assert guess_format(folder) == guess_format(tmp_path) == "yolo"
+    source, clips = read_all("yolo", tmp_path, picture="1000x800")
+    assert source.layout.name == "coco17" and clips["walk"].label == -1
+    frames = clips["walk"].frames[:, 0]
+    assert frames.any((1, 2)).tolist() == [True] * 6 + [False] * 2 + [True] * 4
+    assert not frames[3, 5].any() and frames[2, 5].any()
+    expected = (clip[8:, 0, :, :2] - (500, 400)) / 500
+    np.testing.assert_allclose(frames[8:, :, :2], expected, atol=1e-5)
+
+
+def test_yolo_folders_are_classes_and_hold_several_clips(tmp_path):
+    for n, name in enumerate(("bow/labels/a", "bow/labels/b", "wave/labels/c")):
+        folder, _, own = name.rpartition("/")
+        write_yolo(tmp_path / folder, people(n, 2, 17), own)
+    source, clips = read_all("yolo", tmp_path, picture="1000x800")
+    assert source.class_names == ("bow", "wave")
+    assert {name: clip.label for name, clip in clips.items()} == {
+        "bow/a": 0,
+        "bow/b": 0,
+        "wave/c": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("joints", "options", "message"),
+    [
+        (17, {}, "say its size, --picture=1920x1080"),
+        (17, {"picture": "16:9"}, "--picture=16:9 is no WIDTHxHEIGHT; give it like 1920x1080"),
+        (12, {"picture": "9x9"}, "people of 12 joints; give --layout, as a .json file"),
+        (13, {"picture": "9x9", "layout": "coco17"}, "people of 13 joints, but coco17 has 17"),
+    ],
+)
+def test_yolo_folders_that_are_refused_in_one_line(tmp_path, joints, options, message):
+    write_yolo(tmp_path, people(0, 2, joints), "a")
+    with pytest.raises((UserError, DamagedClip)) as error:
+        read_all("yolo", tmp_path, **options)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 # --- Kinetics -------------------------------------------------------------------------------------
@@ -514,6 +563,18 @@ def test_an_array_of_one_body_is_read(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
     _, clips = read_all("mediapipe", tmp_path)
     np.testing.assert_array_equal(clips["a"].frames, clips["b"].frames)
+
+
+def test_landmarks_of_a_picture_keep_their_proportions(tmp_path):
+    points = landmarks(0, 4)
+    shares = points * (9 / 16, 1.0, 9 / 16) / 4 + (0.5, 0.5, 0.0)  # of a wide picture
+    world = read_all("mediapipe", write_wide(tmp_path / "w.csv", points))[1]["w"].frames
+    file = write_wide(tmp_path / "p.csv", shares)
+    _, clips = read_all("mediapipe", file, picture="1920x1080")
+    picture = clips["p"].frames
+    np.testing.assert_allclose(np.ptp(picture, axis=2) * 4, np.ptp(world, axis=2), atol=1e-5)
+    with pytest.raises(DamagedClip, match="leave --picture out"):
+        read_all("mediapipe", tmp_path / "w.csv", picture="1920x1080")
 
 
 def test_arrays_of_other_shapes_are_refused(tmp_path):

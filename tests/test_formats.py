@@ -324,7 +324,7 @@ def test_agcn_of_the_size_of_ntu_60_is_mapped(tmp_path):
         (lambda f: (f / "train_data_joint.npy").rename(f / "x.npy"), "no train_data_joint.npy"),
         (lambda f: np.save(f / "train_data_joint.npy", np.ones((3, 3, 8, 25))), "not floating-po"),
         (lambda f: np.save(f / "train_data_joint.npy", np.ones((2, 3, 8, 25, 2))), "3 names for 2"),
-        (lambda f: np.save(f / "train_data_joint.npy", np.ones((3, 3, 8, 19, 2))), "19 joints; say"),
+        (lambda f: np.save(f / "train_data_joint.npy", np.ones((3, 3, 8, 19, 2))), "19 joints; give"),
         (lambda f: np.save(f / "train_data_joint.npy", np.ones((3, 3, 8, 25, 3))), "3 bodies of 25"),
         (lambda f: np.save(f / "train_data_joint.npy", np.array([{}]), allow_pickle=True),
          "only numbers are read"),

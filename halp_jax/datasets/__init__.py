@@ -30,6 +30,7 @@ from halp_jax.datasets import (
     text,
     trc,
     tu,
+    yolo,
 )  # fmt: skip
 from halp_jax.datasets.arrays import ArrayDataset, from_arrays
 from halp_jax.datasets.clip import Clip, ClipInfo, DamagedClip, check_clip
@@ -60,6 +61,7 @@ READERS: dict[str, Callable[..., Source]] = {
     "trc": trc.open_source,
     "mat": mat.open_source,
     "text": text.open_source,
+    "yolo": yolo.open_source,
 }
 # The same for graphs, which are few and small: a reader gives the whole data set.
 GRAPH_READERS: dict[str, Callable[..., GraphDataset]] = {

@@ -31,7 +31,7 @@ from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import Item, Source, find_normalized, guess_benchmark, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, guess_layout
+from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, list_fitting
 from halp_jax.skeletons.repair import trim_end
 
 _PARTS = {"train": "train", "val": "test"}
@@ -161,7 +161,8 @@ def _choose_layout(name: str | None, shape: Sequence[int], folder: Path) -> Layo
     joints, bodies = shape
     layout = find_layout(name) if name else guess_layout(joints, 3) or guess_layout(joints, 2)
     if layout is None:
-        raise UserError(f"{folder}: skeletons of {joints} joints; say which with --layout")
+        fitting = list_fitting(joints)
+        raise UserError(f"{folder}: skeletons of {joints} joints; give --layout, as {fitting}")
     if not layout.takes(joints) or bodies > layout.bodies:
         raise UserError(
             f"{folder}: {bodies} bodies of {joints} joints, but {layout.name} has {layout.bodies} of"

@@ -32,7 +32,7 @@ from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, guess_layout
+from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, list_fitting
 
 WHAT = "a .json file of COCO key points, of AlphaPose's or MMPose's results, or folders of them"
 _BODY = {133: 17, 136: 26}  # joints of which the first are a body's, the others hands and face
@@ -187,5 +187,6 @@ def _tell_layout(file: Path) -> Layout:
     joints = _BODY.get(len(people[0]), len(people[0]))
     layout = guess_layout(joints, 2)
     if layout is None:
-        raise UserError(f"{file}: people of {joints} joints; say which with --layout")
+        fitting = list_fitting(joints)
+        raise UserError(f"{file}: people of {joints} joints; give --layout, as {fitting}")
     return layout

@@ -23,11 +23,11 @@ LOOKS = {
     "ctrgcn": ".npz", "folder": "a .csv of file,label and .npy", "npy": ".npy", "bvh": ".bvh",
     "trc": ".trc", "mat": ".mat", "openpose": ".json of people", "coco": ".json of annotations",
     "kinetics": ".json of data, label files", "mediapipe": "33 landmarks, .csv .json .npy",
-    "text": ".txt .csv with --columns", "tu": ".zip of NAME_A.txt",
+    "text": ".txt .csv with --columns", "yolo": ".txt a frame, of people", "tu": ".zip of NAME_A.txt",
 }  # fmt: skip
 _BY_SUFFIX = {
     ".skeleton": "ntu", ".bvh": "bvh", ".trc": "trc", ".mat": "mat", ".npz": "ctrgcn",
-    ".pkl": "pyskl", ".pickle": "pyskl", ".txt": "text", ".zip": "tu",
+    ".pkl": "pyskl", ".pickle": "pyskl", ".zip": "tu",
 }  # fmt: skip
 # Of the names of a folder's files, the surest first.
 _BY_ENDING = (
@@ -54,6 +54,8 @@ _LANDMARK = re.compile(r"landmark.*|x_?[01]|nose_(z|v|visibility)|nose\.z")
 _NUMBER = re.compile(r"-?\d+(\.\d*)?(e[+-]?\d+)?")
 _SEVERAL_NUMBERS = re.compile(r"[-\d.e+\s]+")
 _MEDIAPIPE_JOINTS = 33
+# A class, then shares: the box, three numbers a joint of 17; perhaps the box's score and the track.
+_YOLO = re.compile(rb"\d+( [01](\.\d+)?| \d(\.\d+)?e-\d+){55}( \S+){0,2}\s*$", re.MULTILINE)
 
 
 def guess_format(path: str | Path) -> str:
@@ -101,6 +103,8 @@ def _guess_file(path: Path) -> str | None:
         return _guess_table(_peek(path))
     if suffix == ".npy":
         return _guess_array(path)
+    if suffix == ".txt":
+        return "yolo" if _YOLO.match(_peek(path)) else "text"
     return _BY_SUFFIX.get(suffix)
 
 
@@ -155,9 +159,9 @@ def _guess_files(files: Sequence[Path]) -> str | None:
     tables = [each for each in files if each.suffix.lower() == ".csv"][:_MAX_PEEKED]
     if "folder" in map(_guess_file, tables):
         return "folder"
-    for suffix in (*_BY_SUFFIX, ".json", ".npy", ".csv"):
-        some = [each for each in files if each.suffix.lower() == suffix != ".txt"][:_MAX_PEEKED]
+    for suffix in (*_BY_SUFFIX, ".json", ".npy", ".csv", ".txt"):
+        some = [each for each in files if each.suffix.lower() == suffix][:_MAX_PEEKED]
         told = [each for each in map(_guess_file, some) if each not in (None, "layout")]
         if told:
-            return told[0]
-    return "text" if texts else None
+            return "yolo" if "yolo" in told else told[0]
+    return None

@@ -18,8 +18,9 @@ mediapipe33, whose mid hip and mid shoulder are made. Coordinates are turned by 
 right and y down to the sensor's y up: a rotation, so that left stays left.
 
 Give world landmarks if you have them: metres around the hips. Those of the picture are shares of its
-width and of its height, which are different units, and a z that is a guess; they are read as they are,
-and people come out narrow in a wide picture. Visibility is not used: every landmark has a place.
+width and of its height, which are different units, and a z that is a guess: with --picture=1920x1080
+people keep their proportions, without it they come out narrow in a wide picture. Visibility is not used:
+every landmark has a place.
 """
 
 import functools
@@ -37,7 +38,7 @@ from halp_jax.datasets.clip import MAX_FRAMES, Clip, DamagedClip
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.npy import map_array
 from halp_jax.datasets.source import Item, Source, make_source
-from halp_jax.datasets.tracking import is_frame_number, line_up
+from halp_jax.datasets.tracking import is_frame_number, line_up, parse_picture
 from halp_jax.skeletons.layout import MEDIAPIPE33
 
 WHAT = "a .csv, .json or .npy file of MediaPipe's 33 pose landmarks, or a folder of them"
@@ -49,6 +50,7 @@ _KEYS = (
 _NUMBERS = ("frame", "frame_number", "frame_index", "frame_id")
 _AWAY = 2.0  # metres: the origin lies between the hips, and a joint at (0, 0, 0) would be missing
 GIVEN = MEDIAPIPE33.num_given
+_SHARES = (0.05, 1.0)  # x and y of landmarks of the world are around 0
 _MAX_TABLE_BYTES = 128 * 2**20
 _PLAIN = {name.replace(" ", ""): place for place, name in enumerate(MEDIAPIPE33.joints[:GIVEN])}
 _PLAIN |= {"leftmouth": _PLAIN["mouthleft"], "rightmouth": _PLAIN["mouthright"]}
@@ -57,12 +59,19 @@ _LANDMARK = {"landmark", "landmarkname", "landmarkid", "landmarkindex", "joint"}
 _WIDTHS = (GIVEN * 3, GIVEN * 4)
 
 
-def read_item(item: Item) -> list[Clip]:
+def read_item(item: Item, picture: tuple[float, float] | None = None) -> list[Clip]:
     """One file, or one row of samples -> one clip. Raises DamagedClip."""
     path, points = item.payload
     if points is None:
         points = _READERS[Path(path).suffix.lower()](Path(path))
     seen = np.isfinite(points).all(-1) & points.any(-1)
+    if picture and seen.any():
+        if not _SHARES[0] < np.median(points[seen][:, :2]) < _SHARES[1]:
+            raise DamagedClip(
+                f"{path}: landmarks that are no shares of a picture, but metres or pixels; leave"
+                " --picture out"
+            )
+        points = points * (picture[1] / picture[0], 1.0, picture[1] / picture[0])
     turned = np.nan_to_num(points) * (-1.0, -1.0, 1.0) + (0.0, 0.0, _AWAY)
     return [Clip(np.where(seen[..., None], turned, 0.0)[:, None], item.label, item.id)]
 
@@ -266,10 +275,11 @@ def _parse_cells(cells: list[str], path: Path, line: int) -> list[float]:
 _READERS = {".csv": read_csv, ".json": read_json, ".npy": read_npy}
 
 
-def open_source(path: str | Path, *, seed: int = 0) -> Source:
+def open_source(path: str | Path, *, picture: str | None = None, seed: int = 0) -> Source:
     """A file, a folder of files, or a folder of a folder a class.
 
     Args:
+        picture: WIDTHxHEIGHT of the pictures whose landmarks these are; None for those of the world.
         seed: of the split "random".
 
     Raises:
@@ -285,7 +295,6 @@ def open_source(path: str | Path, *, seed: int = 0) -> Source:
             unique = name if times[name] == 1 else f"{name}#{times[name]}"
             items.append(Item(unique, (str(file), points)))
     items, class_names = label_by_folder(items)
-    notes = {"folder": str(folder)}
-    return make_source(
-        "mediapipe", read_item, items, MEDIAPIPE33, class_names, seed=seed, notes=notes
-    )
+    size = parse_picture(picture) if picture else None
+    read, notes = functools.partial(read_item, picture=size), {"folder": str(folder)}
+    return make_source("mediapipe", read, items, MEDIAPIPE33, class_names, seed=seed, notes=notes)

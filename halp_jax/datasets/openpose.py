@@ -29,7 +29,7 @@ from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, get_layout, guess_layout
+from halp_jax.skeletons.layout import Layout, find_layout, get_layout, guess_layout, list_fitting
 
 WHAT = "a folder of OpenPose's files, CLIP_000000000012_keypoints.json"
 _NAMES = r".*\d(_keypoints)?\.json"
@@ -99,28 +99,11 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
     """
     folder, found = list_files(path, _NAMES, WHAT)
     files = [file for _, file in found]
-    clips = _group(folder, files)
+    clips = tracking.group_frames(folder, files)
     chosen = find_layout(layout) if layout else _tell_layout(files)
     items, class_names = label_by_folder([Item(*clip) for clip in sorted(clips.items())])
     read, notes = functools.partial(read_item, layout=chosen), {"folder": str(folder)}
     return make_source("openpose", read, items, chosen, class_names, seed=seed, notes=notes)
-
-
-def _group(folder: Path, files: list[Path]) -> dict[str, list[tuple[int, str]]]:
-    """{clip: [(frame number, file)] in the order of the numbers}."""
-    parents: dict[str, dict[str, list[tuple[int, str]]]] = {}
-    for file in files:
-        group, number = tracking.split_name(file.name[: -len(".json")].removesuffix("_keypoints"))
-        groups = parents.setdefault(file.parent.relative_to(folder).as_posix(), {})
-        groups.setdefault(group, []).append((number, str(file)))
-    # Where no folder has several clips, folders are clips; else they are classes.
-    alone = "." not in parents and all(len(groups) == 1 for groups in parents.values())
-    clips = {}
-    for inner, groups in parents.items():
-        for group, frames in groups.items():
-            parts = [inner] if alone else [inner, group or Path(inner).name or folder.name]
-            clips["/".join(part for part in parts if part != ".")] = sorted(frames)
-    return clips
 
 
 def _tell_layout(files: list[Path]) -> Layout:
@@ -140,7 +123,10 @@ def _tell_layout(files: list[Path]) -> Layout:
     same = np.stack([person for person in people if len(person) == joints])
     layout = get_layout(tell_kind(same)) if joints == _PADDED else guess_layout(joints, 2)
     if layout is None:
-        raise UserError(f"{files[0].parent}: people of {joints} joints; say which with --layout")
+        fitting = list_fitting(joints)
+        raise UserError(
+            f"{files[0].parent}: people of {joints} joints; give --layout, as {fitting}"
+        )
     return layout
 
 

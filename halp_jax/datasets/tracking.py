@@ -11,6 +11,7 @@ found again within `MAX_GAP` frames.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from jaxtyping import Float
 
 from halp_jax.datasets.clip import MAX_COORDINATE, MAX_FRAMES, DamagedClip
 from halp_jax.datasets.files import to_numbers
+from halp_jax.errors import UserError
 from halp_jax.skeletons.layout import Layout
 
 FARTHEST = 0.3  # of a person's size: the mean joint moves less between two frames
@@ -46,6 +48,14 @@ def to_size(height: Any, width: Any) -> tuple[float, float] | None:
     """(height, width) of a picture, if that is what a file gives."""
     whole = all(type(length) is int and 0 < length < 2**20 for length in (height, width))
     return (float(height), float(width)) if whole else None
+
+
+def parse_picture(text: str) -> tuple[float, float]:
+    """WIDTHxHEIGHT -> (height, width). Raises UserError."""
+    size = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
+    if size is None:
+        raise UserError(f"--picture={text[:40]} is no WIDTHxHEIGHT; give it like 1920x1080")
+    return float(size[2]), float(size[1])
 
 
 def to_points(numbers: Any, where: str) -> Float[np.ndarray, "joints 3"]:
@@ -86,6 +96,25 @@ def split_name(name: str) -> tuple[str, int]:
     """
     match = _FRAME.fullmatch(name)
     return (match[1], int(match[2])) if match else (name, 0)
+
+
+def group_frames(folder: Path, files: Sequence[Path]) -> dict[str, list[tuple[int, str]]]:
+    """Files of one frame each -> {clip: [(frame number, file)] in the order of the numbers}."""
+    parents: dict[str, dict[str, list[tuple[int, str]]]] = {}
+    for file in files:
+        group, number = split_name(file.stem.removesuffix("_keypoints"))
+        # YOLO's `labels` is the folder of no class and no clip.
+        inner = [part for part in file.relative_to(folder).parent.parts if part != "labels"]
+        groups = parents.setdefault("/".join(inner), {})
+        groups.setdefault(group, []).append((number, str(file)))
+    # Where no folder has several clips, folders are clips; else they are classes.
+    alone = "" not in parents and all(len(groups) == 1 for groups in parents.values())
+    clips = {}
+    for inner, groups in parents.items():
+        for group, frames in groups.items():
+            parts = [inner] if alone else [inner, group or Path(inner).name or folder.name]
+            clips["/".join(filter(None, parts))] = sorted(frames)
+    return clips
 
 
 def line_up(
