@@ -53,7 +53,8 @@ def test_means_are_filled_in_and_missing_where_a_joint_is():
 def test_guesses_are_of_joints_that_files_hold():
     assert (MEDIAPIPE33.num_joints, MEDIAPIPE33.num_given) == (35, 33)
     for joints, axes, name in ((33, 3, "mediapipe33"), (35, 3, "mediapipe33"), (25, 2, "body25"),
-                               (25, 3, "ntu25"), (26, 2, "halpe26"), (33, 2, None), (17, 3, None)):  # fmt: skip
+                               (25, 3, "ntu25"), (26, 2, "halpe26"), (33, 2, None), (17, 3, None),
+                               (24, 3, "smpl24"), (32, 3, "azure32")):  # fmt: skip
         assert getattr(guess_layout(joints, axes), "name", None) == name
     assert guess_layout(25, 2) is BODY25
 

@@ -35,7 +35,10 @@ def stand(layout, middle=(0.0, 0.3, 0.0)):
         "neck": (0, 0.55, 0), "head": (0, 0.7, 0),
         "hip centre": (0, 0, 0), "spine": middle, "shoulder centre": (0, 0.5, 0),
     }  # fmt: skip
+    place |= {"lower spine": (0, 0.15, 0), "chest": (0, 0.4, 0), "nose": (0, 0.68, -0.1)}
     for side, x in (("left", -1), ("right", 1)):
+        place |= {f"{side} eye": (0.03 * x, 0.7, -0.1), f"{side} ear": (0.07 * x, 0.7, 0)}
+        place[f"{side} collar"] = (0.05 * x, 0.5, 0)
         tilt = 0.01 * x  # shoulders 3 degrees off level
         place |= {
             f"{side} shoulder": (0.2 * x, 0.48 + tilt, 0), f"{side} elbow": (0.25 * x, 0.2 + tilt, 0),
@@ -180,7 +183,9 @@ def test_clips_that_were_centred_or_turned_before_end_in_the_same_frame(layout):
 
 
 @pytest.mark.parametrize(
-    "layout", [NTU25, KINECT20, get_layout("body25"), get_layout("h36m17")], ids=lambda x: x.name
+    "layout",
+    [NTU25, KINECT20, *map(get_layout, ("body25", "h36m17", "smpl24", "azure32"))],
+    ids=lambda x: x.name,
 )
 def test_the_origin_is_no_missing_joint_whichever_joint_it_is(layout):
     clip = poses(7, 6, 2, layout.num_joints)
@@ -194,8 +199,9 @@ def test_the_origin_is_no_missing_joint_whichever_joint_it_is(layout):
     assert not normalize_clip(clip + 3 * clip.any(-1, keepdims=True), layout)[:, 0, 3].any()
 
 
-def test_poses_lifted_to_3d_stand_upright_from_the_camera_around_the_hips():
-    layout = get_layout("h36m17")
+@pytest.mark.parametrize("name", ["h36m17", "smpl24", "azure32"])
+def test_poses_of_others_stand_upright_from_the_camera_around_the_hips(name):
+    layout = get_layout(name)
     camera = stand(layout).astype(np.float32) * (-1, -1, 1)  # x to the right, y down, z away
     frames = normalize_clip(camera - camera[:, :, :1], layout)[0, 0]
     place = dict(zip(layout.joints, frames, strict=True))

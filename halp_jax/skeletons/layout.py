@@ -31,6 +31,7 @@ from typing import Any
 
 from halp_jax.errors import UserError
 from halp_jax.skeletons.layouts_known import (
+    AZURE32,
     BODY25,
     BODY25B,
     COCO17,
@@ -41,6 +42,7 @@ from halp_jax.skeletons.layouts_known import (
     MOCAP_LAYOUTS,
     NTU25,
     OPENPOSE18,
+    SMPL24,
     Layout,
 )
 from halp_jax.skeletons.names import find_sides, split_side
@@ -49,7 +51,7 @@ MAX_BODIES, MAX_JOINTS = 16, 300
 
 _KNOWN = (
     KINECT20, NTU25, COCO17, OPENPOSE18, BODY25, BODY25B, HALPE26, MEDIAPIPE33, H36M17,
-    *MOCAP_LAYOUTS,
+    SMPL24, AZURE32, *MOCAP_LAYOUTS,
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _KNOWN}
 _WITH_BODIES = re.compile(r"(.+)x([1-9][0-9]{0,2})")

@@ -4,7 +4,8 @@ Bones of ntu25 are the pair list of 2s-AGCN that HaLP's bone stream uses (joint 
 kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 and openpose18 are
 skeletons in a picture, with the bones of PYSKL and ST-GCN, and so are body25 and body25b (OpenPose) and
 halpe26 (AlphaPose); their clips have z = 0. mediapipe33 holds BlazePose's 33 landmarks and two means.
-h36m17 has Human3.6M's joints, those of poses lifted to 3-D (by VideoPose3D, MotionBERT, MMPose).
+h36m17 has Human3.6M's joints, those of poses lifted to 3-D (by VideoPose3D, MotionBERT, MMPose), smpl24
+those of the SMPL body model (4D-Humans, WHAM, AMASS), azure32 those of Azure Kinect's body tracking.
 """
 
 import dataclasses
@@ -212,6 +213,32 @@ H36M17 = _make(
     ),
     parents=(0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15),
     bodies=1, centre=0, spine=(0, 8), shoulders=(14, 11),
+)  # fmt: skip
+
+SMPL24 = _make(
+    name="smpl24",
+    joints=(
+        "hip centre", "left hip", "right hip", "lower spine", "left knee", "right knee", "spine",
+        "left ankle", "right ankle", "chest", "left foot", "right foot", "neck", "left collar",
+        "right collar", "head", "left shoulder", "right shoulder", "left elbow", "right elbow",
+        "left wrist", "right wrist", "left hand", "right hand",
+    ),
+    parents=(0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
+    bodies=1, centre=0, spine=(0, 12), shoulders=(17, 16),
+)  # fmt: skip
+
+AZURE32 = _make(
+    name="azure32",
+    joints=(
+        "hip centre", "spine middle", "chest", "neck", "left collar", "left shoulder", "left elbow",
+        "left wrist", "left hand", "left hand tip", "left thumb", "right collar", "right shoulder",
+        "right elbow", "right wrist", "right hand", "right hand tip", "right thumb", "left hip",
+        "left knee", "left ankle", "left foot", "right hip", "right knee", "right ankle",
+        "right foot", "head", "nose", "left eye", "left ear", "right eye", "right ear",
+    ),
+    parents=(0, 0, 1, 2, 2, 4, 5, 6, 7, 8, 7, 2, 11, 12, 13, 14, 15, 14, 0, 18, 19, 20, 0, 22, 23,
+             24, 3, 26, 26, 26, 26, 26),
+    bodies=1, centre=0, spine=(0, 3), shoulders=(12, 5),
 )  # fmt: skip
 
 
