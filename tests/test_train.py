@@ -268,7 +268,13 @@ def test_a_run_that_ends_before_halp_begins_is_warned_of():
     config = small_config()  # six epochs, HaLP from the second on
     assert warn_at_start(config) is None
     config.halp.start_epoch = 6
-    assert "never comes on: the run ends at train.epochs=6" in warn_at_start(config)
+    for start in ("", "runs/moco"):
+        config.init_from = start
+        assert "never comes on: the run ends at train.epochs=6" in warn_at_start(config)
+    config.halp.start_epoch = 0
+    assert warn_at_start(config) is None  # from a trained MoCo
+    config.init_from = ""
+    assert "without a trained MoCo" in warn_at_start(config)
     config.halp.mu = 0.0
     assert warn_at_start(config) is None
 

@@ -41,7 +41,7 @@ DEFAULTS = {
     "ENCODER": ("params", "extra/batch_stats"),  # what --config.init_what=encoder takes over
     "UNIT": "clips",  # what it learns from
     "NEEDS_LABELS": False,  # clips without a label are left out
-    # (config) -> what to say of a run that starts from random weights, or None.
+    # (config) -> what to say of a run at its first step, or None.
     "warn_at_start": lambda config: None,
     # (lines of metrics.jsonl so far) -> what tells of a run that learns nothing, or None.
     "find_trouble": lambda records: None,

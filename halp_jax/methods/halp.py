@@ -207,8 +207,8 @@ def check_off(config: ml_collections.ConfigDict, advice: str) -> None:
 
 
 def warn_at_start(config: ml_collections.ConfigDict) -> str | None:
-    """What to say of a run that starts from random weights, or None."""
-    if config.halp.mu > 0 and config.halp.start_epoch == 0:
+    """What to say of a run at its first step, or None."""
+    if config.halp.mu > 0 and config.halp.start_epoch == 0 and not config.init_from:
         return (
             f"HaLP is on from the start (halp.mu={config.halp.mu:g}, halp.start_epoch=0) without a "
             "trained MoCo: expect no learning. Set --config.halp.start_epoch, or --config.init_from"

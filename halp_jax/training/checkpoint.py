@@ -220,7 +220,12 @@ def _read_newest(
                 except Damaged as damage:
                     where = Path(manager.directory) / str(chosen)
                     if where.is_dir():
-                        log.warning("checkpoint %s is damaged (%s)", where, damage)
+                        then = (
+                            ""
+                            if step is not None or chosen == steps[-1]
+                            else "; taking the one before"
+                        )
+                        log.warning("checkpoint %s is damaged (%s)%s", where, damage, then)
         if step is not None or all((where.parent / str(each)).is_dir() for each in steps):
             break
     raise UserError(f"no readable checkpoint in {workdir}: {advice}")

@@ -289,7 +289,7 @@ def _begin(
             if name.startswith(("streams", "encoder.")):
                 log.warning("%s has another %s: %s -> %s", config.init_from, name, was, now)
         log.info("starting from %s, %s", config.init_from, config.init_what)
-    elif warning := method.warn_at_start(config):
+    if warning := method.warn_at_start(config):
         log.warning(warning)
     return state, figures
 
