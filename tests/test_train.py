@@ -105,15 +105,16 @@ def test_settings_of_halp_are_not_checked_where_it_is_off():
 
 
 def test_released_settings():
+    """HaLP has epochs 201 to 450 of theirs, which count from 0: it starts from a checkpoint after epoch 200."""
     from configs import baseline, halp
 
     config = halp.get_config("ntu120_xset")
     assert (config.data.split, config.train.epochs, config.halp.mu) == ("xset", 451, 2.0)
-    assert config.optim.milestones == (351,) and config.halp.start_epoch == 200
+    assert config.optim.milestones == (351,) and config.halp.start_epoch == 201
     assert config.linear.learning_rate == 0.005
     config = halp.get_config("pku2_xsub")
     assert (config.data.split, config.train.epochs, config.halp.mu) == ("xsub", 1001, 1.0)
-    assert config.optim.milestones == (801,) and config.halp.start_epoch == 500
+    assert config.optim.milestones == (801,) and config.halp.start_epoch == 501
     assert config.linear.learning_rate == 0.001
     for variant in halp.VARIANTS:
         config = halp.get_config(variant)
