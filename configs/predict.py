@@ -24,7 +24,7 @@ def get_config(variant: str = "full"):
     )
     config.optim.update(learning_rate=1e-4, weight_decay=0.0, milestones=(), factor=0.95)
     config.train.batch_size = 256
-    config.train.epochs = 102  # 15,000 steps of NTU-60's xview
+    config.train.epochs, config.train.epoch_steps = 150, 100  # 15,000 steps of any set
     see_whole_clips(config)
     if variant == "small":
         small.set_pace(config)

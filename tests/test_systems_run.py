@@ -338,6 +338,11 @@ def test_every_small_run_sees_as_many_clips_under_one_probe(name):
     assert probe.standardize and probe.keep_rest
 
 
+def test_predict_takes_the_steps_of_its_notebook_whatever_the_set():
+    train = load("predict:full").train
+    assert train.epochs * train.epoch_steps == 15_000
+
+
 def test_ascal_learns_nothing_in_its_idle_epoch_and_all_after_it():
     config = load("ascal:small")
     config.optim.weight_decay = 0.1
