@@ -5,7 +5,8 @@
 
 The data set, prepared with --normalize=released, and the variants are those of `configs/halp.py`. The
 authors released a three-stream model with both losses but neither its training loop nor its schedule;
-start epoch and mu are those of their single-stream HaLP. From a trained CMD:
+start epoch and mu are those of their single-stream HaLP, and so is k-means++ (that model's k-means starts
+at random keys); the linear probe has CMD's rate. From a trained CMD:
 `--config.init_from=runs/cmd_ntu60_xsub/checkpoints/STEP`.
 """
 

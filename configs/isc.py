@@ -3,21 +3,21 @@
     python -m halp_jax.train --config=configs/isc.py:ntu60_xsub --workdir=runs/isc --config.data.dir=data/ntu60
     python -m halp_jax.evaluate --workdir=runs/isc --protocol=linear
 
-Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset on the data set of configs/halp.py, and
-small, for sets of about a thousand clips in the default frame; behind a +, halp. The sequence encoder is
-evaluated, as in the released scripts; --config.isc.feature=graph takes the graph's, both puts them side
-by side.
+Variants: ntu60_xsub, ntu60_xview, ntu120_xsub, ntu120_xset, pku2_xsub on the data set of configs/halp.py,
+and small, for sets of about a thousand clips in the default frame; behind a +, halp. The sequence encoder
+is evaluated, as in the released scripts; --config.isc.feature=graph takes the graph's, both puts them
+side by side.
 
-Nobody has released HaLP on ISC: its weight and start are our choice. So are the settings of `small`: see
-docs/systems.md.
+Nobody has released ISC on PKU-MMD II, whose epochs are HaLP's, nor HaLP on ISC: its weight and start are
+our choice. So are the settings of `small`: see docs/systems.md.
 """
 
-from halp_jax.configs import default, small
+from halp_jax.configs import default, halp, small
 
 NTU60, NTU120 = (451, (351,)), (351, (251,))  # epochs, milestones
 VARIANTS = {
     "ntu60_xsub": NTU60, "ntu60_xview": NTU60, "ntu120_xsub": NTU120, "ntu120_xset": NTU120,
-    "small": None,
+    "pku2_xsub": (halp.PKU2["epochs"], halp.PKU2["milestones"]), "small": None,
 }  # fmt: skip
 OPTIONS = ("halp",)
 

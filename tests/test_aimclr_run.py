@@ -145,6 +145,21 @@ def test_variants_of_the_configs():
         with pytest.raises(ValueError, match="unknown variant"):
             load("aimclr")(variant)
     assert not load("crossclr")("small+bigru").crossclr.frozen_keys
+    starts = {"ntu60_xsub": 150, "small": 18, "ntu60_xsub+bigru": 225, "small+bigru": 18}
+    for variant, start in starts.items():
+        assert load("crossclr")(variant).crossclr.start_epoch == start
+
+
+def test_the_systems_of_the_papers_pku_mmd_ii_column_have_its_schedule():
+    released = load("cmd")("pku2_xsub")
+    for name, variant in (("isc", "pku2_xsub"), ("crossclr", "pku2_xsub+bigru")):
+        c = load(name)(variant)
+        c.data.dir = "data"
+        methods.find_method(c).check_config(c)
+        assert c.data.split == "xsub" and c.train.epochs == released.train.epochs == 1001
+        assert c.optim.milestones == released.optim.milestones
+        assert c.linear.learning_rate == released.linear.learning_rate
+    assert c.crossclr.start_epoch == 500
 
 
 def test_the_table_tells_halp_on_aimclr_from_aimclr():
