@@ -43,8 +43,8 @@ def sample_subset(
 ) -> Int[np.ndarray, " chosen"]:
     """Places of the clips that keep their labels, in rising order.
 
-    "plain" draws round(fraction * clips) of them all (the released code); "balanced" draws
-    round(fraction * n) of the n clips of each class, at least one (AimCLR's).
+    "plain" draws round(fraction * clips) of them all (the released code rounds down); "balanced" draws
+    round(fraction * n) of the n clips of each class, at least one (AimCLR's may draw none).
     """
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(19,))))
     if draw == "plain":

@@ -36,7 +36,7 @@ LINEAR = {
     "predict": (56.1, 59.3, 41.1, 44.1, 25.5),
     "ascal": (58.5, 64.8, 48.6, 49.2, None),
     "gltransformer": (76.3, 83.8, 66.0, 68.7, None),
-    "aimclr": (74.3, 79.7, None, None, None),
+    "aimclr": (74.3, 79.7, None, None, None),  # xview: of its README
     "aimclr+HaLP": (75.2, None, None, None, None),
 }
 KNN = {

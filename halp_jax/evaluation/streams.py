@@ -1,9 +1,9 @@
 """Looking at an encoder of several streams: one of them, their mean or concatenation, an ensemble.
 
-"mean" is what the released code of CMD calls `all`. "together" is CrosSCLR's linear evaluation: a linear
-layer on each stream, trained at once on the mean of their logits. "ensemble" is the field's way with classifiers:
-one on each stream, their scores added with weights (AimCLR: 0.6 joint, 0.6 bone, 0.4 motion). The
-streams may come from one run that trained them together, or from several runs of one stream each.
+"mean" is what the released code of CMD calls `all` in retrieval, "together" its and CrosSCLR's `all` in the
+linear probe: a linear layer on each stream, trained at once on the mean of their logits (here with one bias).
+"ensemble" is the field's way with classifiers: one on each stream, their scores added with weights (AimCLR: 0.6
+joint, 0.6 bone, 0.4 motion). The streams may come from one run that trained them together, or from several.
 """
 
 from collections.abc import Sequence
