@@ -13,8 +13,9 @@ three) and halp. Motion and bone are runs of their own, --config.streams="('bone
     python -m halp_jax.evaluate --workdir=runs/aimclr --join=runs/motion --join=runs/bone \\
         --protocol=linear --stream=ensemble
 
-Nobody has released HaLP on AimCLR: its weight and start are our choice. So are those of `small`. Of
-clips of PKU-MMD longer than 300 frames the authors took the middle 300, here it is the first.
+Nobody has released HaLP on AimCLR: its weight and start are our choice. So are those of `small`. Not as
+released: every epoch draws new views, where the authors' workers repeat theirs, and of clips of PKU-MMD
+longer than 300 frames the first 300 are taken, not the middle ones.
 """
 
 from halp_jax.configs import default, small
