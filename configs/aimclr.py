@@ -1,7 +1,7 @@
 """AimCLR and its baseline SkeletonCLR at the released settings, with HaLP on either; and small ones.
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60_raw \\
-        --normalize=none --bodies=slot
+        --normalize=none --bodies=first
     python -m halp_jax.train --config=configs/aimclr.py:ntu60_xsub --workdir=runs/aimclr \\
         --config.data.dir=data/ntu60_raw
     python -m halp_jax.evaluate --workdir=runs/aimclr --protocol=linear

@@ -1,7 +1,7 @@
 """AS-CAL at the released settings; normalised, and HaLP on that; and a small one.
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60_raw \\
-        --normalize=none --bodies=slot
+        --normalize=none --bodies=first
     python -m halp_jax.train --config=configs/ascal.py:ntu60_xview --workdir=runs/ascal \\
         --config.data.dir=data/ntu60_raw
 

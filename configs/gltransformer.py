@@ -1,7 +1,7 @@
 """GL-Transformer at the released settings of NTU RGB+D; and small ones.
 
     python -m halp_jax.prepare --format=ntu --source=nturgb+d_skeletons --out=data/ntu60_raw \\
-        --normalize=none --bodies=slot
+        --normalize=none --bodies=first
     python -m halp_jax.train --config=configs/gltransformer.py --workdir=runs/gltransformer \\
         --config.data.dir=data/ntu60_raw
     python -m halp_jax.evaluate --workdir=runs/gltransformer --protocol=linear

@@ -16,7 +16,7 @@ code loads; read back here, it is the same bit for bit. Files are loaded with we
 them is executed. Nothing that exists is overwritten.
 
 The last two do the same for AimCLR, SkeletonCLR and CrosSCLR, whose files are bare state dicts: the
-optimiser starts anew, and clips are prepared with --normalize=none --bodies=slot.
+optimiser starts anew, and clips are prepared with --normalize=none --bodies=first.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def import_stgcn(args: argparse.Namespace, options: list[str], content: Content)
         write_run(folder, config, state, info)
     return (
         f"{workdir}: step {int(state.step)}, {', '.join(config.streams)}, width {sizes.width}, queue "
-        f"{sizes.queue_size}\nit takes clips prepared with --normalize=none --bodies=slot; a warm start "
+        f"{sizes.queue_size}\nit takes clips prepared with --normalize=none --bodies=first; a warm start "
         "from it needs --config.init_what=encoder"
     )
 

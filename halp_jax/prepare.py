@@ -97,7 +97,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     about = "ntu: more lists of damaged samples, separated by commas; none: not the official ones"
     add("--missing", help=about)
     add("--classes", choices=["60", "120"], help="ntu: which part; found out if not given")
-    about = "ntu: without ghosts, by default; by tracking id; by slot, as the released code"
+    about = "ntu: without ghosts, by default; by tracking id; by slot, as HaLP's code; the first two, as AimCLR's"
     add("--bodies", choices=ntu.BODIES, help=about)
     add("--clips", type=_between(int, 1), help="synthetic: how many clips")
     about = "synthetic, synthetic_graphs: another seed is another data set; folder: another split"

@@ -70,6 +70,19 @@ def test_ids_follow_a_person_where_the_list_is_reordered():
     assert not np.array_equal(frames["swapped"]["slot"], expected)
 
 
+def test_the_first_body_is_whoever_is_first_in_the_file_however_much_another_moves():
+    """AimCLR's preparation, and those that follow it, take as many frames as show the first body."""
+    walk = poses(0, 6, 2)
+    walk[:, 1] = np.round(3 * walk[:, 1], 6)
+    content = [[(11, a), (12, b)] if n in (2, 3) else [(11, a)] for n, (a, b) in enumerate(walk)]
+    recording = ntu.parse_skeleton(skeleton_text(content).encode(), "x")
+    for by, count in (("slot", 2), ("first", 6)):
+        frames, _ = select_bodies(recording, by)
+        assert frames[:, 0].any((1, 2)).sum() == count
+    np.testing.assert_array_equal(frames[:, 0], walk[:, 0])
+    np.testing.assert_array_equal(frames[2:4, 1], walk[2:4, 1])
+
+
 def test_a_person_who_is_lost_and_found_under_a_new_id_is_one_person():
     walk = poses(1, 6, 2)
     content = [[(1 if n < 3 else 3, a), (2, b)] for n, (a, b) in enumerate(walk)]

@@ -37,7 +37,7 @@ _TRAIN_CAMERAS = (2, 3)
 
 _MAX_FILE_BYTES = 64 * 2**20
 _FPS = 30.0  # of a Kinect v2
-BODIES = ("denoised", "id", "slot")
+BODIES = ("denoised", "id", "slot", "first")
 GHOSTS = "clips with a ghost body left out"
 OFFICIAL, NONE = "the official ones", "none"
 # The released reader looks at this many bodies of a frame, in the order in which they are written.
@@ -108,7 +108,7 @@ def open_source(
         classes: 60, 120, or "auto": 120 if any file has an action above 60 or a setup above 17.
             60 on a folder of NTU-120 takes the NTU-60 part of it.
         bodies: "denoised", people told apart by tracking id, ghosts left out; "id", with ghosts;
-            "slot", as the released code tells people apart. See `track_bodies`.
+            "slot", as HaLP's released code has them, or "first", as AimCLR's. See `select_bodies`.
 
     Raises:
         UserError: no folder, no files in it, or an option that is not known.
@@ -200,10 +200,10 @@ def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, " rows
     """For each row the number of the person it belongs to; -1 for rows that are left out.
 
     `by="id"` follows the tracking id. A new id takes over from one that is never seen again, since
-    the sensor gives a person that it lost a new id. `by="slot"` is the released code: the person is
-    the place in the frame's list, so two people swap where the list is reordered.
+    the sensor gives a person that it lost a new id. `by="slot"` or "first" is the released code: the person
+    is the place in the frame's list, so two people swap where the list is reordered.
     """
-    if by == "slot":
+    if by in ("slot", "first"):
         return np.where(recording.slot < _SLOTS, recording.slot, -1)
     if _is_alone(recording):
         return np.zeros(len(recording.ids), int)
@@ -243,9 +243,13 @@ def motion_energy(
 def select_bodies(
     recording: Recording, by: str = "id"
 ) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, " bodies"]]:
-    """The two people of most motion energy, the first most: float64 metres, and which they are."""
-    tracks = track_bodies(recording, by)
-    chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]
+    """The two people of most motion energy, the first most: float64 metres, and which they are.
+
+    `by="first"`: the first two in the frames' lists, so whoever is alone in a frame is the first body.
+    """
+    tracks, chosen = track_bodies(recording, by), np.arange(NTU25.bodies)
+    if by != "first":
+        chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]
     frames = np.zeros((recording.num_frames, NTU25.bodies, NTU25.num_joints, 3))
     for body, track in enumerate(chosen):
         rows = tracks == track

@@ -46,8 +46,7 @@ def default_config() -> ml_collections.ConfigDict:
     crossclr.frozen_keys = True
     crossclr.redraw_keys = False  # released: the key encoder's first weights are not the query's
     config = keys.default_config(queue_size=32768)
-    views = normal_view.default_config()
-    config.update({"crossclr": crossclr, "normal_view": views.normal_view})
+    config.update({"crossclr": crossclr, "normal_view": normal_view.default_config().normal_view})
     return config
 
 

@@ -3,7 +3,7 @@
 Sources: feeder/preprocess_ntu.py of Levigty/AimCLR, data/preprocessing/NTU_datasets.py and feeder/tools.py of
 Boeun-Kim/GL-Transformer (Kim et al., ECCV 2022) and preprocess/ of shlizee/Predict-Cluster (Su, Liu,
 Shlizerman, CVPR 2020), whose arrays hold such clips. Here they are made of what `prepare` wrote, whenever
-a clip is read, so there is no second data set. Clips of `--normalize=none --bodies=slot` become the
+a clip is read, so there is no second data set. Clips of `--normalize=none --bodies=first` become the
 released ones (up is y, as a camera has it). Clips in the default frame have z up: there `up="z"` turns in
 its axes, which is not the released code's input, for the camera's height and tilt are gone.
 """
