@@ -243,10 +243,7 @@ def motion_energy(
 def select_bodies(
     recording: Recording, by: str = "id"
 ) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, " bodies"]]:
-    """The two people of most motion energy, the first most: float64 metres, and which they are.
-
-    `by="first"`: the first two in the frames' lists, so whoever is alone in a frame is the first body.
-    """
+    """The two people who move most, or by="first" the first two of the file: float64 metres; which they are."""
     tracks, chosen = track_bodies(recording, by), np.arange(NTU25.bodies)
     if by != "first":
         chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]

@@ -59,7 +59,6 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     pull = keys.make_pull(config, spec, halp_loss)
     place = (lambda z: z) if raw else normalize
     one = moco.make_one(config, spec, ascal_view.make_view(config), pull, place)
-
     start = one.init
 
     def init_raw(key):
