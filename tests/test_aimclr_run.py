@@ -111,6 +111,18 @@ def test_an_encoder_of_other_joints_is_refused():
         )
 
 
+@pytest.mark.parametrize("name", ["aimclr", "crossclr"])
+def test_redraw_keys_draws_the_key_encoder_anew_as_released(name):
+    c = tiny(name, "small")
+    for redrawn in (False, True):
+        c[name].redraw_keys = redrawn
+        state = methods.create_state(c, Spec(NTU25))
+        leaves = map(jax.tree.leaves, (state.params, state.extra["key_params"]))
+        drawn = [(q, k) for q, k in zip(*leaves, strict=True) if q.size > 100 and q.std() > 0]
+        assert drawn and all(np.array_equal(q, k) != redrawn for q, k in drawn)
+        assert all(float(q.std()) == pytest.approx(float(k.std()), rel=0.3) for q, k in drawn)
+
+
 def test_crossclr_needs_two_streams_and_joint_for_its_head():
     c = tiny("crossclr", "small")
     for streams, message in ((("joint",), "two streams"), (("motion", "bone"), "stream joint")):
