@@ -161,8 +161,10 @@ def test_clips_without_labels_and_a_bare_list(tmp_path):
     clips[1]["label"] = None
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(clips))
     source = pyskl.open_source(tmp_path / "a.pkl")
-    assert [clip.label for clip in read_all(source)] == [-1, -1, -1]
-    assert source.class_names == () and source.splits([]) == {}
+    clips = read_all(source)
+    assert [clip.label for clip in clips] == [-1, -1, -1] and source.class_names == ()
+    (split,) = source.splits([clip.info for clip in clips]).items()  # something to train on
+    assert split == ("random", {"train": ["b", "c"], "test": ["a"]})
 
 
 @pytest.mark.parametrize(

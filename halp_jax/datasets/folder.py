@@ -142,7 +142,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     if not known or "file" not in header:
         raise UserError(
             f"{path}: its first line is {','.join(header)[:80]!r}; give the column file and if you"
-            " like label,subject,split"
+            " like label,subject,split, with commas between"
         )
     rows = []
     for number, line in enumerate(lines[1:], 2):

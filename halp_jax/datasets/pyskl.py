@@ -3,6 +3,7 @@
 {"annotations": [{"frame_dir": name, "label": 0-based, "keypoint": [bodies, time, joints, xyz]}],
  "split": {"xsub_train": [names], "xsub_val": [names], ...}}
 
+A list of annotations alone, as PYSKL's own tool writes it, is split as in `folder`.
 3-D files of 25 (Kinect v2) and 20 (Kinect v1) joints: NTU RGB+D, PKU-MMD, NW-UCLA. 2-D files, where
 keypoint is [bodies, time, joints, xy] in pixels, of 17 (COCO) and 18 (OpenPose) joints, with
 keypoint_score [bodies, time, joints] and img_shape (height, width): the picture becomes the box from
@@ -92,7 +93,7 @@ def open_source(
     """
     file = find_single(path, ".pkl", "a PYSKL annotation file (.pkl)")
     content = load_pickle(file)
-    if isinstance(content, list):  # as PYSKL's own tool writes them, without splits
+    if isinstance(content, list):
         content = {"annotations": content}
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not annotations:
@@ -139,7 +140,7 @@ def open_source(
     read = functools.partial(read_item, layout=chosen, fps=fps)
     notes = {"file": str(file), "labels": note, "splits_ignored": ignored}
     guessed = not layout and content.get("layout") is None
-    given = (read, items, chosen, class_names, splits)
+    given = (read, items, chosen, class_names, splits or None)
     return find_normalized(make_source("pyskl", *given, notes=notes, guessed=guessed))
 
 

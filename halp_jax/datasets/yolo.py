@@ -4,8 +4,9 @@
 
 A box's score and a track's number may end the line. The files are called VIDEO_12.txt, 12 being the frame;
 one that is not there is a frame without people. --source is the folder of one video or of many; folders
-in it are the classes, wave/labels/VIDEO_12.txt (`labels`, as YOLO calls its own, is none). Without a
-class folder clips are unlabelled. The split is "random", as in `folder`.
+in it are the classes, wave/labels/VIDEO_12.txt (`labels`, as YOLO calls its own, is none), unless each
+holds one video only: those are clips, whose classes are wave/VIDEO/labels. Without a class folder clips
+are unlabelled. The split is "random", as in `folder`.
 
 x and y are shares of the picture's width and height, which no file tells: give its size, or people come
 out squeezed. 17 joints are coco17. People are tracked, see `tracking`, whether their tracks are numbered
