@@ -31,7 +31,7 @@ from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import PARTS, Item, Source, Splits, find_normalized, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, restore_layout
+from halp_jax.skeletons.layout import Layout, find_layout, restore_layout, tell_layout
 
 # xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
 _SPLIT_KEY = re.compile(
@@ -150,12 +150,7 @@ def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file
     elif stored is not None:  # of a file that `export` wrote
         layout = restore_layout(stored)
     else:
-        layout = guess_layout(joints, axes)
-    if layout is None:
-        raise UserError(
-            f"{file}: skeletons of {joints} joints; 25 (Kinect v2) and 20 (Kinect v1) are read in"
-            " 3-D, 17 (COCO) and 18 (OpenPose) in 2-D; give others with --layout"
-        )
+        layout = tell_layout(joints, axes, f"{file}: skeletons of {joints} joints")
     if not layout.takes(joints) or layout.axes != axes:
         raise UserError(
             f"{file}: {joints} joints of {axes} coordinates, but {layout.name} has"
