@@ -42,7 +42,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from halp_jax import datasets
 from halp_jax.datasets import graphs, ntu, open_source
@@ -192,9 +191,10 @@ def summary(dataset: Dataset) -> str:
         f"{dataset.path}: {len(dataset)} {dataset.unit} of {dataset.num_classes} classes,"
         f" {dataset.layout.name}; splits: {splits or 'none'}"
     ]
-    if not np.any(dataset.labels >= 0):
+    if dataset.labels.max() < 1:
+        found = "one class" if dataset.num_classes else "no labels"
         lines.append(
-            "no labels: enough to train on; evaluation wants them (GUIDE.md, Your own clips)"
+            f"{found}: enough to train on; evaluation wants more (GUIDE.md, Your own clips)"
         )
     if converted := dataset.metadata.get("converted_from"):
         lines.append(tell_conversion(converted))

@@ -307,6 +307,9 @@ def test_npy_arrays_are_labelled_by_their_folder_or_not_at_all(tmp_path):
     found = {clip.name: clip for clip in read_all(source)}
     assert {name: clip.label for name, clip in found.items()} == {"a/0": 0, "a/2": 0, "b/1": 1}
     np.testing.assert_array_equal(found["a/2"].frames, clips[2])
+    for folder in ("10", "9", "a 10", "a 9"):
+        write_npy(tmp_path / "numbers" / folder, clips[:1])
+    assert open_source("npy", tmp_path / "numbers").class_names == ("9", "10", "a 9", "a 10")
     (alone,) = read_all(open_source("npy", tmp_path / "a" / "2.npy"))
     assert alone.info == ClipInfo(-1, "2")
     refused(tmp_path / "c.npy", "does not exist; give a .npy file", "npy")

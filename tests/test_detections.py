@@ -24,6 +24,7 @@ from _detections import (
 from halp_jax.datasets import guess_format, open_source
 from halp_jax.datasets.clip import DamagedClip
 from halp_jax.datasets.kinetics import LEFT_OUT
+from halp_jax.datasets.mediapipe import SQUEEZED
 from halp_jax.datasets.openpose import tell_kind
 from halp_jax.datasets.tracking import MORE_PEOPLE
 from halp_jax.errors import UserError
@@ -573,6 +574,8 @@ def test_landmarks_of_a_picture_keep_their_proportions(tmp_path):
     _, clips = read_all("mediapipe", file, picture="1920x1080")
     picture = clips["p"].frames
     np.testing.assert_allclose(np.ptp(picture, axis=2) * 4, np.ptp(world, axis=2), atol=1e-5)
+    remarks = [read_all("mediapipe", tmp_path / f"{name}.csv")[1][name].remark for name in "pw"]
+    assert (clips["p"].remark, remarks) == ("", [SQUEEZED, ""])
     with pytest.raises(DamagedClip, match="leave --picture out"):
         read_all("mediapipe", tmp_path / "w.csv", picture="1920x1080")
 

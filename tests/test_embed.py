@@ -1,5 +1,6 @@
 """The embed command: one's own clips in every form, their neighbours, and what classifiers say."""
 
+import argparse
 import io
 import json
 import pickle
@@ -9,10 +10,12 @@ import jax
 import numpy as np
 import pytest
 from _clips import make_state, tiny_config
+from _detections import people, write_yolo
 from _files import annotation, poses, write_pyskl, write_skeleton
 from _formats import HAND, write_aimclr, write_folder, write_nwucla
 
 from halp_jax import datasets, embed, evaluate
+from halp_jax.datasets.builder import prepare_source
 from halp_jax.errors import UserError
 from halp_jax.evaluation import finetune_run, linear
 from halp_jax.skeletons.layout import COCO17, KINECT20, NTU25, parse_layout, with_bodies
@@ -348,6 +351,20 @@ def test_clips_that_were_normalised_by_something_else_are_refused(tmp_path):
         embed.read_clips(tmp_path, None, {}, NTU25, "upright")
     for normalization in ("none", None):
         assert len(embed.read_clips(tmp_path, None, {}, NTU25, normalization)) == 2
+
+
+def test_joints_in_a_picture_are_those_of_the_prepared_data_set(tmp_path):
+    clip = people(0, 5, 17)
+    folder = write_yolo(tmp_path / "labels", clip, "walk")
+    np.save(tmp_path / "walk.npy", clip)
+    size = {"picture": "1000x800"}
+    source = datasets.open_source("yolo", folder, **size)
+    prepared = prepare_source(source, tmp_path / "data.npz")
+    for path, options in ((folder, size), (tmp_path / "walk.npy", {})):
+        given = dict.fromkeys(embed.READER_OPTIONS) | options
+        args = argparse.Namespace(input=[path], format=None, normalize=None, **given)
+        (found,) = embed.read_inputs(args, COCO17, "upright")
+        np.testing.assert_allclose(found.clip(0), prepared.clip(0), atol=1e-4)
 
 
 def test_a_skeleton_file_takes_the_joints_of_the_encoder(tmp_path):

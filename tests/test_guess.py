@@ -38,6 +38,7 @@ TEXTS = {
     "alphapose.json": ("coco", '[{"image_id": "1.jpg", "keypoints": []}]'),
     "m.json": ("mediapipe", '[{"poseWorldLandmarks": []}]'),
     "ours.csv": ("folder", "File,Label\na.npy,0\n"),
+    "other words.csv": ("folder", "filename;class\nclips/a.npy;wave\n"),
     "long.csv": ("mediapipe", "frame_number,landmark,x,y,z\n"),
     "wide.csv": ("mediapipe", "label,nose_x,nose_y,nose_z,nose_v\n"),
     "numbers.csv": ("mediapipe", "," + ",".join(map(str, range(132))) + "\n"),

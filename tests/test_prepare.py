@@ -135,6 +135,9 @@ def test_clips_without_any_label(tmp_path):
     assert len(dataset.labelled("xsub", "train")) == 0 and len(dataset.indices("xsub", "train"))
     (batch,) = pipeline.eval_batches(dataset, np.arange(4), batch_size=4, max_frames=5)
     assert batch["label"].tolist() == [-1] * 4
+    alone = dataclasses.replace(dataset, labels=np.zeros(4, int), class_names=("clips",))
+    for each, told in ((dataset, "no labels"), (alone, "one class")):
+        assert f"{told}: enough to train on" in prepare.summary(each)
 
 
 def test_tfds_opens_the_folder_and_finds_the_normalised_clips(small):

@@ -31,7 +31,7 @@ from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import Item, Source, find_normalized, guess_benchmark, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, list_fitting
+from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, tell_layout
 from halp_jax.skeletons.repair import trim_end
 
 _PARTS = {"train": "train", "val": "test"}
@@ -159,10 +159,8 @@ def _open(format: str, path: str | Path, layout: str | None, data_names: Sequenc
 
 def _choose_layout(name: str | None, shape: Sequence[int], folder: Path) -> Layout:
     joints, bodies = shape
-    layout = find_layout(name) if name else guess_layout(joints, 3) or guess_layout(joints, 2)
-    if layout is None:
-        fitting = list_fitting(joints)
-        raise UserError(f"{folder}: skeletons of {joints} joints; give --layout, as {fitting}")
+    guessed = find_layout(name) if name else guess_layout(joints, 3)
+    layout = guessed or tell_layout(joints, 2, f"{folder}: skeletons of {joints} joints")
     if not layout.takes(joints) or bodies > layout.bodies:
         raise UserError(
             f"{folder}: {bodies} bodies of {joints} joints, but {layout.name} has {layout.bodies} of"

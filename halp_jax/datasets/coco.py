@@ -30,9 +30,8 @@ from halp_jax.datasets.clip import Clip, DamagedClip
 from halp_jax.datasets.files import is_name, list_files, load_json, read_first, to_numbers
 from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
-from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, list_fitting
+from halp_jax.skeletons.layout import Layout, find_layout, tell_layout
 
 WHAT = "a .json file of COCO key points, of AlphaPose's or MMPose's results, or folders of them"
 _BODY = {133: 17, 136: 26}  # joints of which the first are a body's, the others hands and face
@@ -185,8 +184,4 @@ def _tell_layout(file: Path) -> Layout:
     if not people:
         raise DamagedClip(f"{file}: nobody in it; give {WHAT}")
     joints = _BODY.get(len(people[0]), len(people[0]))
-    layout = guess_layout(joints, 2)
-    if layout is None:
-        fitting = list_fitting(joints)
-        raise UserError(f"{file}: people of {joints} joints; give --layout, as {fitting}")
-    return layout
+    return tell_layout(joints, 2, f"{file}: people of {joints} joints")

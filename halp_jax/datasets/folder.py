@@ -34,7 +34,7 @@ from halp_jax.datasets.npy import map_array, to_float32
 from halp_jax.datasets.source import Item, Source, find_normalized, make_source, split_by_parts
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, guess_layout, list_fitting, to_layout
+from halp_jax.skeletons.layout import Layout, tell_layout, to_layout
 
 COLUMNS = ("file", "label", "subject", "split")
 MAX_CLASSES = 10_000
@@ -142,7 +142,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     if not known or "file" not in header:
         raise UserError(
             f"{path}: its first line is {','.join(header)[:80]!r}; give the column file and if you"
-            " like label,subject,split"
+            " like label,subject,split, with commas between"
         )
     rows = []
     for number, line in enumerate(lines[1:], 2):
@@ -208,10 +208,4 @@ def _tell_layout(file: Path) -> Layout:
         raise DamagedClip(
             f"{file}: an array {list(shape)}, which tells no skeleton; give [time, bodies, joints, axes]"
         )
-    layout = guess_layout(shape[-2], shape[-1])
-    if layout is None:
-        raise UserError(
-            f"{file}: {shape[-2]} joints of {shape[-1]} numbers; give the skeleton with --layout, as "
-            f"{list_fitting(shape[-2])}"
-        )
-    return layout
+    return tell_layout(*shape[-2:], f"{file}: {shape[-2]} joints of {shape[-1]} numbers")

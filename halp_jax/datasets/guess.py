@@ -83,7 +83,10 @@ def guess_format(path: str | Path) -> str:
         raise UserError(f"{path} is a layout; give it as --layout, and the clips beside it")
     if found is None:
         known = ", ".join(f"{name} ({look})" for name, look in LOOKS.items())
-        raise UserError(f"{path}: {what}; give --format, one of {known}")
+        raise UserError(
+            f"{path}: {what}; give --format, one of {known}; videos go through a pose estimator first"
+            " (GUIDE.md, Your own clips)"
+        )
     return found
 
 
@@ -126,7 +129,7 @@ def _guess_table(data: bytes) -> str | None:
         cells = [cell.strip().lower() for cell in next(csv.reader([line]), [])]
     except csv.Error:
         return None
-    if "file" in cells:
+    if "file" in cells or b".npy" in data:  # a table of clips, whatever its columns are called
         return "folder"
     numbers = sum(bool(_NUMBER.fullmatch(cell)) for cell in cells)
     if any(map(_LANDMARK.fullmatch, cells)) or numbers in (99, 132):

@@ -109,7 +109,7 @@ def name_classes(count: int) -> tuple[str, ...]:
 
 
 def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], tuple[str, ...]]:
-    """The items with their classes, and the classes' names, in the order of the alphabet.
+    """The items with their classes, and the classes' names in the order of the alphabet, 2 before 10.
 
     The name of a clip that lies in a folder begins with it ("wave/0007"), and that is its class; any
     other is without a label. Folders train and test, where all clips lie in such, are no classes.
@@ -118,7 +118,8 @@ def label_by_folder(items: Sequence[Item]) -> tuple[list[Item], tuple[str, ...]]
     if all(tell_part(item.id) for item in items):
         folders = [inside for _, *inside in folders]
     folders = [each[0] if each else None for each in folders]
-    classes = sorted(set(filter(None, folders)))
+    padded = {each: re.sub(r"\d+", lambda n: n[0].zfill(9), each) for each in folders if each}
+    classes = sorted(padded, key=lambda each: (padded[each], each))
     number = {each: place for place, each in enumerate(classes)} | {None: UNLABELLED}
     return _relabel(items, [number[each] for each in folders]), tuple(classes)
 

@@ -42,6 +42,7 @@ from halp_jax.datasets.tracking import is_frame_number, line_up, parse_picture
 from halp_jax.skeletons.layout import MEDIAPIPE33
 
 WHAT = "a .csv, .json or .npy file of MediaPipe's 33 pose landmarks, or a folder of them"
+SQUEEZED = "clips of landmarks of a picture, squeezed without --picture=WIDTHxHEIGHT"
 # Where a JSON frame may hold its landmarks: world ones first, then those of the picture.
 _KEYS = (
     "pose_world_landmarks", "poseWorldLandmarks", "world_landmarks", "worldLandmarks",
@@ -50,7 +51,6 @@ _KEYS = (
 _NUMBERS = ("frame", "frame_number", "frame_index", "frame_id")
 _AWAY = 2.0  # metres: the origin lies between the hips, and a joint at (0, 0, 0) would be missing
 GIVEN = MEDIAPIPE33.num_given
-_SHARES = (0.05, 1.0)  # x and y of landmarks of the world are around 0
 _MAX_TABLE_BYTES = 128 * 2**20
 _PLAIN = {name.replace(" ", ""): place for place, name in enumerate(MEDIAPIPE33.joints[:GIVEN])}
 _PLAIN |= {"leftmouth": _PLAIN["mouthleft"], "rightmouth": _PLAIN["mouthright"]}
@@ -65,15 +65,19 @@ def read_item(item: Item, picture: tuple[float, float] | None = None) -> list[Cl
     if points is None:
         points = _READERS[Path(path).suffix.lower()](Path(path))
     seen = np.isfinite(points).all(-1) & points.any(-1)
-    if picture and seen.any():
-        if not _SHARES[0] < np.median(points[seen][:, :2]) < _SHARES[1]:
-            raise DamagedClip(
-                f"{path}: landmarks that are no shares of a picture, but metres or pixels; leave"
-                " --picture out"
-            )
+    # Of the world half of the numbers are below 0, and pixels are far above 1.
+    shares = not seen.any() or 0 < np.quantile(points[seen][:, :2], 0.25) < 1
+    if picture and not shares:
+        raise DamagedClip(
+            f"{path}: landmarks that are no shares of a picture, but metres or pixels; leave"
+            " --picture out"
+        )
+    if picture:
         points = points * (picture[1] / picture[0], 1.0, picture[1] / picture[0])
     turned = np.nan_to_num(points) * (-1.0, -1.0, 1.0) + (0.0, 0.0, _AWAY)
-    return [Clip(np.where(seen[..., None], turned, 0.0)[:, None], item.label, item.id)]
+    frames = np.where(seen[..., None], turned, 0.0)[:, None]
+    remark = SQUEEZED if shares and not picture else ""
+    return [Clip(frames, item.label, item.id, remark=remark)]
 
 
 def line_up_frames(

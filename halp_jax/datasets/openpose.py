@@ -29,7 +29,7 @@ from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, get_layout, guess_layout, list_fitting
+from halp_jax.skeletons.layout import Layout, find_layout, get_layout, tell_layout
 
 WHAT = "a folder of OpenPose's files, CLIP_000000000012_keypoints.json"
 _NAMES = r".*\d(_keypoints)?\.json"
@@ -121,13 +121,9 @@ def _tell_layout(files: list[Path]) -> Layout:
         raise UserError(str(problem))
     joints = Counter(map(len, people)).most_common(1)[0][0]
     same = np.stack([person for person in people if len(person) == joints])
-    layout = get_layout(tell_kind(same)) if joints == _PADDED else guess_layout(joints, 2)
-    if layout is None:
-        fitting = list_fitting(joints)
-        raise UserError(
-            f"{files[0].parent}: people of {joints} joints; give --layout, as {fitting}"
-        )
-    return layout
+    if joints == _PADDED:
+        return get_layout(tell_kind(same))
+    return tell_layout(joints, 2, f"{files[0].parent}: people of {joints} joints")
 
 
 def tell_kind(people: Float[np.ndarray, "people 25 3"]) -> str:

@@ -3,6 +3,7 @@
 {"annotations": [{"frame_dir": name, "label": 0-based, "keypoint": [bodies, time, joints, xyz]}],
  "split": {"xsub_train": [names], "xsub_val": [names], ...}}
 
+A list of annotations alone, as PYSKL's own tool writes it, is split as in `folder`.
 3-D files of 25 (Kinect v2) and 20 (Kinect v1) joints: NTU RGB+D, PKU-MMD, NW-UCLA. 2-D files, where
 keypoint is [bodies, time, joints, xy] in pixels, of 17 (COCO) and 18 (OpenPose) joints, with
 keypoint_score [bodies, time, joints] and img_shape (height, width): the picture becomes the box from
@@ -30,7 +31,7 @@ from halp_jax.datasets.safe_pickle import PickledArray, load_pickle
 from halp_jax.datasets.source import PARTS, Item, Source, Splits, find_normalized, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, restore_layout
+from halp_jax.skeletons.layout import Layout, find_layout, restore_layout, tell_layout
 
 # xsub_train, train_xsub, train1, Train; what stands before and behind the part is the benchmark.
 _SPLIT_KEY = re.compile(
@@ -92,7 +93,7 @@ def open_source(
     """
     file = find_single(path, ".pkl", "a PYSKL annotation file (.pkl)")
     content = load_pickle(file)
-    if isinstance(content, list):  # as PYSKL's own tool writes them, without splits
+    if isinstance(content, list):
         content = {"annotations": content}
     annotations = content.get("annotations") if isinstance(content, dict) else None
     if not isinstance(annotations, list) or not annotations:
@@ -139,7 +140,7 @@ def open_source(
     read = functools.partial(read_item, layout=chosen, fps=fps)
     notes = {"file": str(file), "labels": note, "splits_ignored": ignored}
     guessed = not layout and content.get("layout") is None
-    given = (read, items, chosen, class_names, splits)
+    given = (read, items, chosen, class_names, splits or None)
     return find_normalized(make_source("pyskl", *given, notes=notes, guessed=guessed))
 
 
@@ -149,12 +150,7 @@ def _choose_layout(option: str | None, stored: Any, joints: int, axes: int, file
     elif stored is not None:  # of a file that `export` wrote
         layout = restore_layout(stored)
     else:
-        layout = guess_layout(joints, axes)
-    if layout is None:
-        raise UserError(
-            f"{file}: skeletons of {joints} joints; 25 (Kinect v2) and 20 (Kinect v1) are read in"
-            " 3-D, 17 (COCO) and 18 (OpenPose) in 2-D; give others with --layout"
-        )
+        layout = tell_layout(joints, axes, f"{file}: skeletons of {joints} joints")
     if not layout.takes(joints) or layout.axes != axes:
         raise UserError(
             f"{file}: {joints} joints of {axes} coordinates, but {layout.name} has"

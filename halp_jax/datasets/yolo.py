@@ -4,8 +4,9 @@
 
 A box's score and a track's number may end the line. The files are called VIDEO_12.txt, 12 being the frame;
 one that is not there is a frame without people. --source is the folder of one video or of many; folders
-in it are the classes, wave/labels/VIDEO_12.txt (`labels`, as YOLO calls its own, is none). Without a
-class folder clips are unlabelled. The split is "random", as in `folder`.
+in it are the classes, wave/labels/VIDEO_12.txt (`labels`, as YOLO calls its own, is none), unless each
+holds one video only: those are clips, whose classes are wave/VIDEO/labels. Without a class folder clips
+are unlabelled. The split is "random", as in `folder`.
 
 x and y are shares of the picture's width and height, which no file tells: give its size, or people come
 out squeezed. 17 joints are coco17. People are tracked, see `tracking`, whether their tracks are numbered
@@ -26,7 +27,7 @@ from halp_jax.datasets.labels import label_by_folder
 from halp_jax.datasets.source import Item, Source, make_source
 from halp_jax.errors import UserError
 from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, guess_layout, list_fitting
+from halp_jax.skeletons.layout import Layout, find_layout, tell_layout
 
 WHAT = "a folder of YOLO's key points, VIDEO_12.txt"
 _MAX_BYTES = 2**20  # a frame of a few people takes 2 kB
@@ -98,8 +99,4 @@ def _tell_layout(file: Path) -> Layout:
     people = read_frame(file)
     if not people:
         raise DamagedClip(f"{file}: nobody in it; give {WHAT}")
-    layout = guess_layout(len(people[0]), 2)
-    if layout is None:
-        fitting = list_fitting(len(people[0]))
-        raise UserError(f"{file}: people of {len(people[0])} joints; give --layout, as {fitting}")
-    return layout
+    return tell_layout(len(people[0]), 2, f"{file}: people of {len(people[0])} joints")

@@ -24,13 +24,15 @@ def lift_points(
     """Points [..., joints, 2] or [..., joints, 3 (x, y, score)] -> [..., joints, 3] with z = 0.
 
     Args:
-        scores: [..., joints]; 0 is a joint that was not seen. Without them (0, 0) is one.
+        scores: [..., joints]; 0 is a joint that was not seen. Without them, or where all are 0 as in
+            clips that were lifted before, (0, 0) is one.
         size: (height, width) of the picture in the unit of the points. They then come to lie in
             the box from -1 to 1 around its middle, the longer side filling it, so that people keep
             their proportions. Points stay as they are without it.
     """
     if scores is None:
-        scores = points[..., 2] if points.shape[-1] == 3 else points[..., :2].any(-1)
+        scored = points.shape[-1] == 3 and points[..., 2].any()
+        scores = points[..., 2] if scored else points[..., :2].any(-1)
     places = points[..., :2].astype(np.float64)
     if size is not None:
         height, width = size

@@ -124,10 +124,12 @@ def guess_layout(joints: int, axes: int) -> Layout | None:
     return next((each for each in known if each.takes(joints) and each.axes == axes), None)
 
 
-def list_fitting(joints: int) -> str:
-    """The known layouts of so many joints, as advice names them: "coco17, h36m17 or a .json file"."""
-    names = [layout.name for layout in LAYOUTS.values() if layout.takes(joints)]
-    return ", ".join(names) + " or a .json file" if names else "a .json file"
+def tell_layout(joints: int, axes: int, what: str) -> Layout:
+    """The same. Raises UserError, which begins with `what` and names those that fit, if there is none."""
+    if layout := guess_layout(joints, axes):
+        return layout
+    names = ", ".join(each.name for each in LAYOUTS.values() if each.takes(joints))
+    raise UserError(f"{what}; give --layout, as {names + ' or ' if names else ''}a .json file")
 
 
 def find_layout(name: str, option: str = "--layout") -> Layout:

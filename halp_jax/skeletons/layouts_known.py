@@ -5,7 +5,7 @@ kinect20 is the Kinect v1 skeleton of NW-UCLA, as PYSKL distributes it. coco17 a
 skeletons in a picture, with the bones of PYSKL and ST-GCN, and so are body25 and body25b (OpenPose) and
 halpe26 (AlphaPose); their clips have z = 0. mediapipe33 holds BlazePose's 33 landmarks and two means.
 h36m17 has Human3.6M's joints, those of poses lifted to 3-D (by VideoPose3D, MotionBERT, MMPose), smpl24
-those of the SMPL body model (4D-Humans, WHAM, AMASS), azure32 those of Azure Kinect's body tracking.
+those of the SMPL body model, azure32 those of Azure Kinect's body tracking.
 """
 
 import dataclasses
