@@ -2,7 +2,8 @@
 
 The released code runs geomstats 2.5's RiemannianKMeans on the CPU. This is the same algorithm on
 the device: k-means++ start, nearest centroid by angle, a mean on the sphere, and a stop when the
-centroids moved by less than `tol` on average. Works under jit, vmap and inside lax.cond.
+centroids moved by less than `tol` on average. Works under jit, vmap, inside lax.cond, and in
+jax.shard_map with check_vma=False.
 
 Means (`mean=`), all of them unit vectors m of a cluster {x}:
   released  geomstats' descent to the Frechet mean as the authors called it: from the first point
