@@ -12,7 +12,7 @@ value of another type is refused. "Released" means the settings of the authors' 
 import ml_collections
 from ml_collections import config_dict
 
-from halp_jax.methods import METHODS
+from halp_jax.methods import find_method
 
 
 def get_config(method: str = "moco") -> ml_collections.ConfigDict:
@@ -161,7 +161,7 @@ def get_config(method: str = "moco") -> ml_collections.ConfigDict:
     semi.runs = 5  # draws of each fraction
     semi.draw = "plain"  # of all clips (released), or "balanced" over the classes
 
-    config.update(METHODS[method].default_config())
+    config.update(find_method(config).default_config())
     return config
 
 

@@ -3,7 +3,7 @@
 What another learner needs to add HaLP, as pure functions:
 
     spherical_kmeans   prototypes from the newest keys
-    halp_loss          the term to add to its loss
+    halp_loss          the term to add to its loss, as to info_nce
     hallucinate        the positives of one anchor, to look at
     MemoryQueue        where the keys come from, with create_queue, push, newest
 """

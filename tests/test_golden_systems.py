@@ -158,7 +158,7 @@ def test_the_step_of_ascal_is_the_released_one(golden):
     params, extra = first_stream((state.params, state.extra))
     compare(write(first_stream(grads), "", LSTM), g, "grad/encoder/", 1e-4)
     compare(write(params, "", LSTM), g, "after/encoder/", 1e-5)
-    followed = keys.follow(extra["key_params"], params, c.moco.momentum)
+    followed = keys.momentum_update(extra["key_params"], params, c.moco.momentum)
     compare(write(followed, "", LSTM), g, "after/momentum_encoder/", 1e-5)
     assert relative_error(extra["queue"].keys, g["after/queue"]) < 1e-5
     assert extra["queue"].head == g["after/queue_index"]

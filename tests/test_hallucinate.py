@@ -300,6 +300,17 @@ def test_mean_over_devices_is_the_loss_of_the_global_batch():
     np.testing.assert_allclose(jnp.mean(parts), whole, rtol=1e-5)
 
 
+def test_a_raw_key_is_one_key(monkeypatch):
+    """As PRNGKey makes them: an array of two numbers, here for a batch of two."""
+    z, p, (loss, one) = points(0, 2, 8), points(1, 5, 8), (hal.halp_loss, hal.hallucinate)
+    # As users have them, without the types that the tests check.
+    monkeypatch.setattr(hal, "hallucinate", inspect.unwrap(one))
+    found = inspect.unwrap(loss)(jax.random.PRNGKey(3), z, z, p, temperature=0.07)
+    jax.tree.map(
+        np.testing.assert_array_equal, found, loss(jax.random.key(3), z, z, p, temperature=0.07)
+    )
+
+
 @functools.cache
 def loss_and_gradient(solver, estimator):
     def loss(z_q, z_k, p):

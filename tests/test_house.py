@@ -94,7 +94,7 @@ def test_the_lines_of_the_guide_add_halp_to_a_learner():
     def total(weights):
         queries = normalize(inputs @ weights)
         given = {
-            "rng": jax.random.key(0), "keys": keys, "queries": queries, "mu": 1.0, "loss": 0.0,
+            "rngs": jax.random.split(jax.random.key(0)), "keys": keys, "queries": queries, "mu": 1.0, "loss": 0.0,
             "queue": halp_jax.create_queue(jax.random.key(1), 256, 16),
         }  # fmt: skip
         exec(code, given)
@@ -106,7 +106,8 @@ def test_the_lines_of_the_guide_add_halp_to_a_learner():
     keys = normalize(inputs @ jax.random.normal(jax.random.key(3), (8, 16)))
     weights = jax.random.normal(jax.random.key(4), (8, 16))
     value_and_grad = jax.jit(jax.value_and_grad(total))
-    loss, gradient = value_and_grad(weights)
+    with jax.debug_key_reuse(True):
+        loss, gradient = value_and_grad(weights)
     assert float(jnp.linalg.norm(gradient)) > 0
     stepped, _ = value_and_grad(weights - 0.01 * gradient)
     assert float(stepped) < float(loss)

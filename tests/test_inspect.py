@@ -258,7 +258,7 @@ def test_of_two_encoders_the_one_that_is_evaluated_has_its_own_prototypes():
     state = SimpleNamespace(extra={"memory": memory})
     config = configs_isc.get_config("small")
     for config.isc.feature in isc.SIDES:
-        side = history.find_side(config)[0]
+        side = isc.find_side(config)[0]
         assert np.all(history.read_prototypes(state, 1, side) == isc.SIDES.index(side))
     config.isc.feature = "both"
     with pytest.raises(UserError, match="no embeddings on a sphere"):

@@ -142,6 +142,8 @@ def test_a_method_without_a_sphere_says_so_and_an_unknown_one_is_refused():
     config.method = "barlow"
     with pytest.raises(UserError, match="config.method='barlow': use one of moco, supervised"):
         methods.find_method(config)
+    with pytest.raises(UserError, match="config.method='barlow': use one of moco, supervised"):
+        default.get_config("barlow")
 
 
 @flax.struct.dataclass

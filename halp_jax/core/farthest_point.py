@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from halp_jax.core.sphere import normalize
+from halp_jax.core.sphere import matmul, normalize
 
 MAX_ITER = 3000  # of a projection; some 100 are usual
 ROUNDS, WALKS = 4, 128
@@ -75,32 +75,27 @@ def solve_farthest(prototypes: Prototypes) -> Farthest:
     return Farthest(jax.lax.fori_loop(0, jnp.sum(~projected), replace, far), projected)
 
 
-def _dot(a: Array, b: Array) -> Array:
-    """The product in full float32, which accelerators do not give by default."""
-    return jnp.matmul(a, b, precision="highest")
-
-
 def _is_feasible(normals: Array, points: Array) -> Array:
-    return jnp.min(_dot(points, normals.T), axis=1) > -SLACK
+    return jnp.min(matmul(points, normals.T), axis=1) > -SLACK
 
 
 def _project(normals: Float[Array, "planes dim"], target: Float[Array, " dim"]) -> Array:
     """Projection of target on {z : normals z >= 0}: target + normals' x with the best x >= 0."""
-    gram, offset = _dot(normals, normals.T), _dot(normals, target)
+    gram, offset = matmul(normals, normals.T), matmul(normals, target)
     rate = 1 / jnp.maximum(jnp.max(jnp.sum(jnp.abs(gram), axis=1)), 1.0)
 
     def descend(carry):
         x, ahead, speed, _, iteration = carry
-        new = jnp.maximum(ahead - rate * (_dot(gram, ahead) + offset), 0)
+        new = jnp.maximum(ahead - rate * (matmul(gram, ahead) + offset), 0)
         residual = jnp.max(jnp.abs(new - ahead)) / rate
-        speed = jnp.where(_dot(ahead - new, new - x) > 0, 1.0, speed)  # overshot: lose momentum
+        speed = jnp.where(matmul(ahead - new, new - x) > 0, 1.0, speed)  # overshot: lose momentum
         faster = (1 + jnp.sqrt(1 + 4 * speed**2)) / 2
         return new, new + (speed - 1) / faster * (new - x), faster, residual, iteration + 1
 
     zero = jnp.zeros_like(offset)
     carry = (zero, zero, jnp.float32(1), jnp.float32(jnp.inf), jnp.int32(0))
     x = jax.lax.while_loop(lambda c: (c[3] > 1e-7) & (c[4] < MAX_ITER), descend, carry)[0]
-    return target + _dot(x, normals)
+    return target + matmul(x, normals)
 
 
 def _find_ray(normals: Float[Array, "planes dim"], prototype: Float[Array, " dim"]) -> Array:
@@ -115,7 +110,7 @@ def _find_ray(normals: Float[Array, "planes dim"], prototype: Float[Array, " dim
         starts = normalize(best + towards_best)
         ends = jax.vmap(_walk, (None, 0, 0))(normals, starts, directions)
         ends = jnp.concatenate([best[None], ends])
-        cost = jnp.where(_is_feasible(normals, ends), _dot(ends, prototype), jnp.inf)
+        cost = jnp.where(_is_feasible(normals, ends), matmul(ends, prototype), jnp.inf)
         return ends[jnp.argmin(cost)], None
 
     return jax.lax.scan(search, prototype, jax.random.split(jax.random.key(0), ROUNDS))[0]
@@ -126,17 +121,17 @@ def _walk(normals: Array, start: Array, directions: Array) -> Array:
 
     def free_of(ties, vectors):
         for _ in range(2):  # once more, against rounding
-            vectors = vectors - _dot(_dot(vectors, ties.T), ties)
+            vectors = vectors - matmul(matmul(vectors, ties.T), ties)
         return vectors
 
     def move(carry, args):
         z, ties = carry
         index, direction = args
         direction = free_of(ties, direction)
-        direction = normalize(direction - _dot(direction, z) * z)
+        direction = normalize(direction - matmul(direction, z) * z)
         rest = free_of(ties, normals)
         independent = jnp.linalg.norm(rest, axis=1) > 1e-3
-        tie = jnp.arctan2(jnp.maximum(_dot(normals, z), 0), -_dot(normals, direction))
+        tie = jnp.arctan2(jnp.maximum(matmul(normals, z), 0), -matmul(normals, direction))
         tie = jnp.where(independent, tie, jnp.inf)
         first = jnp.argmin(tie)
         arrived = normalize(jnp.cos(tie[first]) * z + jnp.sin(tie[first]) * direction)

@@ -214,7 +214,8 @@ def halp_loss(
         toward = jnp.sum(r.chance * (a * query_to_anchor[:, None] + b * query_to_target), axis=-1)
         kept = jnp.broadcast_to(jnp.sum(r.chance, axis=-1) > 0, toward.shape)
     elif estimator == "sampled":
-        keys = jax.random.split(key, s.shape[0]) if key.ndim == 0 else key
+        one_key = jax.random.key_data(key).ndim == 1  # a raw PRNGKey has a dimension, too
+        keys = jax.random.split(key, len(s)) if one_key else key
 
         def one(key, s, v):
             return hallucinate(

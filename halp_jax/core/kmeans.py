@@ -2,7 +2,8 @@
 
 The released code runs geomstats 2.5's RiemannianKMeans on the CPU. This is the same algorithm on
 the device: k-means++ start, nearest centroid by angle, a mean on the sphere, and a stop when the
-centroids moved by less than `tol` on average. Works under jit, vmap and inside lax.cond.
+centroids moved by less than `tol` on average. Works under jit, vmap, inside lax.cond, and in
+jax.shard_map with check_vma=False.
 
 Means (`mean=`), all of them unit vectors m of a cluster {x}:
   released  geomstats' descent to the Frechet mean as the authors called it: from the first point
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from halp_jax.core.sphere import angle, normalize
+from halp_jax.core.sphere import angle, matmul, normalize, similarities
 from halp_jax.errors import UserError
 
 CHOICES = {
@@ -35,8 +36,6 @@ FRECHET_STOP = 1e-8  # squared length, whatever the dimension: 1e-4 rad, a tenth
 MEAN_MAX_ITER = 100
 Points = Float[Array, "num dim"]
 Centroids = Float[Array, "clusters dim"]
-# On accelerators the default product may round to bfloat16 or TF32: too coarse for ties.
-_matmul = functools.partial(jnp.matmul, precision="highest")
 
 
 class KMeansResult(NamedTuple):
@@ -73,13 +72,17 @@ def spherical_kmeans(
 ) -> KMeansResult:
     """Clusters points [num, dim] (normalised here) around `num_clusters` unit centroids.
 
-    centroids: where to start (warm start); with `restarts` > 1 the first restart starts there.
-    init, weight: "random" points, or "kmeans++" with probability proportional to the angle to the
-      nearest centroid so far ("distance", released) or to its square ("squared", textbook).
-    empty: a cluster without points moves to the point "farthest" from its centroid, which lowers
-      the objective most and needs no random number, or to a "random" one (released).
-    restarts: runs side by side; the one with the lowest inertia is returned.
     A zero vector among the points has no direction: it gets a label, but no weight.
+
+    Args:
+      centroids: where to start (warm start); with `restarts` > 1 the first restart starts there.
+      init, weight: "random" points, or "kmeans++" with probability proportional to the angle to the
+        nearest centroid so far ("distance", released) or to its square ("squared", textbook).
+      mean: see the module.
+      empty: a cluster without points moves to the point "farthest" from its centroid, which lowers
+        the objective most and needs no random number, or to a "random" one (released).
+      restarts: runs side by side; the one with the lowest inertia is returned.
+      tol: mean angle (radians) that the centroids moved by, below which it stops.
     """
     for (name, known), value in zip(CHOICES.items(), (init, weight, mean, empty), strict=True):
         if value not in known:
@@ -127,7 +130,7 @@ def lloyd_step(
     members = jax.nn.one_hot(state.labels, old.shape[0], dtype=points.dtype) * valid[:, None]
     is_empty = ~jnp.any(members, axis=0) & jnp.any(valid)
     if mean == "chordal":
-        sums = _matmul(members.T, points)
+        sums = matmul(members.T, points)
         centroids = jnp.where(jnp.any(sums, axis=1, keepdims=True), normalize(sums), old)
     else:
         centroids = _descend_to_frechet_mean(points, members, old, released=mean == "released")
@@ -167,12 +170,12 @@ def _descend_to_frechet_mean(
 
     def move(carry):
         mean, step, smallest, _, iteration = carry
-        cosine = jnp.clip(jnp.sum(_matmul(points, mean.T) * members, axis=1), -1, 1)
+        cosine = jnp.clip(jnp.sum(similarities(points, mean) * members, axis=1), -1, 1)
         w = jnp.arccos(cosine)
         # log_m(x) = (w / sin w) (x - cos w m), averaged over the members
         scale = jnp.where(w < 1e-3, 1.0, w / jnp.maximum(jnp.sin(w), 1e-6))
-        radial = _matmul(scale * cosine, members) / counts
-        ahead = _matmul(members.T, scale[:, None] * points) / counts[:, None]
+        radial = matmul(scale * cosine, members) / counts
+        ahead = matmul(members.T, scale[:, None] * points) / counts[:, None]
         tangent = ahead - radial[:, None] * mean
         length = jnp.linalg.norm(tangent, axis=1)
         active = (length**2 > stop) | (released & (iteration == 0))
@@ -210,7 +213,7 @@ def _choose(key: Array, points: Points, num: int, init: str, weight: str) -> Cen
 
 
 def _assign(points: Points, centroids: Centroids) -> tuple[Array, Array]:
-    similarity = _matmul(points, centroids.T)
+    similarity = similarities(points, centroids)
     return jnp.argmax(similarity, axis=1), jnp.max(similarity, axis=1)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from halp_jax.core.sphere import normalize
 
-_MANY = 2**30  # `pushed` stops here: it is only ever compared with small numbers
+MANY = 2**30  # `pushed` stops here: it is only ever compared with small numbers
 
 
 class MemoryQueue(NamedTuple):
@@ -43,7 +43,7 @@ def push(
     return MemoryQueue(
         keys=queue.keys.at[places].set(keys.astype(queue.keys.dtype), unique_indices=True),
         head=(queue.head + count) % size,
-        pushed=jnp.minimum(queue.pushed + count, _MANY),
+        pushed=jnp.minimum(queue.pushed + count, MANY),
     )
 
 

@@ -22,9 +22,14 @@ def normalize(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
     return jnp.where(square > 0, x / jnp.sqrt(safe), 0.0)
 
 
+def matmul(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """a @ b in full float32; accelerators round to bfloat16 or TF32 by default, too coarse for ties."""
+    return jnp.matmul(a, b, precision="highest")
+
+
 def similarities(x: Float[Array, "n dim"], y: Float[Array, "m dim"]) -> Float[Array, "n m"]:
-    """sim of every x with every y, in full float32, which accelerators do not give by default."""
-    return jnp.matmul(x, y.T, precision="highest")
+    """sim of every x with every y."""
+    return matmul(x, y.T)
 
 
 def angle(cosine: Float[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -27,6 +27,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int
 
+from halp_jax import methods
 from halp_jax.errors import UserError
 from halp_jax.evaluation import classifier, finetune_run, linear, result_files, streams
 from halp_jax.evaluation import features as feats
@@ -215,7 +216,7 @@ def find_folder(
     parts = [classifier.fingerprint(variables, [dataset.labels, *chosen])]
     parts += [checks.fingerprint(dataset, numbers) for numbers in chosen]
     parts += [json.dumps(settings, sort_keys=True), *fusions]
-    if side := finetune_run.find_side(config)[0]:
+    if side := methods.find_method(config).find_side(config)[0]:
         parts.append(side)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return Path(workdir).expanduser() / "eval" / "unfinished" / f"{protocol}_{digest}"

@@ -63,12 +63,6 @@ def make_config(
     return own
 
 
-def find_side(config: ml_collections.ConfigDict) -> tuple[str, ml_collections.ConfigDict]:
-    """Of a method with several encoders the one to train, by name ("": it has one); a config with it alone."""
-    module = methods.find_method(config)
-    return module.find_side(config) if hasattr(module, "find_side") else ("", config)
-
-
 def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     """-> train(variables, indices, seed, title, folder, keep=True) -> FinetuneResult, of one stream.
 
@@ -76,7 +70,7 @@ def make_trainer(config: ml_collections.ConfigDict, dataset: Any, stream: str):
     is saved when it is asked to stop, then raising Stopped, and resumes; without one nothing is kept.
     `keep`: the folder of a finished run keeps its weights.
     """
-    side, one = find_side(config)
+    side, one = methods.find_method(config).find_side(config)
 
     def take(tree):
         return tree[side] if side else tree

@@ -29,7 +29,6 @@ from halp_jax.core.sphere import similarities, slerp_weights
 from halp_jax.datasets import preview
 from halp_jax.errors import UserError
 from halp_jax.evaluation import features, graphs, load
-from halp_jax.evaluation.finetune_run import find_side
 from halp_jax.inspect.history import read_prototypes
 from halp_jax.methods.base import Spec
 from halp_jax.methods.halp import default_config
@@ -148,10 +147,11 @@ def open_run(
     variables = features.get_variables(state)
     if "key_params" in state.extra:  # anchors come from the encoder of keys, if there is one
         variables = state.extra["key_params"], state.extra["key_batch_stats"]
+    side = methods.find_method(config).find_side(config)[0]
     run = Inspected(
         config, dataset, step, stream, numbers, dataset.labels[numbers],
         embed(config, stream, dataset, numbers, variables),
-        read_prototypes(state, tuple(config.streams).index(stream), find_side(config)[0]), "the run",
+        read_prototypes(state, tuple(config.streams).index(stream), side), "the run",
     )  # fmt: skip
     if run.prototypes.any():
         return run

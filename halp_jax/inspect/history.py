@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from halp_jax import methods
 from halp_jax.errors import UserError
-from halp_jax.evaluation.finetune_run import find_side
 from halp_jax.training import checkpoint, report
 from halp_jax.training.checkpoint_io import CHECKPOINTS, list_steps
 
@@ -76,7 +76,8 @@ def read_moves(workdir: str | os.PathLike[str], stream: int = 0) -> Moves:
     """
     steps = sorted(list_steps(Path(workdir).expanduser() / CHECKPOINTS))
     states = (checkpoint.restore_state(workdir, step)[0] for step in steps)
-    side = find_side(checkpoint.load_config(workdir))[0]
+    config = checkpoint.load_config(workdir)
+    side = methods.find_method(config).find_side(config)[0]
     found = [read_prototypes(state, stream, side) for state in states]
     if not any(map(len, found)):
         raise UserError(f"{workdir} keeps no prototypes from step to step, so none of them moves")

@@ -1,8 +1,8 @@
 """Ways to learn from clips and graphs. `config.method` names the module, whose `make` gives a `base.Method`.
 
 Besides `make(config, spec)` a module has `default_config()` (its sections of a config),
-`check_config(config, spec)`, `make_optimizer(config, steps_per_epoch)`, `step_flops(config, spec)`, `ADVICE`
-where the loss is no longer finite, and those of DEFAULTS that are others: docs/adding_a_method.md.
+`check_config(config, spec)`, `make_optimizer(config, steps_per_epoch)`, `step_flops(config, spec)`, and those of
+DEFAULTS that are others: docs/adding_a_method.md.
 """
 
 import functools
@@ -35,12 +35,15 @@ METHODS = {
 # What a module may leave out.
 DEFAULTS = {
     "SHOWN": (),  # metrics of the progress line
+    "ADVICE": "a lower --config.optim.learning_rate",  # where the loss is no longer finite
     "NEWEST": (),  # metrics that are schedules: of an interval the newest value, not the average
     "KEEPS_REST": False,  # the last batch of an epoch is left out where it would be smaller
     "FIXED": (),  # settings that a run cannot resume without
     "ENCODER": ("params", "extra/batch_stats"),  # what --config.init_what=encoder takes over
     "UNIT": "clips",  # what it learns from
     "NEEDS_LABELS": False,  # clips without a label are left out
+    # (config) -> (of several encoders the one that fine-tuning trains, a config with it alone).
+    "find_side": lambda config: ("", config),
     # (config) -> what to say of a run at its first step, or None.
     "warn_at_start": lambda config: None,
     # (lines of metrics.jsonl so far) -> what tells of a run that learns nothing, or None.

@@ -97,7 +97,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
                 encoder, params, batch_stats, views[2], drop_e, drop
             )
             others = [normalize(z_e), normalize(z_d)]
-        key_params = keys.follow(extra["key_params"], params, m)
+        key_params = keys.momentum_update(extra["key_params"], params, m)
         z_k, _, key_batch_stats = common.forward(
             encoder, key_params, extra["key_batch_stats"], views[1], drop_k
         )

@@ -1,6 +1,6 @@
 """What a method of learning is, and the one step that trains all of them.
 
-    method = moco.make(config, spec)                   # or simclr, supervised: any module of METHODS
+    method = moco.make(config, spec)                   # or aimclr, supervised: any module of METHODS
     state = create_state(method, optimizer, seed)
     step = make_step(method, optimizer, seed)          # (state, batch) -> (state, metrics)
 

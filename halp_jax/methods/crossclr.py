@@ -116,11 +116,11 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
     def move_keys(key_params, params, step):
         crossed = c.frozen_keys & (step >= start)
         still = crossed & (jax.lax.axis_index(st.AXIS) != 1)
-        moved = keys.follow(key_params, params, jnp.where(still, 1.0, m))
+        moved = keys.momentum_update(key_params, params, jnp.where(still, 1.0, m))
         if not c.shared_heads:
             return moved
         often = jnp.where(crossed, m, m ** len(names))
-        return moved | {"head": keys.follow(key_params["head"], params["head"], often)}
+        return moved | {"head": keys.momentum_update(key_params["head"], params["head"], often)}
 
     def loss_one(params, extra, views, key, step):
         drop_q, drop_k = common.dropout_keys(key, 2)

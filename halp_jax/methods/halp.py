@@ -78,8 +78,8 @@ class Term(NamedTuple):
     """HaLP in a host's loss."""
 
     init: Callable[[], Float[Array, "m dim"]]  # the prototypes before the first k-means: zeros
-    # (prototypes, queries, anchors, source, key, step) -> (mu L_HaLP, new prototypes, metrics); a
-    # seventh argument says which rows are no padding
+    # (prototypes, queries, anchors, source, key, step, which rows are no padding, or None) ->
+    # (mu L_HaLP, new prototypes, metrics)
     loss: Callable[..., tuple[Any, Float[Array, "m dim"], dict[str, Any]]]
     # (queries, anchors, which rows are no padding, key, step) -> (mu L_HaLP, metrics)
     fresh: Callable[..., tuple[Any, dict[str, Any]]]
@@ -114,21 +114,20 @@ def make_term(
     def init():
         return jnp.zeros((h.num_prototypes, dim), jnp.float32)
 
-    def loss(prototypes, queries, anchors, source, key, step, valid=None):
+    def loss(prototypes, queries, anchors, source, key, step, there=None):
         if not h.mu:
             return 0.0, prototypes, {"mu": jnp.zeros(())}
         # HaLP waits for prototypes, and those for points that are ready.
-        there = anywhere(jnp.any(prototypes != 0))
+        given = anywhere(jnp.any(prototypes != 0))
         keys = sample_keys(key, len(queries))
-        padded = {} if valid is None else {"there": valid}
-        pull, metrics = positives(keys, queries, anchors, prototypes, **padded)
-        due = ((step + 1) % h.update_every == 0) | ~there
+        pull, metrics = positives(keys, queries, anchors, prototypes, there=there)
+        due = ((step + 1) % h.update_every == 0) | ~given
         renewed = jax.lax.cond(
             anywhere(source.ready) & due & (mu_at(step + 1) > 0),
             lambda: cluster(key, jax.lax.stop_gradient(source.points), prototypes),
             lambda: prototypes,
         )
-        mu = mu_at(step) * there
+        mu = mu_at(step) * given
         return mu * pull, renewed, {"mu": mu, "loss_halp": pull, **metrics}
 
     def fresh(queries, anchors, there, key, step):

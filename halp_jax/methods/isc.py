@@ -72,7 +72,7 @@ def make(config: ml_collections.ConfigDict, spec: Spec, halp_loss=halp_loss) -> 
             z, _, stats = common.forward(
                 encoder, params[side], old["batch_stats"], views[0], keys_drop[0]
             )
-            key_params = keys.follow(old["key_params"], params[side], m)
+            key_params = keys.momentum_update(old["key_params"], params[side], m)
             z_k, _, key_stats = common.forward(
                 encoder, key_params, old["key_batch_stats"], views[1], keys_drop[1]
             )

@@ -2,7 +2,7 @@
 
     init = keys.make_init(encoder, pull, config, spec)
     ...
-    key_params = keys.follow(extra["key_params"], params, m)     # the key encoder moves first
+    key_params = keys.momentum_update(extra["key_params"], params, m)  # the key encoder moves first
     loss_halp, kept, metrics = keys.push_and_pull(pull, config, extra, z_q, z_k, key, step)
 
 `kept` is the queue with the new keys in it and the prototypes made of it.
@@ -28,7 +28,7 @@ FIXED = (FIELD, *halp.FIXED)  # a run cannot resume when one of these changes
 # What a warm start of the encoder takes over.
 ENCODER = ("params", "extra/batch_stats", "extra/key_params", "extra/key_batch_stats")
 STATES = ("batch_stats", "key_params", "key_batch_stats")  # what an encoder has besides its params
-ADVICE = (  # where the loss is no longer finite
+ADVICE = (
     "a lower --config.optim.learning_rate, --config.optim.warmup_epochs=5 or a higher "
     "--config.moco.temperature"
 )
@@ -110,7 +110,7 @@ def states(*values: Any) -> dict[str, Any]:
     return dict(zip(STATES, values, strict=True))
 
 
-def follow(key_params: Any, params: Any, momentum: Any) -> Any:
+def momentum_update(key_params: Any, params: Any, momentum: Any) -> Any:
     """The key encoder after it has moved toward the query encoder; no gradient goes through."""
     params = jax.lax.stop_gradient(params)
     return jax.tree.map(lambda k, q: momentum * k + (1.0 - momentum) * q, key_params, params)

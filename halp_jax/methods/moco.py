@@ -67,7 +67,7 @@ def make_one(
 
     def loss(params, extra, views, key, step):
         drop_q, drop_k = common.dropout_keys(key, 2)
-        key_params = keys.follow(extra["key_params"], params, m)
+        key_params = keys.momentum_update(extra["key_params"], params, m)
         z_k, _, key_batch_stats = common.forward(
             encoder, key_params, extra["key_batch_stats"], views[1], drop_k
         )

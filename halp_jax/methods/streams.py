@@ -57,13 +57,10 @@ def over_streams(
             total, metrics = total + more, metrics | found
         return total, (extra, metrics)
 
-    def encode(params, extra, batch):
-        return jax.vmap(one.encode)(params, extra, split(batch))
+    def infer(function):
+        return lambda params, extra, batch: jax.vmap(function)(params, extra, split(batch))
 
-    def embed(params, extra, batch):
-        return jax.vmap(one.embed)(params, extra, split(batch))
-
-    return Method(init, views, loss, encode, embed if one.embed else None)
+    return Method(init, views, loss, infer(one.encode), one.embed and infer(one.embed))
 
 
 def split_streams(batch: Batch, names: Sequence[str], layout: Layout) -> Batch:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from halp_jax.core.queue import MemoryQueue
+from halp_jax.core.queue import MANY, MemoryQueue
 from halp_jax.errors import UserError
 from halp_jax.skeletons.augment import STREAMS
 
@@ -22,7 +22,6 @@ Arrays = Mapping[str, np.ndarray]
 ENDINGS = dict(zip(STREAMS, ("", "_motion", "_bone"), strict=True))  # of three streams' names
 TRACKED = "input_norm.num_batches_tracked"  # torch counts the training steps in its batch norm
 GRU = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}
-MANY = 2**30  # keys pushed are not counted further
 
 
 class Form(NamedTuple):

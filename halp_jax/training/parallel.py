@@ -101,11 +101,6 @@ def make_placer(
         rows = len(jax.tree.leaves(batch)[0])
         mesh = _mesh(devices if together else devices[: count_devices(rows, len(devices))])
         own = len(mesh.local_devices)
-        if rows % own:
-            raise UserError(
-                f"a batch of {rows} does not divide over {own} devices: "
-                f"make train.batch_size a multiple of the number of devices"
-            )
 
         def place_leaf(leaf: np.ndarray) -> jax.Array:
             if driver == "pmap":  # [devices, batch / devices, ...]
@@ -127,15 +122,15 @@ def compile_step(
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """A step for one device's share of a batch -> `f(state, batch) -> (state, metrics)` for all.
 
+    The new state takes the old one's memory; the one passed in is gone afterwards.
+    `f` takes the global batch as numpy leaves [batch, ...], or as `make_placer` has placed them.
+
     Args:
         step: `(state, batch) -> (state, metrics)`, written against the axis "data"; what it returns
             must be the same on every device.
         driver: "pmap" or "shard_map".
         num_devices: 0 for all.
         local: as `get_devices` has it.
-
-    The new state takes the old one's memory; the one passed in is gone afterwards.
-    `f` takes the global batch as numpy leaves [batch, ...], or as `make_placer` has placed them.
     """
     place = make_placer(driver=driver, num_devices=num_devices, local=local)
     devices, ran = get_devices(num_devices, local), set()
