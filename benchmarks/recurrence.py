@@ -14,8 +14,9 @@ import _timing
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _plain_gru import scan_gru_reference
 
-from halp_jax.encoders.gru import scan_gru, scan_gru_reference
+from halp_jax.encoders.gru import scan_gru
 from halp_jax.encoders.matmul import matmul
 
 QUICK = {"widths": "32,64", "batch": 8, "frames": 16, "repeats": 2, "cores": 1}

@@ -87,10 +87,7 @@ def draw(dataset: Dataset, args: argparse.Namespace) -> None:
     if Path(args.out).expanduser().exists() and not args.overwrite:
         raise UserError(f"{args.out} exists; choose another --out, or --overwrite to replace it")
     numbers = find_clips(dataset, args.clips) if args.clips else choose_clips(dataset)
-    try:
-        save_picture(dataset, numbers, Path(args.out).expanduser(), args.up)
-    except OSError as error:
-        raise UserError(f"cannot write {args.out} ({error.strerror})") from error
+    save_picture(dataset, numbers, Path(args.out), args.up)
     spread = np.linspace(0, len(dataset) - 1, min(CHECKED, len(dataset))).astype(int)
     clips = read_clips(dataset, np.union1d(spread, numbers))
     for fault in find_faults(clips, dataset.layout):

@@ -7,6 +7,7 @@ import pytest
 from _released import clips, config, from_torch, relative_error
 from _steps import encode
 
+from benchmarks._plain_gru import scan_gru_reference
 from halp_jax.encoders import bigru
 from halp_jax.encoders.bigru import (
     BiGRU,
@@ -15,7 +16,7 @@ from halp_jax.encoders.bigru import (
     mean_frames,
     reverse_frames,
 )
-from halp_jax.encoders.gru import scan_gru, scan_gru_reference
+from halp_jax.encoders.gru import scan_gru
 from halp_jax.encoders.matmul import matmul
 from halp_jax.encoders.norm import BatchNorm, normalize_batch
 from halp_jax.methods import common

@@ -155,23 +155,13 @@ class Rows:
             raise DamagedClip(
                 f"{self.where}: {info.file_size} bytes cannot be in it; fetch it again"
             )
-        self._file, self._info, self._stream, self._mapped = None, info, None, None
+        self._info, self._mapped = info, None
         if info.compress_type == zipfile.ZIP_STORED:
             self._mapped = _map(path, self.header, self._find_data(path) + self.header.offset)
         else:
             self._file = open_zip(path)
-            opened = [self._file]  # closed with this object, streams before their file
-            weakref.finalize(self, _close, opened)
-            self._opened = opened
-            self._restart()
-
-    def _restart(self) -> None:
-        if self._stream is not None:
-            self._opened.remove(self._stream)
-            self._stream.close()
-            self._stream = None
-        self._stream = self._open(self._file, self._info)
-        self._opened.append(self._stream)
+            weakref.finalize(self, self._file.close)
+            self._stream = self._open(self._file, info)
 
     def _open(self, file: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
         try:
@@ -206,18 +196,13 @@ class Rows:
             data = self._stream.read(count * row)
         except (*ZIP_DAMAGE, OSError) as error:
             # A stream that failed stays broken; the next row starts a new one.
-            self._restart()
+            self._stream = self._open(self._file, self._info)
             raise DamagedClip(
                 f"{self.where}: damaged ({one_line(error)}); fetch it again"
             ) from error
         if len(data) != count * row:
             raise DamagedClip(f"{self.where}: it ends within row {first}; fetch it again")
         return np.frombuffer(data, self.header.dtype).reshape(count, *self.shape[1:])
-
-
-def _close(opened: list[Any]) -> None:
-    for file in reversed(opened):
-        file.close()
 
 
 def clean_numbers(array: np.ndarray) -> np.ndarray:

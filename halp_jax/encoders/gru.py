@@ -6,7 +6,7 @@
     h_t = (1 - z_t) * n_t + z_t * h_(t-1),   h_0 = 0 or what is given
 
 (Cho et al. 2014, with b_hn inside the reset product as in cuDNN.) The gates are stacked r, z, n.
-`scan_gru_reference` is the plain form; `scan_gru` computes the same with its own backward pass.
+`scan_gru` has a backward pass of its own; the plain form is benchmarks/_plain_gru.py.
 """
 
 import functools
@@ -27,21 +27,6 @@ def cell(projected, recurrent, hidden):
     return (1.0 - z) * n + z * hidden, (r, z, n, hn)
 
 
-def scan_gru_reference(
-    projected: Float[Array, "time batch gates"],
-    w_hh: Float[Array, "width gates"],
-    b_hh: Float[Array, " gates"],
-) -> Float[Array, "time batch width"]:
-    """The recurrence with automatic gradients; `projected` is W_i x + b_i for all frames."""
-
-    def step(hidden, projected_t):
-        hidden, _ = cell(projected_t, matmul(hidden, w_hh, "float32") + b_hh, hidden)
-        return hidden, hidden
-
-    start = jnp.zeros((projected.shape[1], w_hh.shape[0]), projected.dtype)
-    return jax.lax.scan(step, start, projected)[1]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def scan_gru(
     projected: Float[Array, "time batch gates"],
@@ -50,7 +35,7 @@ def scan_gru(
     precision: Precision = "float32",
     start: Float[Array, "batch width"] | None = None,
 ) -> Float[Array, "time batch width"]:
-    """As `scan_gru_reference`, faster to train; and from the state `start` instead of 0.
+    """The recurrence over all frames, of which `projected` is W_i x + b_i, from the state `start` or 0.
 
     The gradient of the recurrent weights is a sum over time of outer products. Automatic
     differentiation adds them up inside the scan, a read and a write of the whole matrix a frame;

@@ -7,9 +7,7 @@
 Okabe and Ito's palette; wherever two things must be told apart, marker, dash or hatch differ too.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -18,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from halp_jax.errors import UserError
+from halp_jax.skeletons import plot
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, ORANGE = "#56B4E9", "#E69F00"
@@ -26,25 +24,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "h", "X", "<", ">", "p", "*", "d", "H",
 DASHES = ("-", "--", "-.", ":")
 INK = {"light": "#1a1a1a", "dark": "#e8e8e8"}
 PAPER = {"light": "white", "dark": "#16181c"}
+save = plot.save_figure
 
 
 def make_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches; without pyplot, so that nothing global holds on to it."""
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
     return figure
-
-
-def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> Path:
-    """Writes the file, and its folder, in the format of its ending (.png, .pdf, .svg) -> its path."""
-    path = Path(path).expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=dpi, facecolor=figure.get_facecolor())
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error
-    return path
 
 
 def ink() -> str:

@@ -133,11 +133,15 @@ def plot_grid(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 120) -> None:
-    """Writes a figure to a file whose ending says the kind (png, pdf, svg); makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, facecolor="white")
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 130) -> Path:
+    """Writes the file, and its folder, in the format of its ending (.png, .pdf, .svg) -> its path."""
+    path = Path(path).expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=dpi, facecolor=figure.get_facecolor())
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); choose another place") from error
+    return path
 
 
 def _lay_out(
