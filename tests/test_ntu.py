@@ -11,13 +11,12 @@ from _files import SHARED, poses, skeleton_text, write_missing_list, write_skele
 
 from halp_jax.datasets import ntu
 from halp_jax.datasets.clip import ClipInfo, DamagedClip
-from halp_jax.datasets.ntu import drop_ghosts, select_bodies, track_bodies
+from halp_jax.datasets.ntu import drop_ghosts, motion_energy, select_bodies, track_bodies
 from halp_jax.datasets.ntu_missing import MISSING
 from halp_jax.datasets.read_pool import finish_clip
 from halp_jax.datasets.source import Item
 from halp_jax.errors import UserError
 from halp_jax.skeletons import synthetic
-from halp_jax.skeletons.common import motion_energy
 from halp_jax.skeletons.layout import NTU25
 from halp_jax.skeletons.normalize import view_clip
 
@@ -39,7 +38,7 @@ def released(request, golden):
 def test_slots_equal_the_released_reader_exactly(released):
     file, theirs = released
     recording = ntu.parse_skeleton(file.read_bytes(), file.name)
-    energy = [motion_energy(recording.poses[recording.slot == slot]) for slot in range(4)]
+    energy = motion_energy(recording, track_bodies(recording, "slot"))
     frames, chosen = select_bodies(recording, "slot")
     np.testing.assert_array_equal(energy, theirs["energy"])
     np.testing.assert_array_equal(chosen, theirs["index"])

@@ -23,7 +23,6 @@ from halp_jax.datasets.ntu_missing import MISSING
 from halp_jax.datasets.skeleton_text import Recording, parse_skeleton
 from halp_jax.datasets.source import Item, Source, Splits, make_source, split_by_rules
 from halp_jax.errors import UserError
-from halp_jax.skeletons.common import motion_energy
 from halp_jax.skeletons.layout import NTU25
 
 _NTU60_CLASSES, _NTU60_SETUPS = 60, 17
@@ -175,6 +174,8 @@ def drop_ghosts(recording: Recording) -> Recording:
     data preparation, and of SGN's and VA-NN's. Somebody always stays: where all bodies are short none
     is a ghost for that, and where all are wide the one that is so least often stays.
     """
+    if _is_alone(recording):
+        return recording
     keys = _name_bodies(recording)
     number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     body = np.asarray([number[key] for key in keys])
@@ -204,6 +205,8 @@ def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, " rows
     """
     if by in ("slot", "first"):
         return np.where(recording.slot < _SLOTS, recording.slot, -1)
+    if _is_alone(recording):
+        return np.zeros(len(recording.ids), int)
     keys = _name_bodies(recording)
     last = {key: frame for key, frame in zip(keys, recording.frame.tolist(), strict=True)}
     track_of: dict[tuple[int, int], int] = {}
@@ -221,18 +224,39 @@ def track_bodies(recording: Recording, by: str = "id") -> Int[np.ndarray, " rows
     return np.asarray([track_of[key] for key in keys])
 
 
+def motion_energy(
+    recording: Recording, tracks: Int[np.ndarray, " rows"]
+) -> Float[np.ndarray, " tracks"]:
+    """How much each person moves and extends: the sum over xyz of the standard deviation.
+
+    At least four long, as in the released code; a person who is never seen has 0.
+    """
+    energy = np.zeros(max(_SLOTS, int(tracks.max()) + 1))
+    tracked = np.where(recording.poses.any((1, 2)), tracks, -1)  # poses of zeros tell nothing
+    for track in range(tracked.max() + 1):
+        poses = recording.poses[tracked == track]
+        if len(poses):
+            energy[track] = poses[..., 0].std() + poses[..., 1].std() + poses[..., 2].std()
+    return energy
+
+
 def select_bodies(
     recording: Recording, by: str = "id"
 ) -> tuple[Float[np.ndarray, "time bodies joints xyz"], Int[np.ndarray, " bodies"]]:
     """The two people who move most, or by="first" the first two of the file: float64 metres; which they are."""
     tracks, chosen = track_bodies(recording, by), np.arange(NTU25.bodies)
-    people = np.zeros((recording.num_frames, max(_SLOTS, tracks.max() + 1), NTU25.num_joints, 3))
-    kept = tracks >= 0
-    people[recording.frame[kept], tracks[kept]] = recording.poses[kept]
     if by != "first":
-        energy = [motion_energy(people[:, track]) for track in range(people.shape[1])]
-        chosen = np.argsort(energy, kind="stable")[::-1][: NTU25.bodies]
-    return people[:, chosen], chosen
+        chosen = motion_energy(recording, tracks).argsort(kind="stable")[::-1][: NTU25.bodies]
+    frames = np.zeros((recording.num_frames, NTU25.bodies, NTU25.num_joints, 3))
+    for body, track in enumerate(chosen):
+        rows = tracks == track
+        frames[recording.frame[rows], body] = recording.poses[rows]
+    return frames, chosen
+
+
+def _is_alone(recording: Recording) -> bool:
+    """One person, as in most files."""
+    return len(set(recording.ids)) == 1 and bool((np.diff(recording.frame) > 0).all())
 
 
 def _name_bodies(recording: Recording) -> list[tuple[int, int]]:
