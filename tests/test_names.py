@@ -52,14 +52,8 @@ def test_what_a_name_means_depends_on_the_others():
 
 
 def test_known_layouts_mean_what_they_say():
-    for layout in (
-        NTU25,
-        KINECT20,
-        H36M17,
-        get_layout("smpl24"),
-        get_layout("azure32"),
-        *MOCAP_LAYOUTS,
-    ):
+    others = map(get_layout, ("smpl24", "azure32"))
+    for layout in (NTU25, KINECT20, H36M17, *others, *MOCAP_LAYOUTS):
         assert find_meanings(layout.joints) == layout.joints
 
 

@@ -6,6 +6,7 @@ from _files import SHARED, poses, skeleton_text
 
 from benchmarks import _plain_ntu
 from halp_jax.datasets import ntu
+from halp_jax.datasets.clip import DamagedClip
 from halp_jax.datasets.skeleton_text import parse_skeleton
 from halp_jax.datasets.source import Item
 
@@ -71,6 +72,17 @@ def test_blanks_and_line_ends_of_other_systems(change):
     assert (ours.num_frames, ours.ids) == (theirs.num_frames, theirs.ids)
     for name in ("frame", "slot", "poses"):
         assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
+
+
+@pytest.mark.parametrize("value", ["x", "1.2.3f", "<html>", "nan", "inf"])
+def test_text_is_refused_where_nobody_looks_too(value):
+    line = TEXT.splitlines()[4].split()
+    data = TEXT.replace(" ".join(line), " ".join([*line[:7], value, *line[8:]]), 1)
+    if value in ("nan", "inf"):
+        np.testing.assert_array_equal(parse(data).poses, parse(TEXT).poses)
+    else:
+        with pytest.raises(DamagedClip, match="text that is no number"):
+            parse(data)
 
 
 def check_peer(file):

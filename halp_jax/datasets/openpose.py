@@ -17,6 +17,7 @@ normalisation.
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,10 @@ _HANDS = ("hand_left_keypoints_2d", "hand_right_keypoints_2d")
 _MIDDLE = 0.04  # of a person's size: BODY_25 computes its middle joints
 
 
+# A file -> (x, y, score) of its people [people, joints, 3], and the picture's (height, width) if known.
+ReadFrame = Callable[[Path], tuple[np.ndarray, tuple[float, float] | None]]
+
+
 def read_frame(
     path: Path,
 ) -> tuple[Float[np.ndarray, "people joints 3"], tuple[float, float] | None]:
@@ -63,14 +68,14 @@ def read_frame(
     return found, tracking.to_size(content.get("canvas_height"), content.get("canvas_width"))
 
 
-def read_item(item: Item, layout: Layout) -> list[Clip]:
-    """The files of one clip -> the clip. Raises DamagedClip."""
+def read_item(item: Item, layout: Layout, read: ReadFrame = read_frame) -> list[Clip]:
+    """The files of one clip, of a frame each -> the clip. Raises DamagedClip."""
     found: dict[int, np.ndarray] = {}
     sizes = set()
     for number, path in item.payload:
         if number in found:
             raise DamagedClip(f"clip {item.id}: frame {number} is there twice; remove one file")
-        people, size = read_frame(Path(path))
+        people, size = read(Path(path))
         sizes.add(size)
         joints = people.shape[1]
         if joints == _PADDED and layout.num_joints == 18 and not people[:, 18:].any():
@@ -98,26 +103,36 @@ def open_source(path: str | Path, *, layout: str | None = None, seed: int = 0) -
         UserError: no such files, nobody in any of them, or joints of an unknown skeleton.
     """
     folder, found = list_files(path, _NAMES, WHAT)
-    files = [file for _, file in found]
+    return open_frames("openpose", folder, [file for _, file in found], read_frame, layout, seed)
+
+
+def open_frames(
+    format: str, folder: Path, files: list[Path], read: ReadFrame, layout: str | None, seed: int
+) -> Source:
+    """The clips of files of one frame each. Raises UserError, as `open_source` does."""
     clips = tracking.group_frames(folder, files)
-    chosen = find_layout(layout) if layout else _tell_layout(files)
+    chosen = find_layout(layout) if layout else _tell_layout(files, read)
     items, class_names = label_by_folder([Item(*clip) for clip in sorted(clips.items())])
-    read, notes = functools.partial(read_item, layout=chosen), {"folder": str(folder)}
-    return make_source("openpose", read, items, chosen, class_names, seed=seed, notes=notes)
+    reader = functools.partial(read_item, layout=chosen, read=read)
+    notes = {"folder": str(folder)}
+    return make_source(format, reader, items, chosen, class_names, seed=seed, notes=notes)
 
 
-def _tell_layout(files: list[Path]) -> Layout:
+def _tell_layout(files: list[Path], read: ReadFrame) -> Layout:
     people: list[np.ndarray] = []
     damaged = None
     for file in files:
         try:
-            people += list(read_frame(file)[0])
+            people += list(read(file)[0])
         except DamagedClip as error:
             damaged = damaged or error
         if len(people) >= _TOLD_BY:
             break
     if not people:
-        problem = damaged or f"{files[0].parent}: nobody in any of {len(files)} files; give {WHAT}"
+        problem = (
+            damaged
+            or f"{files[0].parent}: nobody in any of {len(files)} files; run the pose estimator again"
+        )
         raise UserError(str(problem))
     joints = Counter(map(len, people)).most_common(1)[0][0]
     same = np.stack([person for person in people if len(person) == joints])

@@ -2,7 +2,7 @@
 
 A file is a stream of numbers: the frame count; for each frame its body count; for each body ten
 values of which the first is its tracking id, the joint count, and twelve values a joint of which
-the first three are xyz in metres. The others are not looked at.
+the first three are xyz in metres. Of the others it is only asked that they are numbers.
 
 The coordinates are made of the text all at once; each is the float64 nearest to the decimal number.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from halp_jax.datasets.clip import MAX_COORDINATE, DamagedClip
+from halp_jax.datasets.files import parse_numbers
 from halp_jax.skeletons.layout import NTU25
 
 _BODY_VALUES, _JOINT_VALUES = 10, 12
@@ -22,6 +23,7 @@ _MAX_FRAMES = 5_000
 _MAX_BODIES = 100
 _MAX_ID = 2**64
 _DIGITS = 8  # as many fit a machine word
+_OF_NUMBERS = b" \t\r\n+-.0123456789eE"  # what numbers and the blanks between them are made of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,8 @@ class _Damage(Exception):  # noqa: N818
 
 def parse_skeleton(data: bytes, where: str) -> Recording:
     """The bytes of a `.skeleton` file. Raises DamagedClip, which says what is wrong `where`."""
+    if data.translate(None, _OF_NUMBERS):
+        parse_numbers(data, where)  # nan and inf are numbers, too
     try:
         return _parse(_Tokens(data))
     except _Damage as reason:

@@ -19,23 +19,26 @@ import functools
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
-from halp_jax.datasets import tracking
-from halp_jax.datasets.clip import Clip, DamagedClip
-from halp_jax.datasets.files import list_files, open_file, read_first, to_numbers
-from halp_jax.datasets.labels import label_by_folder
-from halp_jax.datasets.source import Item, Source, make_source
+from halp_jax.datasets import openpose, tracking
+from halp_jax.datasets.clip import DamagedClip
+from halp_jax.datasets.files import list_files, open_file, to_numbers
+from halp_jax.datasets.source import Source
 from halp_jax.errors import UserError
-from halp_jax.skeletons.flat import lift_points
-from halp_jax.skeletons.layout import Layout, find_layout, tell_layout
 
 WHAT = "a folder of YOLO's key points, VIDEO_12.txt"
 _MAX_BYTES = 2**20  # a frame of a few people takes 2 kB
 _BOX = 5  # numbers before the key points
 
 
-def read_frame(path: Path) -> list[np.ndarray]:
-    """(x, y, score) of the people of one file, each [joints, 3]. Raises DamagedClip."""
+def read_frame(
+    path: Path, picture: tuple[float, float]
+) -> tuple[Float[np.ndarray, "people joints 3"], tuple[float, float]]:
+    """(x, y, score) of the people of one file, x and y in pixels, and the picture's (height, width).
+
+    Raises DamagedClip.
+    """
     with open_file(path, _MAX_BYTES) as stream:
         lines = stream.read().decode("utf-8", "replace").splitlines()
     people = []
@@ -46,24 +49,8 @@ def read_frame(path: Path) -> list[np.ndarray]:
             raise DamagedClip(f"{path}: {line[:40]!r} has no key points; give {WHAT}")
         points = tracking.to_points(numbers[_BOX : _BOX + 3 * joints], str(path))
         points[~points[:, :2].any(1)] = 0.0
-        people.append(points)
-    return people
-
-
-def read_item(item: Item, layout: Layout, picture: tuple[float, float]) -> list[Clip]:
-    """The files of one clip -> the clip. Raises DamagedClip."""
-    height, width = picture
-    found = {}
-    for number, path in item.payload:
-        people = tracking.stack_people(read_frame(Path(path)), path)
-        if len(people) and people.shape[1] != layout.num_joints:
-            raise DamagedClip(
-                f"{path}: people of {people.shape[1]} joints, but {layout.name} has"
-                f" {layout.num_joints}; keep clips of other models apart"
-            )
-        found[number] = people * (width, height, 1.0) if len(people) else people
-    points, remark = tracking.track_clip(found, layout, item.id)
-    return [Clip(lift_points(points, size=picture), item.label, item.id, remark=remark)]
+        people.append(points * (*picture[::-1], 1.0))
+    return tracking.stack_people(people, str(path)), picture
 
 
 def open_source(
@@ -77,26 +64,14 @@ def open_source(
         seed: of the split "random".
 
     Raises:
-        UserError: no such files, no size of the picture, or joints of an unknown skeleton.
+        UserError: no such files, no size of the picture, nobody in any of them, or joints of an
+            unknown skeleton.
     """
-    folder, files = list_files(path, r".*\d\.txt", WHAT)
+    folder, found = list_files(path, r".*\d\.txt", WHAT)
     if picture is None:
         raise UserError(
             f"{folder}: YOLO's key points are shares of the picture's width and height; say its size,"
             " --picture=1920x1080"
         )
-    paths = [file for _, file in files]
-    clips = tracking.group_frames(folder, paths)
-    chosen = find_layout(layout) if layout else read_first(paths, _tell_layout)
-    items, class_names = label_by_folder([Item(*clip) for clip in sorted(clips.items())])
-    read = functools.partial(read_item, layout=chosen, picture=tracking.parse_picture(picture))
-    notes = {"folder": str(folder)}
-    return make_source("yolo", read, items, chosen, class_names, seed=seed, notes=notes)
-
-
-def _tell_layout(file: Path) -> Layout:
-    """The layout that the joints of the first person tell. Raises UserError."""
-    people = read_frame(file)
-    if not people:
-        raise DamagedClip(f"{file}: nobody in it; give {WHAT}")
-    return tell_layout(len(people[0]), 2, f"{file}: people of {len(people[0])} joints")
+    read = functools.partial(read_frame, picture=tracking.parse_picture(picture))
+    return openpose.open_frames("yolo", folder, [file for _, file in found], read, layout, seed)

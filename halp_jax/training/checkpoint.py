@@ -220,11 +220,8 @@ def _read_newest(
                 except Damaged as damage:
                     where = Path(manager.directory) / str(chosen)
                     if where.is_dir():
-                        then = (
-                            ""
-                            if step is not None or chosen == steps[-1]
-                            else "; taking the one before"
-                        )
+                        older = step is None and chosen != steps[-1]
+                        then = "; taking the one before" if older else ""
                         log.warning("checkpoint %s is damaged (%s)%s", where, damage, then)
         if step is not None or all((where.parent / str(each)).is_dir() for each in steps):
             break

@@ -101,6 +101,11 @@ def make_placer(
         rows = len(jax.tree.leaves(batch)[0])
         mesh = _mesh(devices if together else devices[: count_devices(rows, len(devices))])
         own = len(mesh.local_devices)
+        if rows % own:
+            raise UserError(
+                f"a batch of {rows} does not divide over {own} devices: "
+                f"make train.batch_size a multiple of the number of devices"
+            )
 
         def place_leaf(leaf: np.ndarray) -> jax.Array:
             if driver == "pmap":  # [devices, batch / devices, ...]
